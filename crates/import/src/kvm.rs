@@ -1,0 +1,1 @@
+//! What KVM can report, read out of `arch/x86/kvm/`.

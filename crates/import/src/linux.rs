@@ -1,0 +1,1 @@
+//! Capabilities, names, dependencies, read out of `arch/x86/`.

@@ -1,0 +1,5 @@
+use crate::{Result, Tables};
+
+pub(crate) fn generate(_tables: &Tables) -> Result<String> {
+    Ok(String::new())
+}

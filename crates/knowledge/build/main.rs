@@ -1,0 +1,44 @@
+//! Turns the tables of `knowledge/` into static Rust, so that a program that starts parses nothing.
+//!
+//! One module a folder of `knowledge/`; each returns the Rust text of one file in `OUT_DIR`, which the module of the
+//! same name in `src/` includes.
+#![allow(clippy::disallowed_methods, reason = "a build script reads tables and writes Rust")]
+
+mod kvm;
+mod linux;
+mod qemu;
+mod rules;
+mod x86;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Where the tables are.
+struct Tables {
+    root: PathBuf,
+}
+
+impl Tables {
+    /// The text of one table, by its path below `knowledge/`.
+    fn read(&self, path: &str) -> Result<String> {
+        let full = self.root.join(path);
+        fs::read_to_string(&full).map_err(|error| format!("{}: {error}", full.display()).into())
+    }
+}
+
+fn main() -> Result<()> {
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../knowledge");
+    println!("cargo::rerun-if-changed={}", root.display());
+    println!("cargo::rerun-if-changed=build");
+    let tables = Tables { root };
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("linux.rs"), linux::generate(&tables)?)?;
+    fs::write(out.join("kvm.rs"), kvm::generate(&tables)?)?;
+    fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
+    fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
+    fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;
+    Ok(())
+}

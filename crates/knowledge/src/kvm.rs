@@ -1,0 +1,3 @@
+//! kvm
+
+include!(concat!(env!("OUT_DIR"), "/kvm.rs"));

@@ -1,0 +1,3 @@
+//! linux
+
+include!(concat!(env!("OUT_DIR"), "/linux.rs"));

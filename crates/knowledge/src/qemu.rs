@@ -1,0 +1,3 @@
+//! qemu
+
+include!(concat!(env!("OUT_DIR"), "/qemu.rs"));

@@ -1,0 +1,3 @@
+//! rules
+
+include!(concat!(env!("OUT_DIR"), "/rules.rs"));

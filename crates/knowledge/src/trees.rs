@@ -1,0 +1,51 @@
+//! Releases, and sets of them.
+
+/// A set of releases (kernel trees or QEMU releases): bit n stands for the n-th of the list it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TreeSet(pub u64);
+
+impl TreeSet {
+    /// No release.
+    pub const EMPTY: Self = Self(0);
+
+    /// Whether the `index`-th release is in the set.
+    #[must_use]
+    pub const fn contains(self, index: usize) -> bool {
+        self.0 >> index & 1 == 1
+    }
+
+    /// Whether no release is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The releases that are in either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The releases that are in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The positions of the releases in the set, oldest first.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..64).filter(move |&index| self.contains(index))
+    }
+
+    /// The oldest release in the set.
+    #[must_use]
+    pub fn first(self) -> Option<usize> {
+        (!self.is_empty()).then(|| self.0.trailing_zeros() as usize)
+    }
+
+    /// The newest release in the set.
+    #[must_use]
+    pub fn last(self) -> Option<usize> {
+        (!self.is_empty()).then(|| 63 - self.0.leading_zeros() as usize)
+    }
+}

@@ -1,0 +1,3 @@
+//! x86
+
+include!(concat!(env!("OUT_DIR"), "/x86.rs"));

@@ -1,0 +1,124 @@
+//! Where a feature lives: a bit of CPUID, a bit of an MSR, or a bit that Linux made up.
+
+use std::fmt;
+
+use crate::{Register, has_subleaves};
+
+/// A bit of CPUID output.
+///
+/// Displays as in Intel's manual, `CPUID.01H:EDX[22]` or `CPUID.(EAX=07H,ECX=0):EBX[16]`; with `{:#}` in the short
+/// form `1.EDX[22]`, `7.0.EBX[16]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CpuidBit {
+    /// EAX on input.
+    pub leaf: u32,
+    /// ECX on input; 0 for leaves that do not look at it.
+    pub subleaf: u32,
+    /// The output register.
+    pub register: Register,
+    /// The bit, 0 to 31.
+    pub bit: u8,
+}
+
+impl CpuidBit {
+    /// The bit `bit` (0 to 31) of a register of a leaf and subleaf.
+    #[must_use]
+    pub const fn new(leaf: u32, subleaf: u32, register: Register, bit: u8) -> Self {
+        Self { leaf, subleaf, register, bit }
+    }
+}
+
+impl fmt::Display for CpuidBit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { leaf, subleaf, register, bit } = *self;
+        match (f.alternate(), has_subleaves(leaf)) {
+            (true, true) => write!(f, "{leaf:X}.{subleaf:X}.{register}[{bit}]"),
+            (true, false) => write!(f, "{leaf:X}.{register}[{bit}]"),
+            (false, true) => write!(f, "CPUID.(EAX={leaf:02X}H,ECX={subleaf:X}):{register}[{bit}]"),
+            (false, false) => write!(f, "CPUID.{leaf:02X}H:{register}[{bit}]"),
+        }
+    }
+}
+
+/// A bit of a model-specific register. Displays as `MSR 10AH[1]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MsrBit {
+    /// The MSR's index (ECX of RDMSR).
+    pub index: u32,
+    /// The bit, 0 to 63.
+    pub bit: u8,
+}
+
+impl fmt::Display for MsrBit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MSR {:X}H[{}]", self.index, self.bit)
+    }
+}
+
+/// A bit of a capability word that only Linux fills, as `cpufeatures.h` writes it: `3*32+24`.
+///
+/// Words and bits differ between kernel releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinuxBit {
+    /// The index into `x86_capability`.
+    pub word: u8,
+    /// The bit, 0 to 31.
+    pub bit: u8,
+}
+
+impl fmt::Display for LinuxBit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Linux {}*32+{}", self.word, self.bit)
+    }
+}
+
+/// Where a feature lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A bit that CPUID returns.
+    Cpuid(CpuidBit),
+    /// A bit of an MSR.
+    Msr(MsrBit),
+    /// A flag that Linux invents: no instruction returns it.
+    Linux(LinuxBit),
+}
+
+impl Place {
+    /// The CPUID bit, if it is one.
+    #[must_use]
+    pub const fn cpuid(self) -> Option<CpuidBit> {
+        match self {
+            Self::Cpuid(bit) => Some(bit),
+            Self::Msr(_) | Self::Linux(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpuid(bit) => bit.fmt(f),
+            Self::Msr(bit) => bit.fmt(f),
+            Self::Linux(bit) => bit.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_print_as_the_manuals_do() {
+        let acpi = CpuidBit::new(1, 0, Register::Edx, 22);
+        let avx512f = CpuidBit::new(7, 0, Register::Ebx, 16);
+        let invtsc = CpuidBit::new(0x8000_0007, 0, Register::Edx, 8);
+        assert_eq!(acpi.to_string(), "CPUID.01H:EDX[22]");
+        assert_eq!(format!("{acpi:#}"), "1.EDX[22]");
+        assert_eq!(avx512f.to_string(), "CPUID.(EAX=07H,ECX=0):EBX[16]");
+        assert_eq!(format!("{:#}", Place::Cpuid(avx512f)), "7.0.EBX[16]");
+        assert_eq!(invtsc.to_string(), "CPUID.80000007H:EDX[8]");
+        assert_eq!(Place::Msr(MsrBit { index: 0x10a, bit: 1 }).to_string(), "MSR 10AH[1]");
+        assert_eq!(Place::Linux(LinuxBit { word: 3, bit: 24 }).to_string(), "Linux 3*32+24");
+    }
+}
