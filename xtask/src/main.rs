@@ -1,1 +1,57 @@
-fn main() {}
+//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `deny`.
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
+
+mod bench;
+mod ci;
+mod deny;
+mod fuzz;
+mod import;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask ci                        format, lints, tests, doctests, knowledge check, licences: what must be green
+cargo xtask import linux DIR [--label L] [--check]
+cargo xtask import kvm DIR [--label L] [--check]
+                                      reads a kernel tree into knowledge/, or compares (--check)
+cargo xtask import check              whether knowledge/ is canonical and keeps its laws
+cargo xtask fuzz [--seconds N] [TARGET...]
+                                      every parser on mutated input; with cargo-fuzz and a nightly toolchain if present
+cargo xtask bench                     whole processes beside their yardsticks
+cargo xtask deny                      licences, duplicates and sources of all dependencies";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let done = match arguments.first().map(String::as_str) {
+        Some("ci") => ci::run(),
+        Some("import") => import::run(rest),
+        Some("fuzz") => fuzz::run(rest),
+        Some("bench") => bench::run(),
+        Some("deny") => deny::run(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+type Outcome = Result<ExitCode, Box<dyn Error>>;
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The cargo that runs us.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    command.current_dir(root());
+    command
+}

@@ -5,6 +5,10 @@
 //! This crate executes nothing and opens no file: the caller brings the text.
 #![forbid(unsafe_code)]
 
+mod c;
 pub mod kvm;
 pub mod linux;
+mod source;
 pub mod tables;
+
+pub use source::SourceTree;

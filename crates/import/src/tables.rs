@@ -4,6 +4,9 @@
 //! rows is a set of trees: `*` (all), or labels and ranges in the order of `trees.tsv`, `5.10,6.1..6.8,6.18..`, where a
 //! range without end goes up to the newest tree. So a new tree that changes nothing changes no row.
 
+pub mod facts;
+pub mod kvm;
+pub mod linux;
 mod trees;
 
 pub use trees::{Tree, TreeList, TreeSet, TreesError};

@@ -1,5 +1,193 @@
+//! `knowledge/qemu/`: releases, feature words, their bits, aliases, fix-ups and constants.
+
+pub(crate) mod place;
+
+use std::fmt::Write as _;
+
+use cpusieve_import::tables::{TreeList, rows};
+
+use self::place::{Bit, Word};
 use crate::{Result, Tables};
 
-pub(crate) fn generate(_tables: &Tables) -> Result<String> {
-    Ok(String::new())
+pub(crate) fn generate(tables: &Tables) -> Result<String> {
+    let releases = TreeList::parse("qemu/releases.tsv", &tables.read("qemu/releases.tsv")?)?;
+    let mut out = String::new();
+    writeln!(out, "/// The QEMU releases that the tables were read from, oldest first.")?;
+    writeln!(out, "pub static RELEASES: &[Release] = &[")?;
+    for tree in &releases.trees {
+        writeln!(out, "Release {{ label: {:?}, version: {:?}, source: {:?} }},", tree.label, tree.version, tree.source)?;
+    }
+    writeln!(out, "];")?;
+    words(tables, &releases, &mut out)?;
+    bits(tables, &releases, &mut out)?;
+    aliases(tables, &mut out)?;
+    fixups(tables, &releases, &mut out)?;
+    constants(tables, &releases, &mut out)?;
+    Ok(out)
+}
+
+/// One row of `bits.tsv`: where, QEMU's name, and the five sets of releases.
+pub(crate) struct BitRow {
+    pub(crate) place: Bit,
+    pub(crate) name: Option<String>,
+    sets: [String; 5],
+}
+
+pub(crate) fn bit_rows(tables: &Tables) -> Result<Vec<BitRow>> {
+    let text = tables.read("qemu/bits.tsv")?;
+    let mut found = Vec::new();
+    for (line, cells) in rows(&text) {
+        let [place, name, named, unmigratable, migratable, no_autoenable, tcg] = cells[..] else {
+            return Err(format!("qemu/bits.tsv:{line}: expected 7 cells").into());
+        };
+        let place = Bit::parse(place).map_err(|error| format!("qemu/bits.tsv:{line}: {error}"))?;
+        let sets = [named, unmigratable, migratable, no_autoenable, tcg].map(str::to_owned);
+        found.push(BitRow { place, name: (name != "-").then(|| name.to_owned()), sets });
+    }
+    Ok(found)
+}
+
+/// Second names of properties, by `aliases.tsv`: alias, name.
+pub(crate) fn alias_rows(tables: &Tables) -> Result<Vec<(String, String)>> {
+    let text = tables.read("qemu/aliases.tsv")?;
+    let mut found = Vec::new();
+    for (line, cells) in rows(&text) {
+        let [alias, name] = cells[..] else {
+            return Err(format!("qemu/aliases.tsv:{line}: expected alias and name").into());
+        };
+        found.push((alias.to_owned(), name.to_owned()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn set(releases: &TreeList, text: &str) -> Result<String> {
+    let bits = if text == "-" { 0 } else { releases.parse_set(text)?.0 };
+    Ok(format!("TreeSet({bits:#x})"))
+}
+
+fn words(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
+    writeln!(out, "static WORDS: &[FeatureWord] = &[")?;
+    let text = tables.read("qemu/words.tsv")?;
+    for (line, cells) in rows(&text) {
+        let [word, present] = cells[..] else {
+            return Err(format!("qemu/words.tsv:{line}: expected register and releases").into());
+        };
+        let word = Word::parse(word)?.expression();
+        writeln!(out, "FeatureWord {{ word: {word}, releases: {} }},", set(releases, present)?)?;
+    }
+    writeln!(out, "];")?;
+    Ok(())
+}
+
+fn bits(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
+    let mut found = bit_rows(tables)?;
+    found.sort_by_key(|row| row.place);
+    writeln!(out, "static BITS: &[Bit] = &[")?;
+    for row in &found {
+        let [named, unmigratable, migratable, no_autoenable, tcg] = &row.sets;
+        writeln!(
+            out,
+            "Bit {{ place: {}, name: {:?}, named: {}, unmigratable: {}, migratable_unnamed: {}, no_autoenable: {}, tcg: {} }},",
+            row.place.expression(),
+            row.name,
+            set(releases, named)?,
+            set(releases, unmigratable)?,
+            set(releases, migratable)?,
+            set(releases, no_autoenable)?,
+            set(releases, tcg)?,
+        )?;
+    }
+    writeln!(out, "];")?;
+    let mut by_name: Vec<(&str, usize)> =
+        found.iter().enumerate().filter_map(|(index, row)| Some((row.name.as_deref()?, index))).collect();
+    by_name.sort_unstable();
+    writeln!(out, "static BY_NAME: &[(&str, u16)] = &{by_name:?};")?;
+    Ok(())
+}
+
+fn aliases(tables: &Tables, out: &mut String) -> Result<()> {
+    writeln!(out, "static ALIASES: &[(&str, &str)] = &{:?};", alias_rows(tables)?)?;
+    Ok(())
+}
+
+fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
+    writeln!(out, "/// What QEMU adds to and removes from KVM's answer by itself, in the order of its code.")?;
+    writeln!(out, "pub static FIXUPS: &[Fixup] = &[")?;
+    let text = tables.read("qemu/fixups.tsv")?;
+    for (line, cells) in rows(&text) {
+        let [place, effect, present, condition, cite] = cells[..] else {
+            return Err(format!("qemu/fixups.tsv:{line}: expected 5 cells").into());
+        };
+        let (word, mask) = match place.ends_with(']') {
+            true => Bit::parse(place).map(|bit| (bit.word, 1_u64 << bit.bit))?,
+            false => (Word::parse(place)?, u64::MAX),
+        };
+        let effect = match effect {
+            "adds" => "FixupEffect::Adds",
+            "removes" => "FixupEffect::Removes",
+            "replaces" => "FixupEffect::Replaces",
+            _ => return Err(format!("qemu/fixups.tsv:{line}: `{effect}` is no effect").into()),
+        };
+        let conditions = conditions(condition).map_err(|error| format!("qemu/fixups.tsv:{line}: {error}"))?;
+        writeln!(
+            out,
+            "Fixup {{ word: {}, mask: {mask:#x}, effect: {effect}, releases: {}, conditions: &[{conditions}], cite: {cite:?} }},",
+            word.expression(),
+            set(releases, present)?,
+        )?;
+    }
+    writeln!(out, "];")?;
+    Ok(())
+}
+
+fn conditions(text: &str) -> Result<String> {
+    let mut found = Vec::new();
+    for part in text.split('+').filter(|&part| part != "always") {
+        let hexadecimal = |text: &str| u32::from_str_radix(text, 16).map_err(|error| format!("`{text}`: {error}"));
+        found.push(match (part, part.split_once(':')) {
+            ("raw", _) => "Condition::HostHasBit".to_owned(),
+            ("irqchip:kernel", _) => "Condition::IrqchipInKernel(true)".to_owned(),
+            ("!irqchip:kernel", _) => "Condition::IrqchipInKernel(false)".to_owned(),
+            ("irqchip:split", _) => "Condition::IrqchipSplit".to_owned(),
+            ("cpu-pm", _) => "Condition::CpuPm(true)".to_owned(),
+            ("!cpu-pm", _) => "Condition::CpuPm(false)".to_owned(),
+            ("haswell-tsx", _) => "Condition::HaswellTsx".to_owned(),
+            ("host-model", _) => "Condition::HostModel".to_owned(),
+            ("vendor:amd", _) => "Condition::VendorAmd(true)".to_owned(),
+            ("!vendor:amd", _) => "Condition::VendorAmd(false)".to_owned(),
+            ("!machine:pc", _) => "Condition::NotPcMachine".to_owned(),
+            ("immune:stale-data", _) => "Condition::ImmuneToStaleData".to_owned(),
+            (_, Some(("cap", number))) => format!("Condition::Capability({})", number.parse::<u32>()?),
+            (_, Some(("!msr-index", index))) => format!("Condition::NotInMsrIndex({:#x})", hexadecimal(index)?),
+            (_, Some(("!prop", name))) => format!("Condition::PropertyOff({name:?})"),
+            (_, Some(("supported", bit))) => format!("Condition::Supported({})", Bit::parse(bit)?.expression()),
+            _ => return Err(format!("`{part}` is no condition").into()),
+        });
+    }
+    Ok(found.join(", "))
+}
+
+fn constants(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
+    writeln!(out, "/// Registers that QEMU fills by itself, of leaves that features live in.")?;
+    writeln!(out, "pub static CONSTANTS: &[Constant] = &[")?;
+    let text = tables.read("qemu/constants.tsv")?;
+    for (line, cells) in rows(&text) {
+        let [word, value, present, condition, cite] = cells[..] else {
+            return Err(format!("qemu/constants.tsv:{line}: expected 5 cells").into());
+        };
+        let value = match value {
+            "word" => "ConstantValue::FeatureWord".to_owned(),
+            _ => format!("ConstantValue::Fixed({:#x})", u32::from_str_radix(value, 16)?),
+        };
+        writeln!(
+            out,
+            "Constant {{ word: {}, value: {value}, releases: {}, conditions: &[{}], cite: {cite:?} }},",
+            Word::parse(word)?.expression(),
+            set(releases, present)?,
+            conditions(condition)?,
+        )?;
+    }
+    writeln!(out, "];")?;
+    Ok(())
 }

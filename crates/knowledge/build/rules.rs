@@ -1,5 +1,263 @@
+//! `knowledge/rules/*.toml`: rules and KVM's conditions.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use cpusieve_import::tables::TreeList;
+use cpusieve_model::Register;
+use toml::{Table, Value};
+
 use crate::{Result, Tables};
 
-pub(crate) fn generate(_tables: &Tables) -> Result<String> {
-    Ok(String::new())
+/// The files, with the table of releases that their `trees` are sets of.
+const FILES: [(&str, &str, &str); 3] = [
+    ("rules/kvm.toml", "kvm", "linux/trees.tsv"),
+    ("rules/linux.toml", "linux", "linux/trees.tsv"),
+    ("rules/qemu.toml", "qemu", "qemu/releases.tsv"),
+];
+
+pub(crate) fn generate(tables: &Tables) -> Result<String> {
+    let mut rules = BTreeMap::new();
+    let mut conditions = BTreeMap::new();
+    let mut by_feature: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, software, releases) in FILES {
+        let releases = TreeList::parse(releases, &tables.read(releases)?)?;
+        let file: Table = tables.read(path)?.parse().map_err(|error| format!("{path}: {error}"))?;
+        let blocks = |key: &str| file.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        for block in blocks("rule") {
+            let block = Block::new(path, &block)?;
+            let id = block.id()?;
+            for feature in block.list("feature")? {
+                by_feature.entry(feature).or_default().push(id.clone());
+            }
+            if rules.insert(id.clone(), block.rule(software, &releases)?).is_some() {
+                return Err(block.error("this identity stands twice").into());
+            }
+        }
+        for block in blocks("condition") {
+            let block = Block::new(path, &block)?;
+            let id = block.id()?;
+            if rules.contains_key(&id) || conditions.insert(id, block.condition(&releases)?).is_some() {
+                return Err(block.error("this identity stands twice").into());
+            }
+        }
+    }
+    Ok(print(&rules, &conditions, &by_feature))
+}
+
+fn print(
+    rules: &BTreeMap<String, String>,
+    conditions: &BTreeMap<String, String>,
+    by_feature: &BTreeMap<String, Vec<String>>,
+) -> String {
+    let position: BTreeMap<&String, usize> = rules.keys().enumerate().map(|(index, id)| (id, index)).collect();
+    let mut text = String::from("/// All rules, by identity.\npub static RULES: &[Rule] = &[\n");
+    rules.values().for_each(|rule| text.push_str(rule));
+    text.push_str("];\n/// All conditions of KVM's code, by identity.\npub static KVM_CONDITIONS: &[KvmCondition] = &[\n");
+    conditions.values().for_each(|condition| text.push_str(condition));
+    text.push_str("];\nstatic BY_FEATURE: &[(&str, &[u16])] = &[\n");
+    for (feature, ids) in by_feature {
+        let mut indices: Vec<usize> = ids.iter().map(|id| position[id]).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        let _ = writeln!(text, "({feature:?}, &{indices:?}),");
+    }
+    text.push_str("];\n");
+    text
+}
+
+/// One block of a file, with what an error needs to name it.
+struct Block<'a> {
+    path: &'a str,
+    table: &'a Table,
+}
+
+impl<'a> Block<'a> {
+    fn new(path: &'a str, value: &'a Value) -> Result<Self> {
+        let table = value.as_table().ok_or_else(|| format!("{path}: a rule is not a table"))?;
+        Ok(Self { path, table })
+    }
+
+    fn error(&self, what: &str) -> String {
+        let id = self.table.get("id").and_then(Value::as_str).unwrap_or("a block without id");
+        format!("{}: {id}: {what}", self.path)
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<String>> {
+        match self.table.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.split_whitespace().collect::<Vec<_>>().join(" "))),
+            Some(_) => Err(self.error(&format!("`{key}` is not a string")).into()),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<String> {
+        self.optional(key)?.ok_or_else(|| self.error(&format!("`{key}` is missing")).into())
+    }
+
+    fn list(&self, key: &str) -> Result<Vec<String>> {
+        let wrong = || self.error(&format!("`{key}` is not a list of strings"));
+        let Some(value) = self.table.get(key) else { return Ok(Vec::new()) };
+        let items = value.as_array().ok_or_else(wrong)?;
+        items.iter().map(|item| Ok(item.as_str().ok_or_else(wrong)?.to_owned())).collect()
+    }
+
+    fn id(&self) -> Result<String> {
+        let id = self.text("id")?;
+        let well_formed = id.len() == 7
+            && id[..3].bytes().all(|byte| byte.is_ascii_uppercase())
+            && id[3..].bytes().all(|byte| byte.is_ascii_digit());
+        if well_formed { Ok(id) } else { Err(self.error("an identity is three capitals and four digits").into()) }
+    }
+
+    fn cite(&self) -> Result<String> {
+        let cite = self.text("cite")?;
+        let parses = cite.split_once(':').is_some_and(|(file, function)| {
+            file.contains('.') && !file.contains(' ') && !function.is_empty() && !function.contains(' ')
+        });
+        if parses { Ok(cite) } else { Err(self.error(&format!("the cite `{cite}` is not file:function")).into()) }
+    }
+
+    fn trees(&self, releases: &TreeList) -> Result<u64> {
+        let set = releases.parse_set(&self.text("trees")?).map_err(|error| self.error(&error.to_string()))?;
+        Ok(set.0)
+    }
+
+    fn remedy(&self) -> Result<String> {
+        let Some(value) = self.table.get("remedy") else { return Ok("None".to_owned()) };
+        let table = value.as_table().ok_or_else(|| self.error("`remedy` is not a table"))?;
+        let inner = Block { path: self.path, table };
+        let kind = match inner.text("kind")?.as_str() {
+            "qemu" => "Qemu",
+            "machine" => "Machine",
+            "module" => "Module",
+            "kernel" => "Kernel",
+            "firmware" => "Firmware",
+            "hardware" => "Hardware",
+            "none" => "None",
+            other => return Err(self.error(&format!("no kind of remedy is called `{other}`")).into()),
+        };
+        let (text, cpu) = (inner.text("text")?, inner.optional("cpu")?);
+        Ok(format!("Some(Remedy {{ kind: RemedyKind::{kind}, text: {text:?}, cpu: {cpu:?} }})"))
+    }
+
+    fn rule(&self, software: &str, releases: &TreeList) -> Result<String> {
+        let stage = self.text("stage")?;
+        if stage != software {
+            return Err(self.error(&format!("stage `{stage}` does not belong into this file")).into());
+        }
+        let software = match software {
+            "kvm" => "Kvm",
+            "linux" => "Linux",
+            _ => "Qemu",
+        };
+        let effect = match self.text("effect")?.as_str() {
+            "sets" => "Sets",
+            "clears" => "Clears",
+            "forces" => "Forces",
+            other => return Err(self.error(&format!("no effect is called `{other}`")).into()),
+        };
+        let needs = self.list("needs")?;
+        let needs: Vec<String> =
+            needs.iter().map(|need| self.need(need)).collect::<Result<_>>()?;
+        let features = self.list("feature")?;
+        let when = self.optional("when")?;
+        if features.is_empty() && when.is_none() {
+            return Err(self.error("a rule without `feature` needs `when`").into());
+        }
+        Ok(format!(
+            "Rule {{ id: RuleId({:?}), software: Software::{software}, features: &{features:?}, when: {when:?}, \
+             only: {:?}, effect: RuleEffect::{effect}, trees: TreeSet({}), needs: &[{}], cite: Cite({:?}), title: {:?}, \
+             cause: {:?}, remedy: {} }},\n",
+            self.id()?,
+            self.optional("only")?,
+            self.trees(releases)?,
+            needs.join(", "),
+            self.cite()?,
+            self.text("title")?,
+            self.text("cause")?,
+            self.remedy()?,
+        ))
+    }
+
+    fn condition(&self, releases: &TreeList) -> Result<String> {
+        Ok(format!(
+            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), cite: Cite({:?}), cause: {:?}, \
+             remedy: {} }},\n",
+            self.id()?,
+            self.list("c")?,
+            self.trees(releases)?,
+            self.cite()?,
+            self.text("cause")?,
+            self.remedy()?,
+        ))
+    }
+
+    fn need(&self, text: &str) -> Result<String> {
+        let (negated, positive) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
+        let (kind, value) = positive.split_once(':').unwrap_or((positive, ""));
+        let wrong = || self.error(&format!("the condition `{text}` cannot be read; docs/rules.md has the kinds"));
+        let words = value.trim_matches('"');
+        let condition = match kind {
+            "cpuid" => format!("Cpuid({})", cpuid_bit(value).ok_or_else(wrong)?),
+            "flag" => format!("Flag({value:?})"),
+            "msr" => format!("Msr({})", msr_bit(value).ok_or_else(wrong)?),
+            "vendor" => format!("Vendor(&[{}])", vendors(value).ok_or_else(wrong)?),
+            "vm" if value.is_empty() => "Vm".to_owned(),
+            "hypervisor" => format!("Hypervisor({value:?})"),
+            "family" => {
+                let (first, last) = value.split_once("..").unwrap_or((value, value));
+                let (first, last): (u32, u32) = (first.parse()?, last.parse()?);
+                format!("Family({first}, {last})")
+            }
+            "model" => format!("Model({words:?})"),
+            "param" => format!("Param({words:?})"),
+            "config" => format!("Config({words:?})"),
+            "other" => format!("Other({words:?})"),
+            _ => return Err(wrong().into()),
+        };
+        Ok(format!("Need {{ negated: {negated}, condition: Condition::{condition} }}"))
+    }
+}
+
+/// `7.0.EBX[16]` or `1.EDX[22]`, as a Rust expression.
+fn cpuid_bit(text: &str) -> Option<String> {
+    let (place, bit) = text.strip_suffix(']')?.split_once('[')?;
+    let bit: u8 = bit.parse().ok().filter(|&bit| bit < 32)?;
+    let mut parts = place.split('.').rev();
+    let register = Register::from_name(parts.next()?)?;
+    let numbers: Vec<u32> = parts.map(|part| u32::from_str_radix(part, 16).ok()).collect::<Option<_>>()?;
+    let (leaf, subleaf) = match numbers[..] {
+        [leaf] => (leaf, 0),
+        [subleaf, leaf] => (leaf, subleaf),
+        _ => return None,
+    };
+    Some(format!("CpuidBit::new({leaf:#x}, {subleaf}, cpusieve_model::Register::{register:?}, {bit})"))
+}
+
+/// `10A[1]`, as a Rust expression.
+fn msr_bit(text: &str) -> Option<String> {
+    let (index, bit) = text.strip_suffix(']')?.split_once('[')?;
+    let index = u32::from_str_radix(index, 16).ok()?;
+    let bit: u8 = bit.parse().ok().filter(|&bit| bit < 64)?;
+    Some(format!("MsrBit {{ index: {index:#x}, bit: {bit} }}"))
+}
+
+fn vendors(text: &str) -> Option<String> {
+    let vendors: Vec<&str> = text
+        .split(',')
+        .map(|name| {
+            Some(match name.trim() {
+                "intel" => "Vendor::Intel",
+                "amd" => "Vendor::Amd",
+                "hygon" => "Vendor::Hygon",
+                "centaur" => "Vendor::Centaur",
+                "zhaoxin" => "Vendor::Zhaoxin",
+                "transmeta" => "Vendor::Transmeta",
+                "other" => "Vendor::Other",
+                _ => return None,
+            })
+        })
+        .collect::<Option<_>>()?;
+    Some(vendors.join(", "))
 }

@@ -1,3 +1,192 @@
-//! rules
+//! The hand-written half of the knowledge: what a kernel, KVM or QEMU does to a feature, by which rule, and why.
+//!
+//! The rules stand in `knowledge/rules/*.toml`; `docs/rules.md` is their schema.
+
+use cpusieve_model::{Cite, CpuidBit, MsrBit, RuleId, Vendor};
+
+use crate::TreeSet;
+
+/// Whose behaviour a rule describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Software {
+    /// The Linux kernel, on the host and in the guest alike.
+    Linux,
+    /// KVM.
+    Kvm,
+    /// QEMU.
+    Qemu,
+}
+
+/// What a rule does to its features when its conditions hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RuleEffect {
+    /// The feature is set.
+    Sets,
+    /// The feature is cleared, with all that depends on it.
+    Clears,
+    /// The feature is set and stays so, whatever clears it.
+    Forces,
+}
+
+/// One condition of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// This CPUID bit is set.
+    Cpuid(CpuidBit),
+    /// The kernel has this capability, printed or hidden.
+    Flag(&'static str),
+    /// This MSR is readable and the bit is set.
+    Msr(MsrBit),
+    /// The vendor is one of these.
+    Vendor(&'static [Vendor]),
+    /// CPUID says that this is a guest (1.ECX\[31\]).
+    Vm,
+    /// The hypervisor's signature is this one: `kvm`, `hyperv`, `vmware`, `xen`, `jailhouse`.
+    Hypervisor(&'static str),
+    /// The display family lies in this range, ends included.
+    Family(u32, u32),
+    /// Something about family, model and stepping, in words.
+    Model(&'static str),
+    /// This kernel or module parameter was given, in words.
+    Param(&'static str),
+    /// This kernel option is on, without `CONFIG_`.
+    Config(&'static str),
+    /// Anything else, in words.
+    Other(&'static str),
+}
+
+/// A condition or its negation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Whether the condition must not hold.
+    pub negated: bool,
+    /// The condition.
+    pub condition: Condition,
+}
+
+/// Where a remedy takes place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RemedyKind {
+    /// QEMU's command line: `-cpu`, `-overcommit`.
+    Qemu,
+    /// The machine type.
+    Machine,
+    /// A parameter of the kvm modules.
+    Module,
+    /// Another kernel release, option or command line.
+    Kernel,
+    /// The firmware's set-up.
+    Firmware,
+    /// Another CPU.
+    Hardware,
+    /// There is none.
+    None,
+}
+
+impl RemedyKind {
+    /// The word of the JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Machine => "machine",
+            Self::Module => "module",
+            Self::Kernel => "kernel",
+            Self::Firmware => "firmware",
+            Self::Hardware => "hardware",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What brings a feature back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// Where.
+    pub kind: RemedyKind,
+    /// What to do, in words.
+    pub text: &'static str,
+    /// The argument of QEMU's `-cpu`, where that is the remedy.
+    pub cpu: Option<&'static str>,
+}
+
+/// One rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its identity, never reused.
+    pub id: RuleId,
+    /// Whose behaviour it is.
+    pub software: Software,
+    /// The features it is about; empty for a generic rule, which `when` then names.
+    pub features: &'static [&'static str],
+    /// The situation of a generic rule: `masked-always`, `unnamed`.
+    pub when: Option<&'static str>,
+    /// The situation in which this rule's remedy replaces the general one (`hybrid`), if it is not general.
+    pub only: Option<&'static str>,
+    /// What it does.
+    pub effect: RuleEffect,
+    /// The kernel trees, or QEMU releases, for which it holds.
+    pub trees: TreeSet,
+    /// All that must hold.
+    pub needs: &'static [Need],
+    /// Where it stands in the real software.
+    pub cite: Cite,
+    /// What it is about, in a few words.
+    pub title: &'static str,
+    /// Why the features are then set or cleared.
+    pub cause: &'static str,
+    /// What brings the features back when this rule took them.
+    pub remedy: Option<Remedy>,
+}
+
+/// What a condition in KVM's code (`if (...) kvm_cpu_cap_clear(...)`) hangs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvmCondition {
+    /// Its identity, never reused.
+    pub id: RuleId,
+    /// The C expressions that mean it, as the importer writes them.
+    pub c: &'static [&'static str],
+    /// The kernel trees for which this block speaks.
+    pub trees: TreeSet,
+    /// Where it stands.
+    pub cite: Cite,
+    /// What it hangs on, in words.
+    pub cause: &'static str,
+    /// The module parameter, hardware or kernel that makes it come out right.
+    pub remedy: Option<Remedy>,
+}
 
 include!(concat!(env!("OUT_DIR"), "/rules.rs"));
+
+/// The rule with this identity.
+#[must_use]
+pub fn rule(id: &str) -> Option<&'static Rule> {
+    RULES.binary_search_by(|rule| rule.id.0.cmp(id)).ok().map(|index| &RULES[index])
+}
+
+/// The rules about a feature, in order of identity.
+pub fn of_feature(software: Software, feature: &str) -> impl Iterator<Item = &'static Rule> {
+    let found = BY_FEATURE.binary_search_by(|(name, _)| (*name).cmp(feature));
+    let indices = found.map_or(&[][..], |index| BY_FEATURE[index].1);
+    indices.iter().map(|&index| &RULES[usize::from(index)]).filter(move |rule| rule.software == software)
+}
+
+/// The generic rule of a situation.
+#[must_use]
+pub fn generic(software: Software, when: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.software == software && rule.when == Some(when))
+}
+
+/// What this C expression hangs on in this kernel tree.
+#[must_use]
+pub fn kvm_condition(c: &str, tree: usize) -> Option<&'static KvmCondition> {
+    let means = |condition: &&KvmCondition| condition.c.contains(&c);
+    let here = KVM_CONDITIONS.iter().filter(means).find(|condition| condition.trees.contains(tree));
+    here.or_else(|| KVM_CONDITIONS.iter().find(means))
+}
+
+/// The condition with this identity.
+#[must_use]
+pub fn condition(id: &str) -> Option<&'static KvmCondition> {
+    KVM_CONDITIONS.binary_search_by(|condition| condition.id.0.cmp(id)).ok().map(|index| &KVM_CONDITIONS[index])
+}

@@ -235,9 +235,11 @@ impl CpuidTable {
     /// the data of its highest basic leaf) announces no leaf: the maximum is then the head itself minus one.
     #[must_use]
     pub fn maximum(&self, leaf: u32) -> Option<u32> {
-        let head = leaf & 0xffff_0000;
+        // Hypervisors stack their interfaces in steps of 100H: 40000000H, 40000100H, ...
+        let range = if leaf & 0xffff_0000 == 0x4000_0000 { 0xffff_ff00 } else { 0xffff_0000 };
+        let head = leaf & range;
         let maximum = self.get(head, 0)?.eax;
-        if maximum & 0xffff_0000 == head { Some(maximum) } else { Some(head.saturating_sub(1)) }
+        if maximum & range == head { Some(maximum) } else { Some(head.saturating_sub(1)) }
     }
 
     /// What this table says of one bit.
@@ -246,7 +248,7 @@ impl CpuidTable {
     /// 7, 14H, 17H, 18H, 1DH, 20H or 24H announces; [`State::Unknown`] if the entry was not seen.
     #[must_use]
     pub fn state(&self, bit: CpuidBit) -> State {
-        if bit.leaf & 0xffff != 0 && self.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) {
+        if bit.leaf & 0xff != 0 && self.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) {
             return State::Reserved;
         }
         if let Some(registers) = self.get(bit.leaf, bit.subleaf) {

@@ -53,6 +53,12 @@ impl FlagList {
         self.0.iter().map(|name| &**name)
     }
 
+    /// The name at this position.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index).map(|name| &**name)
+    }
+
     /// Whether a name is in the line.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {

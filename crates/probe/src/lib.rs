@@ -1,1 +1,41 @@
-//! probe
+//! Everything that touches the machine: CPUID on every CPU, MSRs, `/proc`, `/dev/kvm`, QEMU binaries.
+//!
+//! Each module asks one source and fills one part of a [`cpusieve_model::Snapshot`]; [`record`] calls them all. What
+//! the machine does not show is not an error: it becomes a [`cpusieve_model::MissingPart`] with the kernel's answer and
+//! what helps. Nothing on the machine is changed.
+//!
+//! This crate does not know what any bit means, which kernel or QEMU it looks at, or what a guest would get; it parses
+//! nothing but what it must to find its way (the list of CPUs, a version, a kernel option).
+//!
+//! ```
+//! use cpusieve_probe::{Only, Options, record};
+//!
+//! let snapshot = record(Options::only(Only::Cpuid));
+//! for cpu in &snapshot.cpus {
+//!     assert!(cpu.cpuid.get(0, 0).is_some());
+//! }
+//! assert!(snapshot.kvm.is_none(), "nobody asked for it");
+//! ```
+#![deny(unsafe_op_in_unsafe_fn)]
+#![allow(clippy::disallowed_methods, reason = "effects live here, so that they live nowhere else")]
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("cpusieve looks at x86-64 machines that run Linux");
+
+pub mod affinity;
+mod anonymous;
+pub mod cpuid;
+mod files;
+pub mod kvm;
+pub mod linux;
+pub mod machine;
+pub mod msr;
+pub mod qemu;
+mod record;
+mod refusal;
+#[cfg(test)]
+mod testing;
+
+pub use anonymous::anonymise;
+pub use record::{Only, Options, brand, record};
+pub use refusal::Refusal;

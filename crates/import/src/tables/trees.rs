@@ -4,6 +4,10 @@ use std::fmt;
 
 use super::{TableError, rows};
 
+const HEADER: &str = "\
+# The kernel trees that the tables of knowledge/linux and knowledge/kvm were read from, oldest release first.
+";
+
 /// A kernel source tree that facts were read from. A release is a tree, not a number: stable kernels carry backports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tree {
@@ -55,6 +59,26 @@ impl TreeList {
             trees.push(Tree { label: label.to_owned(), version: version.to_owned(), source: source.to_owned() });
         }
         Ok(Self { trees })
+    }
+
+    /// Writes `trees.tsv`, the inverse of [`TreeList::parse`].
+    #[must_use]
+    pub fn print(&self) -> String {
+        let title = ["# label", "version", "source"].map(str::to_owned).to_vec();
+        let row = |tree: &Tree| vec![tree.label.clone(), tree.version.clone(), tree.source.clone()];
+        let rows: Vec<_> = std::iter::once(title).chain(self.trees.iter().map(row)).collect();
+        // The title line is aligned with the rows; its first cell must not be quoted for its blank.
+        format!("{HEADER}{}", super::aligned(&rows).replacen("\"# label\"", "# label", 1))
+    }
+
+    /// Puts a tree in, behind all trees of its own and older releases; where it then stands. None if the list is full.
+    ///
+    /// The positions of all newer trees grow by one, so sets that were read before must be read again.
+    pub fn insert(&mut self, tree: Tree) -> Option<usize> {
+        let release = tree.release();
+        let at = self.trees.iter().rposition(|old| old.release() <= release).map_or(0, |last| last + 1);
+        (self.trees.len() < 64).then(|| self.trees.insert(at, tree))?;
+        Some(at)
     }
 
     /// The position of a label.
@@ -147,6 +171,15 @@ impl TreeSet {
     }
 }
 
+impl Tree {
+    /// The first two numbers of the version; zero where there is none.
+    #[must_use]
+    pub fn release(&self) -> (u16, u16) {
+        let mut numbers = self.version.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+}
+
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.label, self.version)
@@ -175,6 +208,16 @@ mod tests {
         assert_eq!(list.print_set(TreeSet(0b11111)), "*");
         assert_eq!(list.print_set(TreeSet(0b11101)), "4.14,6.1..");
         assert_eq!(list.print_set(TreeSet(0b00110)), "5.4..6.1");
+    }
+
+    #[test]
+    fn trees_stand_in_release_order() {
+        let mut list = list();
+        let tree = |version: &str| Tree { label: version.to_owned(), version: version.to_owned(), source: "two words".to_owned() };
+        assert_eq!(list.insert(tree("6.1.9")), Some(3));
+        assert_eq!(list.insert(tree("3.10")), Some(0));
+        assert_eq!(list.insert(tree("7.4-rc1")), Some(7));
+        assert_eq!(TreeList::parse("trees.tsv", &list.print()), Ok(list));
     }
 
     #[test]

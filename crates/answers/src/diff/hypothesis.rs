@@ -1,0 +1,134 @@
+//! Which kernels, which QEMU, which `-cpu`? Those under which the least remains unexplained.
+
+use cpusieve_knowledge::{TreeSet, linux, qemu};
+use cpusieve_model::State;
+use cpusieve_stages::qemu::CpuArgument;
+use cpusieve_stages::{Machine, World};
+
+use super::{Assumption, split};
+
+/// From this many flags on that `-cpu host` would have kept, something else than `host` was asked for.
+const OTHER_MODEL: usize = 4;
+
+/// The world that fits best.
+pub(super) struct Chosen<'a> {
+    pub(super) world: World<'a>,
+    /// How many flags came out otherwise than seen.
+    pub(super) misfits: usize,
+    qemu_told: Option<String>,
+    qemu_fits: TreeSet,
+}
+
+/// Tries every combination of kernels and QEMU that the two ends leave open.
+///
+/// The host's kernel and QEMU decide what reaches the vCPU, the guest's kernel what it makes of that: the two choices are
+/// made one after the other.
+pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chosen<'a> {
+    let (lost, gained, _) = split(host, guest);
+    let both: Vec<&str> =
+        host.flags().into_iter().flat_map(cpusieve_model::FlagList::iter).filter(|name| guest.prints(name) == Some(true)).collect();
+    let guest_tree = guest.trees().last().unwrap_or(linux::TREES.len() - 1);
+    let told = host.snapshot.qemu.first().map(|binary| binary.version.clone());
+    let releases: Vec<usize> = match told.as_deref().map(qemu::nearest) {
+        Some(nearest) => vec![nearest.release],
+        None => (0..qemu::RELEASES.len()).rev().collect(),
+    };
+    let cost = |world: &World<'_>| misfits(world, &lost, &gained, &both);
+    let mut best: Option<(usize, World<'a>)> = None;
+    let mut fits = Vec::new();
+    for migratable in [true, false] {
+        for host_tree in host.trees().iter() {
+            for &release in &releases {
+                let cpu = CpuArgument::Host { migratable };
+                let world = World { host, guest: Some(guest), host_tree, qemu: release, guest_tree, cpu };
+                let cost = cost(&world);
+                fits.push((cost, migratable, host_tree, release));
+                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                    best = Some((cost, world));
+                }
+            }
+        }
+    }
+    let fallback = World { guest: Some(guest), guest_tree, ..World::of_host(host) };
+    let (least, mut world) = best.unwrap_or((0, fallback));
+    let mut qemu_fits = TreeSet::EMPTY;
+    for &(cost, _, host_tree, release) in &fits {
+        if cost == least && host_tree == world.host_tree {
+            qemu_fits = qemu_fits.union(TreeSet(1 << release));
+        }
+    }
+    let unexplained = lost.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
+    if unexplained >= OTHER_MODEL {
+        world.cpu = CpuArgument::Other;
+    }
+    for tree in guest.trees().iter() {
+        let other = World { guest_tree: tree, ..world };
+        if cost(&other) < cost(&world) {
+            world = other;
+        }
+    }
+    Chosen { world, misfits: least, qemu_told: told, qemu_fits }
+}
+
+/// How many flags this world predicts otherwise than they were seen.
+fn misfits(world: &World<'_>, lost: &[&str], gained: &[&str], both: &[&str]) -> usize {
+    let wrong = |names: &[&str], seen: State| names.iter().filter(|name| contradicts(world.pass(name).outcome, seen)).count();
+    wrong(lost, State::Absent) + 2 * wrong(both, State::Present) + 2 * wrong(gained, State::Present)
+}
+
+fn contradicts(predicted: State, seen: State) -> bool {
+    predicted.known().is_some_and(|predicted| Some(predicted) != seen.known())
+}
+
+impl Chosen<'_> {
+    /// What the answer rests on and neither input says.
+    pub(super) fn assumptions(&self) -> Vec<Assumption> {
+        let World { host, guest, host_tree, guest_tree, cpu, .. } = self.world;
+        let mut assumed = Vec::new();
+        let mut add = |what: &str, value: String, because: String| {
+            assumed.push(Assumption { what: what.to_owned(), value, because });
+        };
+        kernel("host kernel", host, host_tree, &mut add);
+        if let Some(guest) = guest {
+            kernel("guest kernel", guest, guest_tree, &mut add);
+        }
+        let value = match cpu {
+            CpuArgument::Host { migratable: true } => "host",
+            CpuArgument::Host { migratable: false } => "host,migratable=off (or +invtsc)",
+            CpuArgument::Other => "not plain host: a named model, or features taken out",
+        };
+        add("-cpu", value.to_owned(), "fits what was lost and kept".to_owned());
+        let because = if self.qemu_told.is_some() { "the record names it" } else { "fits what was lost and kept" };
+        add("QEMU", self.qemu(), because.to_owned());
+        assumed
+    }
+
+    fn qemu(&self) -> String {
+        let label = |release: usize| qemu::RELEASES[release].label;
+        match (&self.qemu_told, self.qemu_fits.first(), self.qemu_fits.last()) {
+            (Some(told), ..) => told.clone(),
+            (None, Some(first), Some(last)) if first != last => format!("{} to {}", label(first), label(last)),
+            _ => label(self.world.qemu).to_owned(),
+        }
+    }
+}
+
+fn kernel(what: &str, machine: &Machine<'_>, tree: usize, add: &mut impl FnMut(&str, String, String)) {
+    use cpusieve_stages::linux::kernel::Because;
+    let label = linux::TREES[tree].label;
+    let (value, because) = match &machine.kernel.because {
+        Because::Release(_) => return,
+        Because::NearRelease(release) => (label.to_owned(), format!("the nearest release that is known to {release}")),
+        Because::Flags => {
+            let range = machine.kernel.describe();
+            let because = if range == label {
+                "the names in its flags line and their order".to_owned()
+            } else {
+                format!("the names in its flags line and their order allow {range}; this fits best")
+            };
+            (label.to_owned(), because)
+        }
+        Because::Nothing => (label.to_owned(), "nothing tells the release".to_owned()),
+    };
+    add(what, value, because);
+}

@@ -1,0 +1,155 @@
+//! Which flags went and came between two ends, and who took each one.
+
+mod hypothesis;
+pub(crate) mod item;
+mod peers;
+mod relation;
+
+use cpusieve_model::{Cite, Place, RuleId, Snapshot, Stage, Step};
+use cpusieve_stages::Machine;
+
+pub use item::Group;
+pub use relation::Relation;
+
+use crate::reason::{Confidence, Remedy};
+
+/// A flag that one end shows and the other does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The name that the kernel prints.
+    pub flag: String,
+    /// Where the feature lives.
+    pub place: Option<Place>,
+    /// The sieve that took or added it; `None` if nothing is known about the flag.
+    pub at: Option<Stage>,
+    /// The rule that decided.
+    pub rule: RuleId,
+    /// Why, in one or two sentences.
+    pub cause: String,
+    /// Where that stands in the real software.
+    pub cite: Cite,
+    /// How sure this is.
+    pub confidence: Confidence,
+    /// What brings the flag back, or takes it away.
+    pub remedy: Remedy,
+    /// Other ways in which it may have happened.
+    pub others: Vec<Other>,
+    /// The cause that this flag shares with others.
+    pub group: Group,
+    /// The flag from whose loss this one follows.
+    pub follows: Option<String>,
+    /// All steps of the way.
+    pub steps: Vec<Step>,
+}
+
+/// Another way in which it may have happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// The sieve.
+    pub at: Stage,
+    /// The rule.
+    pub rule: RuleId,
+    /// Why.
+    pub cause: String,
+    /// Where that stands in the real software.
+    pub cite: Cite,
+}
+
+/// Something that neither input says and that the answer rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assumption {
+    /// What.
+    pub what: String,
+    /// What was assumed.
+    pub value: String,
+    /// Why.
+    pub because: String,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diff {
+    /// What the two ends are to each other.
+    pub relation: Relation,
+    /// What was assumed.
+    pub assumed: Vec<Assumption>,
+    /// Flags that the first end shows and the second does not, in the first's order.
+    pub lost: Vec<Item>,
+    /// Flags that the second end shows and the first does not, in the second's order.
+    pub gained: Vec<Item>,
+    /// How many flags both show.
+    pub kept: usize,
+    /// Flags that no known kernel prints.
+    pub unknown: Vec<String>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoDiff {
+    /// The first input holds no flags, and none can be made of what it holds.
+    NothingInFirst,
+    /// The second input holds no flags.
+    NothingInSecond,
+}
+
+/// Compares two ends.
+///
+/// # Errors
+/// If one of them holds neither a flags line nor CPUID.
+pub fn diff(first: &Snapshot, second: &Snapshot) -> Result<Diff, NoDiff> {
+    let as_named = (Machine::new("first", first), Machine::new("second", second));
+    if as_named.0.flags().is_none() {
+        return Err(NoDiff::NothingInFirst);
+    }
+    if as_named.1.flags().is_none() {
+        return Err(NoDiff::NothingInSecond);
+    }
+    let relation = relation::between(&as_named.0, &as_named.1);
+    Ok(match relation {
+        Relation::HostAndGuest => between_host_and_guest(relation, first, second),
+        Relation::GuestAndHost => {
+            let forward = between_host_and_guest(relation, second, first);
+            Diff { lost: forward.gained, gained: forward.lost, ..forward }
+        }
+        Relation::Guests if relation::may_be_nested(&as_named.0, &as_named.1) => {
+            let mut nested = between_host_and_guest(relation, first, second);
+            nested.lost.iter_mut().chain(&mut nested.gained).for_each(item::lower_confidence);
+            nested
+        }
+        Relation::Guests | Relation::Hosts | Relation::DifferentVendors | Relation::Equal => {
+            peers::diff(relation, &as_named.0, &as_named.1)
+        }
+    })
+}
+
+fn between_host_and_guest(relation: Relation, host: &Snapshot, guest: &Snapshot) -> Diff {
+    let (host, guest) = (Machine::new("host", host), Machine::new("guest", guest));
+    let chosen = hypothesis::choose(&host, &guest);
+    let (lost, gained, kept) = split(&host, &guest);
+    let lost = lost.iter().map(|flag| item::lost(&chosen, flag)).collect();
+    let gained = gained.iter().map(|flag| item::gained(&chosen, flag)).collect();
+    let mut unknown = host.kernel.unknown.clone();
+    unknown.extend(guest.kernel.unknown.iter().filter(|name| !host.kernel.unknown.contains(name)).cloned());
+    Diff { relation, assumed: chosen.assumptions(), lost, gained, kept, unknown }
+}
+
+/// Flags that only one end shows, in its order, and how many both show.
+fn split<'a>(first: &'a Machine<'_>, second: &'a Machine<'_>) -> (Vec<&'a str>, Vec<&'a str>, usize) {
+    let of = |machine: &'a Machine<'_>| machine.flags().map(|flags| flags.iter().collect::<Vec<_>>()).unwrap_or_default();
+    let (ours, theirs) = (of(first), of(second));
+    let only = |names: &[&'a str], other: &Machine<'_>| -> Vec<&'a str> {
+        let mut seen = Vec::new();
+        for &name in names {
+            if other.prints(name) == Some(false) && !seen.contains(&name) {
+                seen.push(name);
+            }
+        }
+        seen
+    };
+    let lost = only(&ours, second);
+    let gained = only(&theirs, first);
+    let mut both: Vec<&str> = ours.iter().copied().filter(|name| second.prints(name) == Some(true)).collect();
+    both.sort_unstable();
+    both.dedup();
+    (lost, gained, both.len())
+}

@@ -1,0 +1,147 @@
+//! A feature's names in every system, its bits, where it is hidden, and the releases it needs.
+
+use cpusieve_knowledge::kvm::{self, CapKind};
+use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
+use cpusieve_knowledge::x86::{self, Feature, System};
+use cpusieve_knowledge::{TreeSet, linux, qemu};
+use cpusieve_model::Place;
+
+/// All that is known of one feature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// The feature.
+    pub feature: &'static Feature,
+    /// What Linux makes of it, by kernel tree: oldest first, equal neighbours joined.
+    pub linux: Vec<InLinux>,
+    /// What KVM of each tree can report of its bits.
+    pub kvm: Vec<InKvm>,
+    /// What QEMU calls its bits.
+    pub qemu: Vec<InQemu>,
+    /// Names elsewhere: the system, and the name.
+    pub elsewhere: Vec<(&'static str, &'static str)>,
+    /// Flags that Linux sets because of this one.
+    pub causes: Vec<&'static str>,
+    /// Features that the newest kernel clears together with this one.
+    pub dependents: Vec<&'static str>,
+}
+
+/// A feature in some kernel trees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InLinux {
+    /// The macro of `cpufeatures.h`, without `X86_FEATURE_`.
+    pub macro_name: &'static str,
+    /// The word in `/proc/cpuinfo`; `None` if it is hidden.
+    pub shown: Option<&'static str>,
+    /// The capability word and bit.
+    pub position: (u8, u8),
+    /// The trees.
+    pub trees: TreeSet,
+}
+
+/// A bit in KVM's tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InKvm {
+    /// The bit.
+    pub place: Place,
+    /// How KVM comes to report it.
+    pub kind: CapKind,
+    /// Whether that hangs on a condition: hardware, or a module parameter.
+    pub conditional: bool,
+    /// The kernel trees.
+    pub trees: TreeSet,
+}
+
+/// A bit in QEMU's feature words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InQemu {
+    /// The bit.
+    pub place: Place,
+    /// The property of `-cpu`; `None` if QEMU has the word but no name for the bit.
+    pub name: Option<&'static str>,
+    /// The releases that name it.
+    pub named: TreeSet,
+    /// The releases in which `migratable=on` drops it.
+    pub unmigratable: TreeSet,
+}
+
+/// The cards of all features that some system calls so; empty if none does.
+#[must_use]
+pub fn cards(name: &str) -> Vec<Card> {
+    x86::resolve(name).into_iter().map(card).collect()
+}
+
+fn card(feature: &'static Feature) -> Card {
+    let bits = || feature.places.iter().copied();
+    let system = |system: System| match system {
+        System::Intel => "Intel manual",
+        System::Amd => "AMD manual",
+        System::Libvirt => "libvirt",
+        System::LinuxVmx => "vmx flags line",
+        System::OldLinux => "Linux, formerly",
+        System::Kvm => "KVM",
+        System::Also => "also typed",
+    };
+    let caps = bits().filter_map(Place::cpuid).flat_map(kvm::caps_at);
+    Card {
+        feature,
+        linux: in_linux(feature),
+        kvm: caps
+            .map(|cap| InKvm {
+                place: Place::Cpuid(cap.place),
+                kind: cap.kind,
+                conditional: cap.conditional,
+                trees: cap.trees,
+            })
+            .collect(),
+        qemu: bits()
+            .filter_map(qemu::bit)
+            .map(|bit| InQemu { place: bit.place, name: bit.name, named: bit.named, unmigratable: bit.unmigratable })
+            .collect(),
+        elsewhere: feature.names.iter().map(|&(from, name)| (system(from), name)).collect(),
+        causes: causes(feature),
+        dependents: dependents(feature),
+    }
+}
+
+fn in_linux(feature: &Feature) -> Vec<InLinux> {
+    linux::by_id(feature.id)
+        .map(|row| InLinux {
+            macro_name: row.macro_name,
+            shown: row.shown,
+            position: (row.word, row.bit),
+            trees: row.trees,
+        })
+        .collect()
+}
+
+/// Flags with a rule that sets them and that needs this feature.
+fn causes(feature: &Feature) -> Vec<&'static str> {
+    let needs_it = |rule: &&rules::Rule| {
+        rule.software == Software::Linux
+            && rule.effect != RuleEffect::Clears
+            && rule.needs.iter().any(|need| {
+                !need.negated
+                    && match need.condition {
+                        Condition::Flag(id) => id == feature.id,
+                        Condition::Cpuid(bit) => feature.places.contains(&Place::Cpuid(bit)),
+                        _ => false,
+                    }
+            })
+    };
+    let mut causes: Vec<&str> = rules::RULES.iter().filter(needs_it).flat_map(|rule| rule.features).copied().collect();
+    causes.retain(|&cause| cause != feature.id);
+    causes.sort_unstable();
+    causes.dedup();
+    causes
+}
+
+fn dependents(feature: &Feature) -> Vec<&'static str> {
+    let newest = linux::TREES.len() - 1;
+    let Some(row) = linux::feature_by_id(newest, feature.id) else { return Vec::new() };
+    let macros = linux::dependents(newest, row.macro_name).iter();
+    let mut ids: Vec<&'static str> =
+        macros.filter_map(|name| linux::feature(newest, name)).filter_map(|row| row.shown).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}

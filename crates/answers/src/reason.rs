@@ -1,0 +1,135 @@
+//! Words for a step: its cause, how sure it is, what brings the feature back.
+
+use cpusieve_knowledge::rules::{self, RemedyKind};
+use cpusieve_knowledge::{TreeSet, kvm, linux, qemu};
+use cpusieve_model::{Cite, CpuidBit, Place, RuleId, Stage, Step};
+
+/// How sure an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confidence {
+    /// It follows from a rule whose conditions were seen, or that has none.
+    Certain,
+    /// It follows from a rule that fits, with a release or a condition concluded rather than seen.
+    Likely,
+    /// It is one of several ways.
+    Possible,
+}
+
+impl Confidence {
+    /// The word of the JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Possible => "possible",
+        }
+    }
+}
+
+/// What brings a feature back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// Where.
+    pub kind: RemedyKind,
+    /// What to do, in words.
+    pub text: String,
+    /// The argument of QEMU's `-cpu`, where that is the remedy.
+    pub cpu: Option<String>,
+}
+
+/// A rule, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Its identity.
+    pub rule: RuleId,
+    /// What it is about, in a few words.
+    pub title: String,
+    /// Why.
+    pub cause: String,
+    /// Where it stands in the real software.
+    pub cite: Cite,
+    /// What brings the feature back.
+    pub remedy: Remedy,
+}
+
+/// Finds the words for a step taken in these releases.
+#[must_use]
+pub fn of_step(step: &Step, tree: usize) -> Reason {
+    let bit = step.place.and_then(Place::cpuid);
+    let (title, cause, remedy) = match (rules::rule(step.rule.0), rules::condition(step.rule.0)) {
+        (Some(rule), _) => (rule.title, rule.cause, rule.remedy),
+        (None, Some(condition)) => ("depends on a condition", condition.cause, condition.remedy),
+        (None, None) => ("no rule is known", "No rule that cpusieve knows speaks of this feature here.", None),
+    };
+    let when = rules::rule(step.rule.0).and_then(|rule| rule.when);
+    let mut remedy = remedy.map_or_else(
+        || Remedy { kind: RemedyKind::None, text: "none is known".to_owned(), cpu: None },
+        |remedy| Remedy { kind: remedy.kind, text: remedy.text.to_owned(), cpu: remedy.cpu.map(str::to_owned) },
+    );
+    let mut cause = cause.to_owned();
+    if let (Stage::Kvm, Some(bit)) = (step.at, bit) {
+        match when {
+            Some("masked-always") => {
+                cause = format!("{cause} {}", never_offered());
+                remedy.text = format!("none: every release of KVM masks it ({})", span());
+            }
+            Some("masked-here") => remedy = later_kernel(bit, tree),
+            _ => {}
+        }
+    }
+    if let (Stage::Qemu, Some(bit), Some("model")) = (step.at, bit, when) {
+        remedy = ask_qemu(bit, remedy);
+    }
+    Reason { rule: step.rule, title: title.to_owned(), cause, cite: step.cite, remedy }
+}
+
+fn span() -> String {
+    let label = |tree: Option<&linux::Tree>| tree.map_or("", |tree| tree.label);
+    format!("Linux {} to {}", label(linux::TREES.first()), label(linux::TREES.last()))
+}
+
+fn never_offered() -> String {
+    format!("None of the {} kernel trees from {} has it in a mask.", linux::TREES.len(), span())
+}
+
+/// From which kernel on KVM offers a bit: `6.4`, or the two trees between which it came.
+#[must_use]
+pub fn offered_since(bit: CpuidBit, tree: usize) -> Option<String> {
+    if let Some(since) = kvm::since(bit) {
+        return Some(since.release.to_owned());
+    }
+    let offering = kvm::trees_offering(bit);
+    let first = offering.iter().find(|&other| other > tree)?;
+    Some(linux::TREES[first].label.to_owned())
+}
+
+fn later_kernel(bit: CpuidBit, tree: usize) -> Remedy {
+    let since = offered_since(bit, tree).unwrap_or_default();
+    let known = qemu::bit(Place::Cpuid(bit));
+    let naming = known.map_or(TreeSet::EMPTY, |bit| bit.named);
+    let text = match (known.and_then(|bit| bit.name), naming.first()) {
+        (Some(name), Some(0)) => format!("host kernel {since} or newer; QEMU calls it {name}"),
+        (Some(name), Some(first)) => format!(
+            "host kernel {since} or newer, and a QEMU that names {name} ({} does, {} does not), or -cpu host,migratable=off",
+            qemu::RELEASES[first].label,
+            qemu::RELEASES[first - 1].label
+        ),
+        _ => format!("host kernel {since} or newer; no QEMU up to {} names the bit", newest_qemu()),
+    };
+    Remedy { kind: RemedyKind::Kernel, text, cpu: None }
+}
+
+fn newest_qemu() -> &'static str {
+    qemu::RELEASES.last().map_or("", |release| release.label)
+}
+
+/// A named model lacks it, or it was taken out: ask for it by QEMU's own name.
+fn ask_qemu(bit: CpuidBit, fallback: Remedy) -> Remedy {
+    let Some(name) = qemu::bit(Place::Cpuid(bit)).and_then(|bit| bit.name) else { return fallback };
+    Remedy {
+        kind: RemedyKind::Qemu,
+        text: format!("-cpu MODEL,+{name}, or -cpu host"),
+        cpu: Some(format!("MODEL,+{name}")),
+    }
+}

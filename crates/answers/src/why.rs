@@ -1,0 +1,108 @@
+//! One feature through every sieve: on a given host and guest, or in general, release by release.
+
+use cpusieve_knowledge::x86::{Feature, Scope};
+use cpusieve_knowledge::{TreeSet, linux};
+use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, Effect, FlagList, LinuxView, Snapshot, State};
+use cpusieve_stages::{Machine, Passage, World};
+
+use crate::reason::{self, Reason};
+
+/// The answer for one feature.
+#[derive(Clone, Debug)]
+pub struct Why {
+    /// The feature.
+    pub feature: &'static Feature,
+    /// Its way through the sieves in the releases at hand.
+    pub passage: Passage,
+    /// The reason, if a sieve dropped it, added it, or leaves it open.
+    pub reason: Option<Reason>,
+    /// The same question over all host kernels, oldest first, equal neighbours joined; empty if a host was given.
+    pub over_time: Vec<Era>,
+}
+
+/// Host kernels under which the same happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Era {
+    /// The kernel trees.
+    pub trees: TreeSet,
+    /// What the guest's kernel ends up with.
+    pub outcome: State,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// On a given host, and a guest if one was seen.
+#[must_use]
+pub fn on(host: &Machine<'_>, guest: Option<&Machine<'_>>, feature: &'static Feature) -> Why {
+    let mut world = World::of_host(host);
+    if let Some(guest) = guest {
+        world.guest = Some(guest);
+        world.guest_tree = guest.trees().last().unwrap_or(world.guest_tree);
+    }
+    let passage = world.pass(feature.id);
+    let reason = reason_of(&passage, world.host_tree);
+    Why { feature, passage, reason, over_time: Vec::new() }
+}
+
+/// In general: on a host that has the feature, with the newest QEMU, `-cpu host` and a guest with the newest kernel.
+#[must_use]
+pub fn in_general(feature: &'static Feature) -> Why {
+    let mut over_time: Vec<Era> = Vec::new();
+    let mut last = None;
+    for tree in 0..linux::TREES.len() {
+        let host = host_with(feature, tree);
+        let machine = Machine::new("host", &host);
+        let world = World { host_tree: tree, guest_tree: linux::TREES.len() - 1, ..World::of_host(&machine) };
+        let passage = world.pass(feature.id);
+        let reason = reason_of(&passage, tree);
+        let era = Era { trees: TreeSet(1 << tree), outcome: passage.outcome, reason };
+        match over_time.last_mut() {
+            Some(before) if before.outcome == era.outcome && same(before, &era) => {
+                before.trees = before.trees.union(era.trees);
+            }
+            _ => over_time.push(era),
+        }
+        last = Some(passage);
+    }
+    let passage = last.unwrap_or_else(|| Passage {
+        feature: feature.id.to_owned(),
+        place: feature.place(),
+        steps: Vec::new(),
+        outcome: State::Unknown,
+        decided: None,
+        follows: None,
+    });
+    let reason = over_time.last().and_then(|era| era.reason.clone());
+    Why { feature, passage, reason, over_time }
+}
+
+fn same(one: &Era, other: &Era) -> bool {
+    let rule = |era: &Era| era.reason.as_ref().map(|reason| reason.rule);
+    rule(one) == rule(other)
+}
+
+/// Words for the step that decided, unless all it did was to keep the feature.
+fn reason_of(passage: &Passage, tree: usize) -> Option<Reason> {
+    let step = passage.culprit().filter(|step| step.effect != Effect::Kept)?;
+    Some(reason::of_step(step, tree))
+}
+
+/// A host of a vendor that makes the feature, whose flags line shows it.
+fn host_with(feature: &Feature, tree: usize) -> Snapshot {
+    let vendor = match feature.vendor {
+        Scope::Amd => "AuthenticAMD",
+        Scope::Via => "CentaurHauls",
+        Scope::Transmeta => "GenuineTMx86",
+        Scope::Intel | Scope::Any => "GenuineIntel",
+    };
+    let cpuinfo = Cpuinfo {
+        identity: CpuIdentity { vendor: Some(vendor.to_owned()), ..CpuIdentity::default() },
+        flags: Some(FlagList::from_line(feature.id)),
+        ..Cpuinfo::default()
+    };
+    Snapshot {
+        cpus: vec![Cpu { cpuinfo: Some(cpuinfo), ..Cpu::default() }],
+        linux: Some(LinuxView { release: Some(linux::TREES[tree].label.to_owned()), ..LinuxView::default() }),
+        ..Snapshot::default()
+    }
+}

@@ -1,0 +1,136 @@
+//! The command line, as data.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Where did my CPU flag go, and how do I get it back?
+///
+/// CPU features pass six sieves between the silicon and a guest's /proc/cpuinfo: silicon, host kernel, KVM, QEMU, vCPU,
+/// guest kernel. cpusieve knows what each one does in which release. Without a verb it says what this machine is and
+/// what a guest started here with `-cpu host` would lose and gain.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    /// Print JSON (format 1) instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cpusieve                                    what this machine is, and what a guest here would get
+  cpusieve diff host.cpuinfo guest.cpuinfo    every flag lost and gained, by whom, and what brings it back
+  cpusieve why nonstop_tsc                    one flag through every sieve
+  cpusieve name invtsc                        what every system calls it, and where it lives
+  cpusieve record -o host.json                all that this machine shows, for later and elsewhere
+
+Exit status:
+  0  done, and the same or compatible
+  1  done, and different or incompatible
+  2  wrong usage or input, nothing done
+  3  done in part; what is missing is named";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write one file with all that this machine's stages show
+    #[command(after_help = RECORD_EXAMPLES)]
+    Record(RecordOptions),
+    /// Flags lost and gained between two ends, by whom, and what brings them back
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(DiffOptions),
+    /// One flag through every stage
+    #[command(after_help = WHY_EXAMPLES)]
+    Why(WhyOptions),
+    /// A feature's names in every system, its bit, and the releases it needs
+    #[command(after_help = NAME_EXAMPLES)]
+    Name(NameOptions),
+}
+
+const RECORD_EXAMPLES: &str = "\
+Examples:
+  cpusieve record -o host.json            as root: with MSRs and KVM's answers
+  cpusieve record --only cpuid            CPUID of every CPU, nothing else
+  cpusieve record --anonymous             without serial numbers and host names
+  ssh HOST cpusieve record > host.json    of another machine";
+
+/// Options of `record`.
+#[derive(Debug, Args)]
+pub(crate) struct RecordOptions {
+    /// Write to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Record one part alone
+    #[arg(long, value_name = "PART")]
+    pub(crate) only: Option<Part>,
+    /// Leave out serial numbers, host names and what else names this machine
+    #[arg(long)]
+    pub(crate) anonymous: bool,
+}
+
+/// A part of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// CPUID of every CPU
+    Cpuid,
+}
+
+const DIFF_EXAMPLES: &str = "\
+Ends are recognised by content: a cpusieve record, /proc/cpuinfo, one bare flags line, lscpu (text or -J), cpuid -r,
+kcpuid -r, AIDA64/InstLatx64 and libcpuid dumps, libvirt XML, Firecracker fingerprints.
+
+Examples:
+  cpusieve diff host.cpuinfo guest.cpuinfo
+  ssh GUEST cat /proc/cpuinfo | cpusieve diff /proc/cpuinfo -
+  cpusieve diff host.json guest.json --json | jq '.lost[] | {flag, at, remedy}'";
+
+/// Options of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffOptions {
+    /// The host, or the machine before; `-` is standard input
+    pub(crate) a: PathBuf,
+    /// The guest, or the machine after; `-` is standard input
+    pub(crate) b: PathBuf,
+    /// Show for every flag its bit, its cause and its other possible causes
+    #[arg(short, long)]
+    pub(crate) long: bool,
+}
+
+const WHY_EXAMPLES: &str = "\
+Examples:
+  cpusieve why acpi                        who takes it, in which releases
+  cpusieve why spec_ctrl                   a feature that no kernel prints
+  cpusieve why ibt --host host.json        on this host
+  cpusieve why avx512f --host host.cpuinfo --guest guest.cpuinfo";
+
+/// Options of `why`.
+#[derive(Debug, Args)]
+pub(crate) struct WhyOptions {
+    /// The flag, in any system's spelling
+    #[arg(value_name = "FLAG")]
+    pub(crate) flag: String,
+    /// What is known of the host: any input that `diff` reads
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+    /// What is known of the guest
+    #[arg(long, value_name = "FILE", requires = "host")]
+    pub(crate) guest: Option<PathBuf>,
+}
+
+const NAME_EXAMPLES: &str = "\
+Examples:
+  cpusieve name pni
+  cpusieve name sse4.1
+  cpusieve name invtsc --json";
+
+/// Options of `name`.
+#[derive(Debug, Args)]
+pub(crate) struct NameOptions {
+    /// The feature, in any system's spelling
+    #[arg(value_name = "FLAG")]
+    pub(crate) flag: String,
+}

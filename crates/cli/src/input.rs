@@ -1,0 +1,70 @@
+//! Files and standard input, read within bounds, recognised, and their diagnostics shown.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use cpusieve_formats::{Parsed, Severity, limits};
+use cpusieve_model::Snapshot;
+
+use crate::page;
+
+/// Why an input cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    /// The file cannot be read.
+    #[error("{name}: {source}")]
+    Read {
+        /// The file.
+        name: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The file is larger than any input may be.
+    #[error("{name}: larger than {} MiB, which is more than any input may have", limits::MAX_FILE_BYTES >> 20)]
+    TooLarge {
+        /// The file.
+        name: String,
+    },
+    /// Nothing in it could be used; the diagnostics were shown.
+    #[error("{name}: nothing in it could be used")]
+    Useless {
+        /// The file.
+        name: String,
+    },
+    /// Both ends are standard input.
+    #[error("standard input can be one end, not both")]
+    TwiceStandardInput,
+}
+
+/// Reads one input; `-` is standard input. Diagnostics go to standard error.
+pub(crate) fn read(path: &Path) -> Result<Snapshot, InputError> {
+    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let bytes = bytes(path, &name)?;
+    let parsed = cpusieve_formats::read(&name, &bytes);
+    show_diagnostics(&parsed);
+    if is_empty(&parsed.snapshot) { Err(InputError::Useless { name }) } else { Ok(parsed.snapshot) }
+}
+
+fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
+    let failed = |source| InputError::Read { name: name.to_owned(), source };
+    let limit = u64::try_from(limits::MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(limit).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(failed)?;
+    if bytes.len() > limits::MAX_FILE_BYTES { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }
+}
+
+fn show_diagnostics(parsed: &Parsed) {
+    for diagnostic in parsed.diagnostics.iter().filter(|diagnostic| diagnostic.severity != Severity::Note) {
+        page::warn(diagnostic);
+    }
+}
+
+fn is_empty(snapshot: &Snapshot) -> bool {
+    snapshot.cpus.is_empty() && snapshot.kvm.is_none() && snapshot.expansions.is_empty()
+}

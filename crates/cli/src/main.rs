@@ -1,0 +1,36 @@
+//! cpusieve: where did my CPU flag go, and how do I get it back?
+//!
+//! Thin: reads arguments and files, calls the library, prints, and sets the exit status.
+#![forbid(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "the program is where files and the environment are read")]
+
+mod args;
+mod input;
+mod json;
+mod page;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Verb};
+use verbs::Done;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.verb {
+        None => verbs::overview::run(arguments.json),
+        Some(Verb::Record(options)) => verbs::record::run(options),
+        Some(Verb::Diff(options)) => verbs::diff::run(options, arguments.json),
+        Some(Verb::Why(options)) => verbs::why::run(options, arguments.json),
+        Some(Verb::Name(options)) => verbs::name::run(options, arguments.json),
+    };
+    match done {
+        Ok(done) => done.into(),
+        Err(error) => {
+            page::complain(&error);
+            Done::Nothing.into()
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Text for people: styles, widths, wrapped lines.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+use anstyle::{AnsiColor, Style};
+
+pub(crate) const HEAD: Style = Style::new().bold();
+pub(crate) const LOST: Style = AnsiColor::Red.on_default();
+pub(crate) const GAINED: Style = AnsiColor::Green.on_default();
+pub(crate) const QUIET: Style = Style::new().dimmed();
+const WRONG: Style = AnsiColor::Red.on_default().bold();
+const DOUBT: Style = AnsiColor::Yellow.on_default();
+
+/// The narrowest and the widest page.
+const WIDTHS: std::ops::RangeInclusive<usize> = 40..=110;
+
+/// The columns to fill: the terminal's, within reason; 100 where there is none.
+pub(crate) fn width() -> usize {
+    let columns = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).map(|size| usize::from(size.ws_col));
+    match columns {
+        Ok(columns) if columns > 0 => columns.clamp(*WIDTHS.start(), *WIDTHS.end()),
+        _ => 100,
+    }
+}
+
+/// A piece of text in a style.
+pub(crate) fn styled(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Breaks words into lines of at most `width` columns, each behind `indent`; the first behind `first`.
+pub(crate) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut line = first.to_owned();
+    let mut filled = false;
+    for word in text.split_whitespace() {
+        if filled && columns(&line) + 1 + columns(word) > width {
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+            line = indent.to_owned();
+            filled = false;
+        }
+        if filled {
+            line.push(' ');
+        }
+        line.push_str(word);
+        filled = true;
+    }
+    lines.push_str(line.trim_end());
+    lines.push('\n');
+    lines
+}
+
+/// Columns that a text fills, styles not counted.
+pub(crate) fn columns(text: &str) -> usize {
+    let mut escaped = false;
+    text.chars()
+        .filter(|&character| {
+            escaped |= character == '\u{1b}';
+            let counts = !escaped;
+            escaped &= character != 'm';
+            counts
+        })
+        .count()
+}
+
+/// Writes to standard output; a reader that has seen enough ends the program in silence.
+pub(crate) fn print(text: &str) {
+    let written = anstream::stdout().write_all(text.as_bytes());
+    if written.is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// An error, on standard error.
+pub(crate) fn complain(error: &dyn Display) {
+    note(&styled(WRONG, "error"), error);
+}
+
+/// A warning, on standard error.
+pub(crate) fn warn(warning: &dyn Display) {
+    note(&styled(DOUBT, "warning"), warning);
+}
+
+fn note(kind: &str, text: &dyn Display) {
+    // There is nothing left to tell the user with when standard error is gone.
+    let _ = writeln!(anstream::stderr(), "{kind}: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrap("aa bb cc dd", "  ", "  ", 7), "  aa bb\n  cc dd\n");
+        assert_eq!(wrap("a-word-that-is-too-long b", "", " ", 5), "a-word-that-is-too-long\n b\n");
+        assert_eq!(wrap("", "x", "", 5), "x\n");
+    }
+
+    #[test]
+    fn styles_fill_no_columns() {
+        assert_eq!(columns(&styled(LOST, "abc")), 3);
+    }
+}

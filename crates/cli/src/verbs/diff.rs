@@ -1,0 +1,60 @@
+//! `diff A B`: every flag lost and gained, by whom, and what brings it back.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use cpusieve_answers::diff::{self, Diff, NoDiff, Relation};
+
+use super::flags::{self, Side};
+use super::{Done, Failure};
+use crate::args::DiffOptions;
+use crate::input::{self, InputError};
+use crate::json;
+use crate::page::{self, HEAD, QUIET, styled};
+
+pub(crate) fn run(options: &DiffOptions, as_json: bool) -> Result<Done, Failure> {
+    if options.a == Path::new("-") && options.b == Path::new("-") {
+        return Err(InputError::TwiceStandardInput.into());
+    }
+    let (a, b) = (input::read(&options.a)?, input::read(&options.b)?);
+    let found = diff::diff(&a, &b).map_err(|why| no_diff(why, options))?;
+    if as_json {
+        page::print(&json::diff(&found));
+    } else {
+        page::print(&text(&found, options, page::width()));
+    }
+    Ok(if found.lost.is_empty() && found.gained.is_empty() { Done::Same } else { Done::Different })
+}
+
+fn no_diff(why: NoDiff, options: &DiffOptions) -> String {
+    let path = match why {
+        NoDiff::NothingInFirst => &options.a,
+        NoDiff::NothingInSecond => &options.b,
+    };
+    format!("{}: neither a flags line nor CPUID is in it, so there is nothing to compare", path.display())
+}
+
+/// The page: one line of summary, what was assumed, then the flags by cause.
+fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
+    let mut page = String::new();
+    if diff.relation == Relation::Equal {
+        let _ = writeln!(page, "{}", styled(HEAD, format!("The same: both show these {} flags.", diff.kept)));
+        return page;
+    }
+    let counts = format!("{} lost, {} gained, {} kept", diff.lost.len(), diff.gained.len(), diff.kept);
+    let _ = writeln!(page, "{}: {}.", styled(HEAD, counts), diff.relation.describe());
+    let assumed: Vec<String> = diff.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
+    if !assumed.is_empty() {
+        let concluded = format!("Concluded from the flags: {}.", assumed.join(", "));
+        page.push_str(&styled(QUIET, page::wrap(&concluded, "", "", width).trim_end()));
+        page.push('\n');
+    }
+    flags::side(&mut page, &diff.lost, Side::Lost, options.long, width);
+    flags::side(&mut page, &diff.gained, Side::Gained, options.long, width);
+    if !diff.unknown.is_empty() {
+        let names = format!("{} flags that no kernel known to cpusieve prints: {}", diff.unknown.len(), diff.unknown.join(" "));
+        page.push('\n');
+        page.push_str(&page::wrap(&names, "", "  ", width));
+    }
+    page
+}

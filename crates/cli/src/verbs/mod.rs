@@ -1,0 +1,37 @@
+//! One file a verb.
+
+pub(crate) mod diff;
+mod flags;
+pub(crate) mod name;
+pub(crate) mod overview;
+pub(crate) mod record;
+pub(crate) mod why;
+
+use std::process::ExitCode;
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// The same, or compatible.
+    Same,
+    /// Different, or incompatible.
+    Different,
+    /// Wrong usage or input: nothing done.
+    Nothing,
+    /// Done in part.
+    InPart,
+}
+
+impl From<Done> for ExitCode {
+    fn from(done: Done) -> Self {
+        Self::from(match done {
+            Done::Same => 0,
+            Done::Different => 1,
+            Done::Nothing => 2,
+            Done::InPart => 3,
+        })
+    }
+}
+
+/// What a verb can fail with.
+pub(crate) type Failure = Box<dyn std::error::Error>;

@@ -1,0 +1,166 @@
+//! `why FLAG`: one feature through every sieve.
+
+use std::fmt::Write as _;
+
+use cpusieve_answers::why::{self, Why};
+use cpusieve_answers::{name, reason::Reason};
+use cpusieve_knowledge::x86::{self, Feature};
+use cpusieve_knowledge::{TreeSet, linux};
+use cpusieve_model::{Effect, Snapshot, State, Step};
+use cpusieve_stages::Machine;
+use serde_json::{Value, json};
+
+use super::{Done, Failure};
+use crate::args::WhyOptions;
+use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
+use crate::{input, json};
+
+pub(crate) fn run(options: &WhyOptions, as_json: bool) -> Result<Done, Failure> {
+    let features = x86::resolve(&options.flag);
+    if features.is_empty() {
+        return Err(super::name::unheard_of(&options.flag).into());
+    }
+    let host = options.host.as_deref().map(input::read).transpose()?;
+    let guest = options.guest.as_deref().map(input::read).transpose()?;
+    let answers: Vec<Why> = features.iter().map(|feature| answer(feature, host.as_ref(), guest.as_ref())).collect();
+    if as_json {
+        let answers: Vec<Value> = answers.iter().map(as_value).collect();
+        page::print(&json::pretty(&json!({"format": 1, "answers": answers})));
+    } else {
+        let width = page::width();
+        let pages: Vec<String> = answers.iter().map(|answer| text(answer, width)).collect();
+        page::print(&pages.join("\n"));
+    }
+    Ok(Done::Same)
+}
+
+fn answer(feature: &'static Feature, host: Option<&Snapshot>, guest: Option<&Snapshot>) -> Why {
+    let Some(host) = host else { return why::in_general(feature) };
+    let host = Machine::new("host", host);
+    let guest = guest.map(|guest| Machine::new("guest", guest));
+    why::on(&host, guest.as_ref(), feature)
+}
+
+fn text(why: &Why, width: usize) -> String {
+    let mut page = String::new();
+    let place = why.passage.place.map_or_else(String::new, |place| format!("  {place}"));
+    let _ = writeln!(page, "{}{}  {}", styled(HEAD, why.feature.id), styled(QUIET, place), why.feature.title);
+    visibility(&mut page, why.feature, width);
+    if !why.over_time.is_empty() {
+        let heading = "On a host that has it, -cpu host, newest QEMU and guest kernel; by the host's kernel:";
+        page.push('\n');
+        page.push_str(&page::wrap(heading, "", "", width));
+        for era in &why.over_time {
+            let _ = writeln!(page, "  {:<16} {}", span(era.trees), outcome(era.outcome, era.reason.as_ref()));
+            explain(&mut page, era.reason.as_ref(), width);
+        }
+        return page;
+    }
+    page.push('\n');
+    for step in &why.passage.steps {
+        way(&mut page, step);
+    }
+    let _ = writeln!(page, "  {:<8} {}", "outcome", outcome(why.passage.outcome, why.reason.as_ref()));
+    if let Some(follows) = &why.passage.follows {
+        let _ = writeln!(page, "    It follows from {follows}.");
+    }
+    explain(&mut page, why.reason.as_ref(), width);
+    page
+}
+
+/// Whether kernels print it, by release, and what they print because of it.
+fn visibility(page: &mut String, feature: &Feature, width: usize) {
+    let Some(card) = name::cards(feature.id).into_iter().find(|card| card.feature.id == feature.id) else { return };
+    for row in &card.linux {
+        let (word, bit) = row.position;
+        let shown = match row.shown {
+            Some(shown) => format!("printed as {shown}"),
+            None => hidden_because(row.trees),
+        };
+        let line = format!("X86_FEATURE_{} ({word}*32+{bit}), Linux {}: {shown}", row.macro_name, span(row.trees));
+        page.push_str(&page::wrap(&line, "  ", "    ", width));
+    }
+    if !card.causes.is_empty() {
+        page.push_str(&page::wrap(&format!("Because of it Linux sets: {}", card.causes.join(" ")), "  ", "    ", width));
+    }
+}
+
+/// Why `mkcapflags.sh` gives a macro no name.
+fn hidden_because(trees: TreeSet) -> String {
+    let newest = trees.last().map(|tree| &linux::TREES[tree]);
+    let rule = match newest.map(|tree| tree.naming) {
+        Some(linux::NamingRule::HiddenUnlessQuoted) => "its line in cpufeatures.h quotes no name, and mkcapflags.sh then prints none",
+        _ => "its line in cpufeatures.h quotes an empty name, which mkcapflags.sh leaves out",
+    };
+    format!("hidden: {rule}")
+}
+
+fn way(page: &mut String, step: &Step) {
+    let effect = match step.effect {
+        Effect::Dropped => styled(LOST, step.effect),
+        Effect::Added | Effect::Forced => styled(GAINED, step.effect),
+        Effect::Kept | Effect::Unknown => step.effect.to_string(),
+    };
+    let what = if step.rule.0.is_empty() { String::new() } else { format!("{}  {}", step.cite, step.rule) };
+    let _ = writeln!(page, "  {:<8} {effect:<8} {}", step.at.name(), styled(QUIET, what));
+    for evidence in &step.because {
+        let _ = writeln!(page, "           {}", styled(QUIET, format!("seen: {}: {}", evidence.source, evidence.value)));
+    }
+}
+
+fn outcome(outcome: State, reason: Option<&Reason>) -> String {
+    match (outcome.known(), reason) {
+        (Some(true), _) => styled(GAINED, "the guest shows it"),
+        (Some(false), _) => styled(LOST, "the guest does not show it"),
+        (None, Some(_)) => "it depends".to_owned(),
+        (None, None) => "not known".to_owned(),
+    }
+}
+
+fn explain(page: &mut String, reason: Option<&Reason>, width: usize) {
+    let Some(reason) = reason else { return };
+    page.push_str(&page::wrap(&reason.cause, "    ", "    ", width));
+    if !reason.cite.0.is_empty() {
+        let _ = writeln!(page, "    {}", styled(QUIET, format!("{}  {}", reason.cite, reason.rule)));
+    }
+    page.push_str(&page::wrap(&reason.remedy.text, "    > ", "      ", width));
+}
+
+/// Kernel trees, as ranges.
+pub(super) fn span(trees: TreeSet) -> String {
+    let label = |tree: usize| linux::TREES[tree].label;
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for tree in trees.iter().filter(|&tree| tree < linux::TREES.len()) {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == tree => *last = tree,
+            _ => parts.push((tree, tree)),
+        }
+    }
+    let part = |&(first, last): &(usize, usize)| {
+        if first == last { label(first).to_owned() } else { format!("{} to {}", label(first), label(last)) }
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+fn as_value(why: &Why) -> Value {
+    let reason = |reason: &Option<Reason>| {
+        reason.as_ref().map(|reason| {
+            json!({"rule": reason.rule.0, "title": reason.title, "cause": reason.cause, "cite": reason.cite.0,
+                "remedy": json::remedy(&reason.remedy)})
+        })
+    };
+    let eras = why.over_time.iter().map(|era| {
+        let labels: Vec<&str> = era.trees.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect();
+        json!({"kernels": labels, "outcome": era.outcome.name(), "reason": reason(&era.reason)})
+    });
+    json!({
+        "feature": why.feature.id,
+        "title": why.feature.title,
+        "bit": why.passage.place.map(|place| place.to_string()),
+        "outcome": why.passage.outcome.name(),
+        "follows": why.passage.follows,
+        "reason": reason(&why.reason),
+        "kernels": eras.collect::<Vec<_>>(),
+        "steps": why.passage.steps.iter().map(json::step).collect::<Vec<_>>(),
+    })
+}

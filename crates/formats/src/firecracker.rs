@@ -1,0 +1,242 @@
+//! Firecracker fingerprints and CPU templates.
+//!
+//! A *fingerprint* (`cpu-template-helper fingerprint dump`) holds the CPUID and the MSRs that a guest of Firecracker
+//! sees on one host: what KVM offered, after Firecracker's normalisation and the template. Its kernel version is the
+//! host's. A *template* is a list of changes to such a configuration: a bit is set, cleared, or (`x`) left as it was.
+//! Where a bit is left as it was there is no value, so only registers that a template sets as a whole are kept.
+//!
+//! Source: Firecracker `src/vmm/src/cpu_config/templates.rs:RegisterValueFilter` (a bitmap is read from its right end;
+//! `_` is nothing; bits that are not written are left as they were), `x86_64/custom_cpu_template.rs`.
+
+use cpusieve_model::{Cpu, KvmCpuidEntry, LinuxView, MsrReading, Register, Registers, Snapshot};
+
+use crate::diagnostic::{Log, quote};
+use crate::json::{Document, Fields, Value, hex};
+use crate::limits::MAX_MSRS;
+use crate::{Format, Parsed};
+
+/// What was read of a configuration beside its values.
+#[derive(Default)]
+struct Counts {
+    /// Registers of CPUID with bits that are left as they were.
+    partial_registers: u64,
+    /// Entries of CPUID of which not all four registers are known.
+    partial_entries: u64,
+    /// MSRs with bits that are left as they were.
+    partial_msrs: u64,
+}
+
+/// Reads a fingerprint or a template.
+#[must_use]
+pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
+    let mut log = Log::new(name);
+    let bytes = crate::text::prepare(&mut log, bytes);
+    let document = Document::read(&bytes, &mut log);
+    let mut fields = Fields::new(&mut log);
+    let mut snapshot = Snapshot::default();
+    let mut format = Format::FirecrackerTemplate;
+    let mut counts = Counts::default();
+    if let Some(root) = document.roots().next() {
+        if let Some(configuration) = root.get("guest_cpu_config") {
+            format = Format::FirecrackerFingerprint;
+            snapshot = fingerprint(&mut fields, root);
+            snapshot.cpus.push(cpu(&mut fields, configuration, &mut counts));
+        } else {
+            let cpu = cpu(&mut fields, root, &mut counts);
+            if !cpu.cpuid.is_empty() || !cpu.msrs.is_empty() {
+                snapshot.cpus.push(cpu);
+            }
+        }
+    }
+    fields.finish();
+    tell(&mut log, format, &counts);
+    log.finish(format, snapshot)
+}
+
+/// Says what the values mean, and what could not become one.
+fn tell(log: &mut Log, format: Format, counts: &Counts) {
+    let Counts { partial_registers, partial_entries, partial_msrs } = counts;
+    log.ignored.values += partial_registers + partial_msrs;
+    if format == Format::FirecrackerFingerprint {
+        log.note(0, "CPUID and MSRs are those of a Firecracker guest; the kernel release is the host's");
+    } else {
+        log.note(0, "a CPU template: it changes a vCPU's CPUID and MSRs and does not hold them");
+    }
+    if partial_registers + partial_entries + partial_msrs > 0 {
+        let what = format!(
+            "{partial_registers} registers and {partial_msrs} MSRs have bits that stay as they were (x), and \
+             {partial_entries} CPUID entries are not whole: these have no value and are left out"
+        );
+        log.note(0, what);
+    }
+}
+
+/// All of a fingerprint but the configuration.
+fn fingerprint(fields: &mut Fields<'_>, root: Value<'_>) -> Snapshot {
+    let mut title = Vec::new();
+    let mut linux = LinuxView::default();
+    fields.each(root, "", |fields, key, value| {
+        let before = match key {
+            "guest_cpu_config" => return true,
+            "firecracker_version" => "Firecracker ",
+            "microcode_version" => "microcode ",
+            "bios_version" => "BIOS ",
+            "bios_revision" => "BIOS revision ",
+            "kernel_version" => {
+                linux.release = fields.text(value);
+                return true;
+            }
+            _ => return false,
+        };
+        title.extend(fields.text(value).map(|text| format!("{before}{text}")));
+        true
+    });
+    Snapshot {
+        title: (!title.is_empty()).then(|| title.join(", ")),
+        linux: linux.release.is_some().then_some(linux),
+        ..Snapshot::default()
+    }
+}
+
+fn cpu(fields: &mut Fields<'_>, configuration: Value<'_>, counts: &mut Counts) -> Cpu {
+    let mut cpu = Cpu::default();
+    fields.each(configuration, "", |fields, key, value| {
+        match key {
+            "cpuid_modifiers" if fields.is_array(value) => {
+                for item in value.items() {
+                    if let Some(entry) = cpuid_modifier(fields, item, counts) {
+                        fields.insert(&mut cpu.cpuid, entry, item);
+                    }
+                }
+            }
+            "msr_modifiers" if fields.is_array(value) => {
+                for item in value.items() {
+                    let Some((index, value)) = msr_modifier(fields, item, counts) else { continue };
+                    if cpu.msrs.len() < MAX_MSRS {
+                        cpu.msrs.insert(index, MsrReading::Value(value));
+                    } else {
+                        fields.log.ignored.values += 1;
+                        let most = format!("at most {MAX_MSRS} MSRs");
+                        fields.warn(item, |path| format!("{path} is left out"), Some(&most));
+                    }
+                }
+            }
+            "cpuid_modifiers" | "msr_modifiers" => {}
+            // Capabilities that Firecracker demands of KVM, or ("!") does not.
+            "kvm_capabilities" => fields.log.ignored.values += value.items().count() as u64,
+            // Parts of a template for another architecture, or for the vCPU's creation.
+            "vcpu_features" | "reg_modifiers" => fields.log.ignored.values += value.items().count() as u64,
+            _ => return false,
+        }
+        true
+    });
+    cpu
+}
+
+/// One leaf and subleaf; none unless all four registers are known.
+fn cpuid_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> Option<KvmCpuidEntry> {
+    let (mut leaf, mut subleaf, mut flags) = (None, None, 0);
+    let mut registers = Registers::default();
+    let mut known = 0;
+    fields.each(object, "cpuid_modifiers[]", |fields, key, value| {
+        match key {
+            "leaf" => leaf = number(fields, value),
+            "subleaf" => subleaf = number(fields, value),
+            "flags" => flags = fields.u32(value).unwrap_or(0),
+            "modifiers" if fields.is_array(value) => {
+                for item in value.items() {
+                    let Some((register, value)) = register(fields, item, counts) else { continue };
+                    *registers.get_mut(register) = value;
+                    known |= 1 << register as u32;
+                }
+            }
+            "modifiers" => {}
+            _ => return false,
+        }
+        true
+    });
+    if known != 0b1111 {
+        counts.partial_entries += 1;
+        return None;
+    }
+    if leaf.is_none() || subleaf.is_none() {
+        fields.warn(object, |path| format!("{path} is left out"), Some("leaf and subleaf"));
+    }
+    Some(KvmCpuidEntry { leaf: leaf?, subleaf: subleaf?, flags, registers })
+}
+
+/// `{"register":"eax","bitmap":"0b.."}`
+fn register(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> Option<(Register, u32)> {
+    let (mut register, mut bits) = (None, None);
+    fields.each(object, "cpuid_modifiers[].modifiers[]", |fields, key, value| {
+        match key {
+            "register" => {
+                register = value.text().and_then(|name| Register::from_name(&name));
+                if register.is_none() {
+                    fields.wrong(value, "eax, ebx, ecx or edx");
+                }
+            }
+            "bitmap" => bits = bitmap(fields, value, 32),
+            _ => return false,
+        }
+        true
+    });
+    let (register, bits) = (register?, bits?);
+    counts.partial_registers += u64::from(bits.is_none());
+    Some((register, u32::try_from(bits?).ok()?))
+}
+
+/// `{"addr":"0x10a","bitmap":"0b.."}`
+fn msr_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> Option<(u32, u64)> {
+    let (mut index, mut bits) = (None, None);
+    fields.each(object, "msr_modifiers[]", |fields, key, value| {
+        match key {
+            "addr" => index = number(fields, value),
+            "bitmap" => bits = bitmap(fields, value, 64),
+            _ => return false,
+        }
+        true
+    });
+    let (index, bits) = (index?, bits?);
+    counts.partial_msrs += u64::from(bits.is_none());
+    Some((index, bits?))
+}
+
+/// A number as Firecracker writes it: `0x` and hexadecimal, or `0b` and binary digits.
+fn number(fields: &mut Fields<'_>, value: Value<'_>) -> Option<u32> {
+    let read = |text: &str| match text.strip_prefix("0b") {
+        Some(digits) if digits.bytes().all(|byte| matches!(byte, b'0' | b'1')) => u64::from_str_radix(digits, 2).ok(),
+        _ => hex(text),
+    };
+    let number = value.text().and_then(|text| u32::try_from(read(&text)?).ok());
+    if number.is_none() {
+        fields.wrong(value, "a string with 0x and hexadecimal digits, or 0b and binary digits");
+    }
+    number
+}
+
+/// A bitmap of `width` bits: `Some(None)` if some of them stay as they were, `None` (and a diagnostic) if it is none.
+#[allow(clippy::option_option, reason = "no bitmap, a bitmap without a value, a value")]
+fn bitmap(fields: &mut Fields<'_>, value: Value<'_>, width: u32) -> Option<Option<u64>> {
+    let text = value.text().unwrap_or_default();
+    let digits = text.strip_prefix("0b").unwrap_or(&text);
+    let (mut number, mut bits, mut open) = (0_u64, 0, false);
+    for digit in digits.bytes().filter(|&digit| digit != b'_') {
+        bits += 1;
+        number = number << 1 | u64::from(digit == b'1');
+        open |= digit == b'x';
+        if bits > width || !matches!(digit, b'0' | b'1' | b'x') {
+            fields.warn(
+                value,
+                |path| format!("{path} is {}", quote(text.as_bytes())),
+                Some(&format!("a bitmap of 0, 1 and x with at most {width} bits")),
+            );
+            return None;
+        }
+    }
+    if bits == 0 {
+        fields.wrong(value, "a bitmap of 0, 1 and x");
+        return None;
+    }
+    Some((!open && bits == width).then_some(number))
+}

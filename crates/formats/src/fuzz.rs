@@ -1,0 +1,66 @@
+//! What must hold for every input, however hostile: one function for the fuzz targets and for the ordinary tests.
+
+use cpusieve_model::{Cpu, Snapshot};
+
+use crate::limits::{MAX_CPUS, MAX_DIAGNOSTICS, MAX_ENTRIES, MAX_MSRS};
+use crate::{Format, Parsed, cpuid_r, print_cpuid_r, read, read_as, record};
+
+/// Reads `bytes` as `format`, or as what they look like, and says which invariant is broken, if one is: diagnostics and
+/// tables are bounded, lines exist, a second reading gives the same, and what is printed is read back.
+///
+/// # Errors
+///
+/// The invariant that does not hold, in words.
+pub fn check(format: Option<Format>, bytes: &[u8]) -> Result<(), String> {
+    let parse = || match format {
+        Some(format) => read_as(format, "fuzz", bytes),
+        None => read("fuzz", bytes),
+    };
+    let parsed = parse();
+    bounded(&parsed, bytes)?;
+    if parse() != parsed {
+        return Err("two readings differ".to_owned());
+    }
+    let printed = print_cpuid_r(&parsed.snapshot);
+    let back = cpuid_r::parse("printed", printed.as_bytes());
+    if tables(&back.snapshot) != tables(&parsed.snapshot) {
+        return Err(format!("what is printed as {} is not read back", Format::CpuidR));
+    }
+    let printed = record::print(&parsed.snapshot);
+    let back = record::parse("printed", printed.as_bytes());
+    if back.has_errors() || back.snapshot != parsed.snapshot {
+        return Err(format!("what is printed as a {} is not read back: {:?}", Format::Record, back.diagnostics));
+    }
+    Ok(())
+}
+
+fn bounded(parsed: &Parsed, bytes: &[u8]) -> Result<(), String> {
+    let Parsed { diagnostics, snapshot, .. } = parsed;
+    if diagnostics.len() > MAX_DIAGNOSTICS {
+        return Err(format!("{} diagnostics", diagnostics.len()));
+    }
+    // A line ends with LF, or with CR in files that have no LF, or (UTF-16) with two bytes.
+    let lines = 1 + bytes.iter().filter(|&&byte| byte == b'\n' || byte == b'\r').count();
+    if let Some(wrong) = diagnostics.iter().find(|diagnostic| diagnostic.line as usize > lines) {
+        return Err(format!("there are {lines} lines: {wrong}"));
+    }
+    if let Some(wrong) = diagnostics.iter().find(|diagnostic| diagnostic.to_string().chars().any(char::is_control)) {
+        return Err(format!("a diagnostic that cannot be printed: {:?}", wrong.what));
+    }
+    if snapshot.cpus.len() > MAX_CPUS {
+        return Err(format!("{} CPUs", snapshot.cpus.len()));
+    }
+    let full = |cpu: &&Cpu| cpu.cpuid.len() > MAX_ENTRIES || cpu.msrs.len() > MAX_MSRS;
+    if let Some(cpu) = snapshot.cpus.iter().find(full) {
+        return Err(format!("CPU {} has {} entries and {} MSRs", cpu.id, cpu.cpuid.len(), cpu.msrs.len()));
+    }
+    if snapshot.cpus.windows(2).any(|pair| matches!(pair, [a, b] if a.id >= b.id)) {
+        return Err("the CPUs are not sorted by number, or one stands twice".to_owned());
+    }
+    Ok(())
+}
+
+/// What `cpuid -r` can say of a snapshot.
+fn tables(snapshot: &Snapshot) -> Vec<(u32, &cpusieve_model::CpuidTable)> {
+    snapshot.cpus.iter().filter(|cpu| !cpu.cpuid.is_empty()).map(|cpu| (cpu.id, &cpu.cpuid)).collect()
+}

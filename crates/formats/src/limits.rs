@@ -1,0 +1,40 @@
+//! How much of an input is read. Input is untrusted: each of these bounds memory or time, and going over it is reported.
+
+/// The size of a file, in bytes: what lies beyond is not read. The largest dump known (384 CPUs) has 3 MB.
+pub const MAX_FILE: usize = 64 << 20;
+
+/// The length of one line of a text format, in bytes: longer lines are skipped. `flags` lines reach 2 KB.
+pub const MAX_LINE: usize = 64 << 10;
+
+/// CPUs in one input. Linux has at most 8192 (`arch/x86/Kconfig:NR_CPUS`).
+pub const MAX_CPUS: usize = 8192;
+
+/// CPUID entries of one CPU. Real CPUs have fewer than 200.
+pub const MAX_ENTRIES: usize = 4096;
+
+/// MSR readings of one CPU. Real dumps have fewer than 600.
+pub const MAX_MSRS: usize = 4096;
+
+/// Fields in one CPU's block of `/proc/cpuinfo`. Linux prints 28.
+pub const MAX_FIELDS: usize = 256;
+
+/// Flags in one input, each distinct line of flags counted once: `/proc/cpuinfo` repeats one line for every CPU.
+pub const MAX_FLAGS: usize = 1 << 18;
+
+/// Bytes of diagnostics' quotations: a longer quotation of the input is cut off.
+pub const MAX_QUOTE: usize = 60;
+
+/// Diagnostics that are kept for one input; the others are counted.
+pub const MAX_DIAGNOSTICS: usize = 100;
+
+/// Levels of arrays and objects in one another in JSON. The deepest format known has 8.
+pub const MAX_JSON_DEPTH: usize = 64;
+
+/// Values in one JSON input, keys counted too. A record of 8192 CPUs with 70 entries each has 8 million.
+pub const MAX_JSON_VALUES: usize = 1 << 23;
+
+/// Elements and texts in one XML input. libvirt's largest CPUID dump has 200.
+pub const MAX_XML_NODES: u32 = 1 << 20;
+
+/// Attributes of one XML element. libvirt's CPUID elements have six.
+pub const MAX_XML_ATTRIBUTES: usize = 64;

@@ -1,0 +1,167 @@
+//! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
+
+use std::borrow::Cow;
+
+use cpusieve_knowledge::kvm::{self, Cap, CapKind, Handling, Op};
+use cpusieve_knowledge::rules::{self, KvmCondition, RemedyKind, Rule, RuleEffect, Software};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
+
+use crate::Machine;
+use crate::linux::conditions::{Observed, all};
+
+/// One decision of a stage about one bit.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The bit as it leaves the stage.
+    pub state: State,
+    /// What was done to it, and by which rule.
+    pub step: Step,
+    /// Whether the rule leaves it open, and only the outcome tells: the condition hangs on what nobody saw.
+    pub open: bool,
+}
+
+/// What the tables say before any captured answer is looked at.
+struct Predicted {
+    state: State,
+    rule: RuleId,
+    cite: Cite,
+    because: Vec<Evidence>,
+}
+
+/// What KVM of this tree offers of a bit, on this host.
+///
+/// KVM's captured answer decides if there is one; the tables then give the reason. `feature` is the kernel's id.
+#[must_use]
+pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Decision {
+    let predicted = predict(host, tree, feature, bit, incoming);
+    let seen = host.kvm_supported().map(|table| (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit)));
+    let Some((seen, evidence)) = seen.filter(|(seen, _)| seen.known().is_some()) else {
+        let open = predicted.state == State::Unknown;
+        return decision(feature, bit, incoming, predicted, open);
+    };
+    let agrees = predicted.state == State::Unknown || predicted.state.known() == seen.known();
+    let mut proved = if agrees { predicted } else { own_answer(predicted) };
+    proved.state = State::from_bit(seen == State::Present);
+    proved.because.push(evidence);
+    decision(feature, bit, incoming, proved, false)
+}
+
+fn decision(feature: &str, bit: CpuidBit, incoming: State, predicted: Predicted, open: bool) -> Decision {
+    let effect = match (incoming.known(), predicted.state.known()) {
+        (_, None) => Effect::Unknown,
+        (Some(false), Some(true)) => Effect::Added,
+        (None, Some(true)) => Effect::Kept,
+        (Some(true), Some(true)) => Effect::Kept,
+        (_, Some(false)) => Effect::Dropped,
+    };
+    let step = Step {
+        feature: Cow::Owned(feature.to_owned()),
+        place: Some(Place::Cpuid(bit)),
+        at: Stage::Kvm,
+        effect,
+        rule: predicted.rule,
+        cite: predicted.cite,
+        because: predicted.because,
+    };
+    Decision { state: predicted.state, step, open }
+}
+
+/// The captured answer contradicts the tables: the answer stands, and so does the doubt about the reason.
+fn own_answer(predicted: Predicted) -> Predicted {
+    let rule = rules::generic(Software::Kvm, "own-answer");
+    Predicted { rule: rule.map_or(predicted.rule, |rule| rule.id), cite: rule.map_or(predicted.cite, |rule| rule.cite), ..predicted }
+}
+
+fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Predicted {
+    if let Some(predicted) = by_own_rule(host, tree, feature) {
+        return predicted;
+    }
+    let by = |when: &str, state: State| generic(when, state);
+    match kvm::handles(tree, bit.leaf) {
+        Handling::Constant(registers) => {
+            let set = registers.get(bit.register) >> bit.bit & 1 == 1;
+            return by("constant-leaf", State::from_bit(set));
+        }
+        Handling::Zero => return by("zero-leaf", State::Absent),
+        Handling::Raw => return by("raw-leaf", incoming),
+        Handling::Masked | Handling::Computed => {}
+    }
+    match kvm::cap(tree, bit) {
+        None => {
+            let later = kvm::trees_offering(bit).iter().any(|other| other > tree);
+            by(if later { "masked-here" } else { "masked-always" }, State::Absent)
+        }
+        Some(cap) => by_cap(host, tree, cap, incoming),
+    }
+}
+
+/// A rule that speaks of this feature by name, if its conditions surely hold.
+fn by_own_rule(host: &Machine<'_>, tree: usize, feature: &str) -> Option<Predicted> {
+    let observed = Observed { machine: host, tree };
+    rules::of_feature(Software::Kvm, feature).filter(|rule| rule.trees.contains(tree)).find_map(|rule| {
+        if rule.only == Some("hybrid") && host.hybrid != State::Present {
+            return None;
+        }
+        let verdict = all(&observed, rule.needs);
+        (verdict.state == State::Present).then(|| Predicted {
+            state: State::from_bit(rule.effect != RuleEffect::Clears),
+            rule: rule.id,
+            cite: rule.cite,
+            because: verdict.because,
+        })
+    })
+}
+
+fn generic(when: &str, state: State) -> Predicted {
+    let rule: Option<&Rule> = rules::generic(Software::Kvm, when);
+    Predicted {
+        state,
+        rule: rule.map_or(RuleId(""), |rule| rule.id),
+        cite: rule.map_or(Cite(""), |rule| rule.cite),
+        because: Vec::new(),
+    }
+}
+
+/// A bit that KVM's tables list: by its kind, then by the adjustments that vendor code makes.
+fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predicted {
+    let listed = match cap.kind {
+        CapKind::Runtime => generic("runtime", State::Absent),
+        CapKind::Emulated | CapKind::SynthesizedUnconditional => generic("emulated", State::Present),
+        CapKind::Synthesized => generic("synthesized", if incoming == State::Present { incoming } else { State::Unknown }),
+        CapKind::AdjustOnly | CapKind::Vendor => generic("set-by-condition", State::Absent),
+        _ => generic("listed", incoming),
+    };
+    kvm::adjustments_of(tree, cap).filter(|adjust| applies(host, adjust.by)).fold(listed, |so_far, adjust| {
+        let condition = adjust.conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
+        let target = match adjust.op {
+            Op::Set => State::Present,
+            Op::CheckAndSet => incoming,
+            Op::Clear => State::Absent,
+        };
+        adjusted(so_far, condition, adjust.conditions.is_empty(), target)
+    })
+}
+
+/// Whether an adjustment is code of this host's vendor module.
+fn applies(host: &Machine<'_>, by: &str) -> bool {
+    match (by, host.vendor()) {
+        ("intel", Some(vendor)) => matches!(vendor, Vendor::Intel | Vendor::Centaur | Vendor::Zhaoxin),
+        ("amd", Some(vendor)) => matches!(vendor, Vendor::Amd | Vendor::Hygon),
+        _ => true,
+    }
+}
+
+/// One adjustment under a condition that was not seen: what it changes becomes unknown.
+fn adjusted(so_far: Predicted, condition: Option<&'static KvmCondition>, always: bool, target: State) -> Predicted {
+    if so_far.state == target {
+        return so_far;
+    }
+    let Some(condition) = condition else {
+        return if always { Predicted { state: target, ..so_far } } else { Predicted { state: State::Unknown, ..so_far } };
+    };
+    // A condition that hangs on the host's hardware or on a module parameter is not known; one that cannot be brought
+    // about by anybody does not hold.
+    let impossible = condition.remedy.is_some_and(|remedy| remedy.kind == RemedyKind::None) && target == State::Present;
+    let state = if impossible { so_far.state } else { State::Unknown };
+    Predicted { state, rule: condition.id, cite: condition.cite, because: so_far.because }
+}

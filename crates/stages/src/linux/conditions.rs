@@ -1,0 +1,182 @@
+//! The conditions of rules, decided on what is known of one machine. Three answers: holds, does not hold, not known.
+
+use std::borrow::Cow;
+
+use cpusieve_knowledge::rules::{Condition, Need};
+use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, State, Vendor};
+
+use crate::Machine;
+
+/// What was seen of one thing, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// What it was.
+    pub state: State,
+    /// Where it was seen; `None` if it was concluded.
+    pub evidence: Option<Evidence>,
+}
+
+impl From<State> for Sight {
+    fn from(state: State) -> Self {
+        Self { state, evidence: None }
+    }
+}
+
+/// What a kernel's set-up code looks at: a machine that was observed, or one that is being predicted.
+pub trait Inputs {
+    /// A CPUID bit.
+    fn bit(&self, bit: CpuidBit) -> Sight;
+    /// A capability of the kernel, by id.
+    fn capability(&self, id: &str) -> Sight;
+    /// The machine that was observed, for all that no prediction changes: MSRs, command line, configuration.
+    fn observed(&self) -> Option<&Machine<'_>>;
+    /// 1.ECX\[31\].
+    fn is_vm(&self) -> State;
+    /// The vendor.
+    fn vendor(&self) -> Option<Vendor>;
+    /// Display family and model.
+    fn family_model(&self) -> Option<(u32, u32)>;
+    /// Whether the hypervisor's signature is this one.
+    fn hypervisor(&self, name: &str) -> State;
+}
+
+/// A machine that was observed, its kernel taken to be of this tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// The machine.
+    pub machine: &'a Machine<'a>,
+    /// The tree.
+    pub tree: usize,
+}
+
+impl Inputs for Observed<'_> {
+    fn bit(&self, bit: CpuidBit) -> Sight {
+        let (state, evidence) = self.machine.bit(self.tree, bit);
+        Sight { state, evidence }
+    }
+
+    fn capability(&self, id: &str) -> Sight {
+        self.machine.capability(self.tree, id)
+    }
+
+    fn observed(&self) -> Option<&Machine<'_>> {
+        Some(self.machine)
+    }
+
+    fn is_vm(&self) -> State {
+        self.machine.is_vm()
+    }
+
+    fn vendor(&self) -> Option<Vendor> {
+        self.machine.vendor()
+    }
+
+    fn family_model(&self) -> Option<(u32, u32)> {
+        self.machine.family_model()
+    }
+
+    fn hypervisor(&self, name: &str) -> State {
+        hypervisor(self.machine, name)
+    }
+}
+
+/// How a list of conditions came out, and the one that decided it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// [`State::Present`] if all hold, [`State::Absent`] if one surely does not, [`State::Unknown`] otherwise.
+    pub state: State,
+    /// The condition that fails, or the first that is not known.
+    pub deciding: Option<&'static Need>,
+    /// What was seen of the conditions that decided.
+    pub because: Vec<Evidence>,
+}
+
+/// Decides a list of conditions.
+#[must_use]
+pub fn all(inputs: &dyn Inputs, needs: &'static [Need]) -> Verdict {
+    let mut verdict = Verdict { state: State::Present, deciding: None, because: Vec::new() };
+    for need in needs {
+        let sight = holds(inputs, need);
+        match sight.state {
+            State::Present => verdict.because.extend(sight.evidence),
+            State::Absent | State::Reserved => {
+                return Verdict { state: State::Absent, deciding: Some(need), because: sight.evidence.into_iter().collect() };
+            }
+            State::Unreadable | State::Unknown => {
+                verdict.state = State::Unknown;
+                verdict.deciding = verdict.deciding.or(Some(need));
+            }
+        }
+    }
+    verdict
+}
+
+/// Decides one condition.
+#[must_use]
+pub fn holds(inputs: &dyn Inputs, need: &Need) -> Sight {
+    let sight = match need.condition {
+        Condition::Cpuid(bit) => inputs.bit(bit),
+        Condition::Flag(id) => inputs.capability(id),
+        Condition::Msr(bit) => msr(inputs, bit),
+        Condition::Vendor(vendors) => {
+            inputs.vendor().map_or(State::Unknown, |vendor| State::from_bit(vendors.contains(&vendor))).into()
+        }
+        Condition::Vm => inputs.is_vm().into(),
+        Condition::Hypervisor(name) => inputs.hypervisor(name).into(),
+        Condition::Family(first, last) => {
+            let family = inputs.family_model().map(|(family, _)| family);
+            family.map_or(State::Unknown, |family| State::from_bit((first..=last).contains(&family))).into()
+        }
+        Condition::Param(words) => parameter(inputs, words),
+        Condition::Config(option) => config(inputs, option),
+        Condition::Model(_) | Condition::Other(_) => State::Unknown.into(),
+    };
+    let state = sight.state.known().map_or(State::Unknown, |known| State::from_bit(known != need.negated));
+    Sight { state, evidence: sight.evidence }
+}
+
+/// An MSR bit. A register that faults has no bit set: code that tests it with `rdmsrl_safe` sees none.
+fn msr(inputs: &dyn Inputs, bit: MsrBit) -> Sight {
+    let Some(machine) = inputs.observed() else { return State::Unknown.into() };
+    match machine.msr(bit) {
+        State::Unreadable => State::Absent.into(),
+        state => state.into(),
+    }
+}
+
+/// The hypervisor, by its signature in leaf 40000000H.
+fn hypervisor(machine: &Machine<'_>, name: &str) -> State {
+    const SIGNATURES: [(&str, &str); 5] = [
+        ("kvm", "KVMKVMKVM"),
+        ("hyperv", "Microsoft Hv"),
+        ("vmware", "VMwareVMware"),
+        ("xen", "XenVMMXenVMM"),
+        ("jailhouse", "Jailhouse"),
+    ];
+    if machine.is_vm() == State::Absent {
+        return State::Absent;
+    }
+    let Some(seen) = machine.cpuid().and_then(CpuidTable::hypervisor_signature) else { return State::Unknown };
+    State::from_bit(SIGNATURES.iter().any(|&(known, signature)| known == name && seen.starts_with(signature)))
+}
+
+/// A parameter on the captured command line. Rules put some in words that are no parameter; these stay unknown.
+fn parameter(inputs: &dyn Inputs, words: &str) -> Sight {
+    let linux = inputs.observed().and_then(|machine| machine.snapshot.linux.as_ref());
+    let Some(cmdline) = linux.and_then(|linux| linux.cmdline.as_deref()) else { return State::Unknown.into() };
+    if words.contains([' ', '|', '/']) {
+        return State::Unknown.into();
+    }
+    let given = cmdline.split_ascii_whitespace().any(|given| given == words);
+    let evidence = given.then(|| Evidence { source: Cow::Borrowed("kernel command line"), value: words.to_owned() });
+    Sight { state: State::from_bit(given), evidence }
+}
+
+fn config(inputs: &dyn Inputs, option: &str) -> Sight {
+    let linux = inputs.observed().and_then(|machine| machine.snapshot.linux.as_ref());
+    let Some(config) = linux.and_then(|linux| linux.config.as_ref()) else { return State::Unknown.into() };
+    let name = format!("CONFIG_{option}");
+    let value = config.get(&name).map_or("n", String::as_str);
+    let evidence = Evidence { source: Cow::Borrowed("kernel configuration"), value: format!("{name}={value}") };
+    Sight { state: State::from_bit(matches!(value, "y" | "m")), evidence: Some(evidence) }
+}

@@ -1,0 +1,138 @@
+//! Which kernel printed this line? The release string says it, or the names, their order, and what must be there.
+
+use cpusieve_knowledge::rules::{RuleEffect, Software};
+use cpusieve_knowledge::linux::Distance;
+use cpusieve_knowledge::{TreeSet, linux, rules};
+use cpusieve_model::{Place, State};
+
+use super::conditions::{self, Observed};
+use crate::Machine;
+
+/// The kernel trees that may have printed a flags line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// The trees.
+    pub trees: TreeSet,
+    /// How we know.
+    pub because: Because,
+    /// Flags that no candidate prints.
+    pub unknown: Vec<String>,
+}
+
+/// How we know which kernel it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The input names the release; a tree of the same release is known.
+    Release(String),
+    /// The input names the release; the nearest older known tree stands for it.
+    NearRelease(String),
+    /// The names in the flags line, their order, and what must be there.
+    Flags,
+    /// Nothing is known.
+    Nothing,
+}
+
+impl Candidates {
+    /// Every tree.
+    #[must_use]
+    pub fn any() -> Self {
+        Self { trees: TreeSet(all()), because: Because::Nothing, unknown: Vec::new() }
+    }
+
+    /// `6.0 .. 6.3`, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (&self.because, self.trees.first(), self.trees.last()) {
+            (Because::Release(release) | Because::NearRelease(release), ..) => release.clone(),
+            (_, Some(first), Some(last)) if first == last => linux::TREES[first].label.to_owned(),
+            (_, Some(first), Some(last)) => format!("{} to {}", linux::TREES[first].label, linux::TREES[last].label),
+            _ => "unknown".to_owned(),
+        }
+    }
+}
+
+fn all() -> u64 {
+    linux::TREES.iter().enumerate().fold(0, |set, (index, _)| set | 1 << index)
+}
+
+/// The trees that fit best.
+///
+/// What a line shows decides before any number does: a stable release carries backports that change names and order.
+#[must_use]
+pub fn candidates(machine: &Machine<'_>) -> Candidates {
+    let release = machine.snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
+    let named = release.map(|release| (release, linux::nearest(release)));
+    let mut found = if machine.flags().is_some() { from_flags(machine) } else { Candidates::any() };
+    if let Some((release, nearest)) = named {
+        let same = nearest.distance <= Distance::SameRelease;
+        if machine.flags().is_none() || nearest.distance == Distance::Same || found.trees.contains(nearest.tree) {
+            found.trees = TreeSet(1 << nearest.tree);
+            found.because =
+                if same { Because::Release(release.to_owned()) } else { Because::NearRelease(release.to_owned()) };
+        }
+    }
+    found
+}
+
+fn from_flags(machine: &Machine<'_>) -> Candidates {
+    let misfits: Vec<usize> = (0..linux::TREES.len()).map(|tree| misfit(machine, tree)).collect();
+    let least = misfits.iter().min().copied().unwrap_or(0);
+    let trees = misfits.iter().enumerate().filter(|&(_, &misfit)| misfit == least).fold(0, |set, (tree, _)| set | 1 << tree);
+    let trees = TreeSet(trees);
+    let unknown = machine
+        .flags()
+        .into_iter()
+        .flat_map(cpusieve_model::FlagList::iter)
+        .filter(|name| trees.iter().all(|tree| !prints(tree, name)))
+        .map(str::to_owned)
+        .collect();
+    Candidates { trees, because: Because::Flags, unknown }
+}
+
+/// How many things in the line this tree would not have done: names it does not print, names out of its order, invented
+/// flags that it would have set or not set.
+fn misfit(machine: &Machine<'_>, tree: usize) -> usize {
+    let Some(flags) = machine.flags() else { return 0 };
+    let mut misfit = 0;
+    let mut last = 0;
+    for name in flags.iter() {
+        match position(tree, name) {
+            None => misfit += 2,
+            Some(position) if position < last => misfit += 1,
+            Some(position) => last = position,
+        }
+    }
+    misfit + linux::features(tree).filter(|feature| contradicts(machine, tree, feature)).count()
+}
+
+/// Whether an invented flag is there though no rule sets it, or is missing though a rule surely sets it.
+fn contradicts(machine: &Machine<'_>, tree: usize, feature: &linux::Feature) -> bool {
+    let Some(name) = feature.shown else { return false };
+    if linux::place(tree, feature).and_then(Place::cpuid).is_some() {
+        return false;
+    }
+    let of_tree = || rules::of_feature(Software::Linux, name).filter(|rule| rule.trees.contains(tree));
+    let ways: Vec<_> = of_tree().filter(|rule| rule.effect != RuleEffect::Clears).collect();
+    let observed = Observed { machine, tree };
+    let hold = |rule: &rules::Rule| conditions::all(&observed, rule.needs).state;
+    match machine.prints(name) {
+        Some(true) => !ways.is_empty() && ways.iter().all(|rule| hold(rule) == State::Absent),
+        Some(false) => {
+            let clearable = of_tree().any(|rule| rule.effect == RuleEffect::Clears && hold(rule) != State::Absent);
+            !clearable && ways.iter().any(|rule| hold(rule) == State::Present)
+        }
+        None => false,
+    }
+}
+
+/// Whether a tree prints this name.
+#[must_use]
+pub fn prints(tree: usize, name: &str) -> bool {
+    position(tree, name).is_some()
+}
+
+/// The place of a name in this tree's line: word * 32 + bit.
+fn position(tree: usize, name: &str) -> Option<usize> {
+    let here = linux::by_shown(name).find(|feature| feature.trees.contains(tree));
+    here.map(linux::Feature::number)
+}

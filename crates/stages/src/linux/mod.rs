@@ -1,0 +1,5 @@
+//! The Linux stage: which kernel it is, what it makes of CPUID, what it prints.
+
+pub mod conditions;
+pub mod kernel;
+pub mod setup;

@@ -1,0 +1,92 @@
+//! What a kernel's set-up code makes of one capability: the rules that set it, and the rules that clear it.
+
+use cpusieve_knowledge::linux;
+use cpusieve_knowledge::rules::{self, Condition, Rule, RuleEffect, Software};
+use cpusieve_model::{Place, State};
+
+use super::conditions::{Inputs, Verdict, all};
+
+/// How one capability came out, and the rule that decided.
+#[derive(Clone, Debug)]
+pub struct Ruling {
+    /// Whether the capability is there.
+    pub state: State,
+    /// The rule that decided; `None` if no rule is about this capability.
+    pub rule: Option<&'static Rule>,
+    /// How its conditions came out.
+    pub verdict: Option<Verdict>,
+    /// Rules that might have cleared it, if what nobody saw is so.
+    pub perhaps: Vec<&'static Rule>,
+}
+
+/// The names that a kernel of this tree would print on a machine whose CPUID was seen, in its order.
+///
+/// A flag that hangs on something nobody saw is left out.
+#[must_use]
+pub fn shown(inputs: &dyn Inputs, tree: usize) -> Vec<&'static str> {
+    let state = |feature: &linux::Feature, id: &str| match linux::place(tree, feature) {
+        Some(Place::Cpuid(bit)) => announced(inputs, tree, id, inputs.bit(bit).state).state,
+        Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, tree, id).state,
+    };
+    let printed = linux::features(tree).filter_map(|feature| Some((feature, feature.shown?)));
+    printed.filter(|(feature, id)| state(feature, id) == State::Present).map(|(_, id)| id).collect()
+}
+
+/// The rules of one tree about one capability.
+fn of_tree(id: &str, tree: usize) -> impl Iterator<Item = &'static Rule> {
+    rules::of_feature(Software::Linux, id).filter(move |rule| rule.trees.contains(tree))
+}
+
+/// An invented capability: some rule must set it, and none may clear it.
+#[must_use]
+pub fn invented(inputs: &dyn Inputs, tree: usize, id: &str) -> Ruling {
+    let ways = of_tree(id, tree).filter(|rule| rule.effect != RuleEffect::Clears);
+    let mut best: Option<(u8, &'static Rule, Verdict)> = None;
+    for rule in ways {
+        let verdict = all(inputs, rule.needs);
+        let rank = match (verdict.state, verdict.deciding.map(|need| need.condition)) {
+            (State::Present, _) => 0,
+            (State::Unknown, _) => 1,
+            // A rule for another vendor or family does not explain why a flag is missing on this one.
+            (_, Some(Condition::Vendor(_) | Condition::Family(..) | Condition::Hypervisor(_))) => 4,
+            (_, Some(Condition::Vm)) => 2,
+            _ => 3,
+        };
+        if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
+            best = Some((rank, rule, verdict));
+        }
+    }
+    let Some((_, rule, verdict)) = best else {
+        return Ruling { state: State::Unknown, rule: None, verdict: None, perhaps: Vec::new() };
+    };
+    let set = Ruling { state: verdict.state, rule: Some(rule), verdict: Some(verdict), perhaps: Vec::new() };
+    if set.state == State::Absent || rule.effect == RuleEffect::Forces { set } else { cleared(inputs, tree, id, set) }
+}
+
+/// A capability that CPUID announces: it is there unless a rule clears it, and some rules force it.
+#[must_use]
+pub fn announced(inputs: &dyn Inputs, tree: usize, id: &str, bit: State) -> Ruling {
+    for rule in of_tree(id, tree).filter(|rule| rule.effect != RuleEffect::Clears) {
+        let verdict = all(inputs, rule.needs);
+        if verdict.state == State::Present && (rule.effect == RuleEffect::Forces || bit != State::Present) {
+            return Ruling { state: State::Present, rule: Some(rule), verdict: Some(verdict), perhaps: Vec::new() };
+        }
+    }
+    let set = Ruling { state: bit, rule: None, verdict: None, perhaps: Vec::new() };
+    if bit == State::Present { cleared(inputs, tree, id, set) } else { set }
+}
+
+/// Applies the rules that clear a capability.
+fn cleared(inputs: &dyn Inputs, tree: usize, id: &str, mut set: Ruling) -> Ruling {
+    for rule in of_tree(id, tree).filter(|rule| rule.effect == RuleEffect::Clears) {
+        let verdict = all(inputs, rule.needs);
+        match verdict.state {
+            State::Present => {
+                return Ruling { state: State::Absent, rule: Some(rule), verdict: Some(verdict), perhaps: set.perhaps };
+            }
+            State::Unknown => set.perhaps.push(rule),
+            _ => {}
+        }
+    }
+    set
+}

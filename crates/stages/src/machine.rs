@@ -1,0 +1,216 @@
+//! One machine as the stages read it: whatever one input says, and never more.
+
+use std::borrow::Cow;
+
+use cpusieve_knowledge::{TreeSet, linux};
+use cpusieve_model::{CpuidBit, CpuidTable, Evidence, FlagList, MsrBit, Place, Register, Snapshot, State, Vendor};
+
+use crate::linux::conditions::{Observed, Sight};
+use crate::linux::kernel as linux_kernel;
+use crate::linux::setup;
+
+/// 1.ECX\[31\]: set by hypervisors, never by silicon.
+pub const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
+
+/// One end of a question: a host or a guest, seen through one input.
+#[derive(Clone, Debug)]
+pub struct Machine<'a> {
+    /// What the answers call it: `host`, `guest`, `A`.
+    pub role: &'static str,
+    /// The input.
+    pub snapshot: &'a Snapshot,
+    /// The kernel trees that may have printed its flags line, and why.
+    pub kernel: linux_kernel::Candidates,
+    /// Whether the CPU has cores of different kinds.
+    pub hybrid: State,
+    /// Whether the flags were concluded from CPUID, for want of a line.
+    pub flags_concluded: bool,
+    flags: Option<FlagList>,
+    sorted: Vec<usize>,
+    cpuid: Option<&'a CpuidTable>,
+    supported: Option<CpuidTable>,
+    vendor: Option<Vendor>,
+}
+
+impl<'a> Machine<'a> {
+    /// Reads one input.
+    #[must_use]
+    pub fn new(role: &'static str, snapshot: &'a Snapshot) -> Self {
+        let cpuid = snapshot.first_cpuid().map(|cpu| &cpu.cpuid);
+        let mut machine = Self {
+            role,
+            snapshot,
+            kernel: linux_kernel::Candidates::any(),
+            hybrid: State::Unknown,
+            flags_concluded: false,
+            flags: None,
+            sorted: Vec::new(),
+            cpuid,
+            supported: snapshot.kvm.as_ref().and_then(cpusieve_model::KvmView::supported_table),
+            vendor: snapshot.vendor(),
+        };
+        machine.take_flags(snapshot.flags().cloned());
+        machine.vendor = machine.vendor.or_else(|| machine.vendor_from_flags());
+        machine.kernel = linux_kernel::candidates(&machine);
+        if machine.flags.is_none() && machine.cpuid.is_some() {
+            let tree = machine.kernel.trees.last().unwrap_or(linux::TREES.len() - 1);
+            let concluded = setup::shown(&Observed { machine: &machine, tree }, tree).into_iter().collect();
+            machine.take_flags(Some(concluded));
+            machine.flags_concluded = true;
+        }
+        machine.hybrid = machine.judge_hybrid();
+        machine
+    }
+
+    fn take_flags(&mut self, flags: Option<FlagList>) {
+        if let Some(flags) = &flags {
+            self.sorted = (0..flags.len()).collect();
+            self.sorted.sort_unstable_by_key(|&index| flags.get(index));
+        }
+        self.flags = flags;
+    }
+
+    /// The `flags` line, in its order; or what was concluded from CPUID.
+    #[must_use]
+    pub fn flags(&self) -> Option<&FlagList> {
+        self.flags.as_ref()
+    }
+
+    /// Whether the `flags` line prints this name; `None` if there is no line.
+    #[must_use]
+    pub fn prints(&self, name: &str) -> Option<bool> {
+        let flags = self.flags.as_ref()?;
+        Some(self.sorted.binary_search_by_key(&Some(name), |&index| flags.get(index)).is_ok())
+    }
+
+    /// CPUID of the first CPU on which it was seen.
+    #[must_use]
+    pub fn cpuid(&self) -> Option<&'a CpuidTable> {
+        self.cpuid
+    }
+
+    /// `KVM_GET_SUPPORTED_CPUID`, if it was seen.
+    #[must_use]
+    pub fn kvm_supported(&self) -> Option<&CpuidTable> {
+        self.supported.as_ref()
+    }
+
+    /// The vendor: as CPUID or `/proc/cpuinfo` say it, or as the flags betray it.
+    #[must_use]
+    pub fn vendor(&self) -> Option<Vendor> {
+        self.vendor
+    }
+
+    /// Family and model, if the input says them.
+    #[must_use]
+    pub fn family_model(&self) -> Option<(u32, u32)> {
+        let told = self.snapshot.cpus.iter().find_map(|cpu| {
+            let identity = &cpu.cpuinfo.as_ref()?.identity;
+            Some((identity.family?, identity.model?))
+        });
+        told.or_else(|| self.cpuid?.signature().map(|(family, model, _)| (family, model)))
+    }
+
+    /// Whether CPUID says that this machine is a guest.
+    #[must_use]
+    pub fn is_vm(&self) -> State {
+        match self.prints("hypervisor") {
+            Some(printed) => State::from_bit(printed),
+            None => self.cpuid.map_or(State::Unknown, |table| table.state(HYPERVISOR)),
+        }
+    }
+
+    /// What this machine's kernel, if it is of this tree, says of a capability: present if the line prints it, absent if
+    /// the tree would print it and the line does not, unknown if the tree hides it or does not know it.
+    #[must_use]
+    pub fn capability(&self, tree: usize, id: &str) -> Sight {
+        match self.prints(id) {
+            Some(true) => Sight { state: State::Present, evidence: Some(self.flag_evidence(id, true)) },
+            Some(false) if linux_kernel::prints(tree, id) => {
+                Sight { state: State::Absent, evidence: Some(self.flag_evidence(id, false)) }
+            }
+            Some(false) | None => Sight::default(),
+        }
+    }
+
+    /// What is known of a bit of this machine's CPUID: the register if it was seen, else the flag that the bit makes
+    /// in this tree. The evidence says which.
+    #[must_use]
+    pub fn bit(&self, tree: usize, bit: CpuidBit) -> (State, Option<Evidence>) {
+        if let Some(table) = self.cpuid {
+            let state = table.state(bit);
+            if state != State::Unknown {
+                return (state, Some(self.register_evidence("CPUID", table, bit)));
+            }
+        }
+        let Some(name) = linux::at(tree, Place::Cpuid(bit)).and_then(|feature| feature.shown) else {
+            return (State::Unknown, None);
+        };
+        match self.prints(name) {
+            None => (State::Unknown, None),
+            Some(printed) => (State::from_bit(printed), Some(self.flag_evidence(name, printed))),
+        }
+    }
+
+    /// What is known of an MSR bit.
+    #[must_use]
+    pub fn msr(&self, bit: MsrBit) -> State {
+        let states = self.snapshot.cpus.iter().map(|cpu| cpu.msrs.state(bit));
+        states.into_iter().find(|&state| state != State::Unknown).unwrap_or_default()
+    }
+
+    /// A register of a table, as evidence.
+    #[must_use]
+    pub fn register_evidence(&self, what: &str, table: &CpuidTable, bit: CpuidBit) -> Evidence {
+        let register = format!("{bit:#}");
+        let register = register.split('[').next().unwrap_or_default().to_owned();
+        let value = match table.get(bit.leaf, bit.subleaf) {
+            Some(registers) => format!("{register} = {:#010x}, bit {}", registers.get(bit.register), bit.bit),
+            None => format!("{register} is not there"),
+        };
+        Evidence { source: Cow::Owned(format!("{}'s {what}", self.role)), value }
+    }
+
+    /// A printed or missing flag, as evidence.
+    #[must_use]
+    pub fn flag_evidence(&self, name: &str, printed: bool) -> Evidence {
+        let value = if printed { name.to_owned() } else { format!("no {name}") };
+        Evidence { source: Cow::Owned(format!("{}'s flags", self.role)), value }
+    }
+
+    /// Kernel trees that may run here.
+    #[must_use]
+    pub fn trees(&self) -> TreeSet {
+        self.kernel.trees
+    }
+
+    /// Flags that only one vendor's CPUs, or only one vendor's set-up code, can bring about.
+    fn vendor_from_flags(&self) -> Option<Vendor> {
+        const TELLTALE: [(Vendor, &[&str]); 4] = [
+            (Vendor::Amd, &["vmmcall", "svm", "sse4a", "cr8_legacy", "misalignsse", "fxsr_opt", "extd_apicid", "3dnow"]),
+            (Vendor::Zhaoxin, &["sm2", "sm2_en", "ccs", "ccs_en"]),
+            (Vendor::Centaur, &["rng", "rng_en", "ace", "ace_en", "phe", "phe_en"]),
+            (
+                Vendor::Intel,
+                &["vmx", "pebs", "bts", "ds_cpl", "dtes64", "pdcm", "tsx_ctrl", "tpr_shadow", "flexpriority", "intel_pt",
+                    "mpx", "hle", "rtm", "avx512_4vnniw", "waitpkg", "serialize", "cpuid_fault", "arch_perfmon", "dtherm",
+                    "md_clear", "ss", "tsx_async_abort", "amx_tile"],
+            ),
+        ];
+        self.flags.as_ref()?;
+        TELLTALE.into_iter().find(|(_, names)| names.iter().any(|name| self.prints(name) == Some(true))).map(|(vendor, _)| vendor)
+    }
+
+    /// 7.0.EDX\[15\] says it; a flags line betrays it by features that Intel gave to hybrid parts alone.
+    fn judge_hybrid(&self) -> State {
+        const HYBRID: CpuidBit = CpuidBit::new(7, 0, Register::Edx, 15);
+        if let Some(table) = self.cpuid {
+            let seen = table.state(HYBRID);
+            let masked = seen == State::Absent && self.is_vm() == State::Present;
+            if seen != State::Unknown && !masked {
+                return seen;
+            }
+        }
+        crate::hybrid::from_flags(self)
+    }
+}

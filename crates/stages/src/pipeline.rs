@@ -1,0 +1,348 @@
+//! One feature on its way through every sieve.
+
+use std::borrow::Cow;
+
+use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
+use cpusieve_knowledge::{linux, qemu};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
+
+use crate::kvm::{self, Decision};
+use crate::linux::conditions::{Inputs, Sight, Verdict};
+use crate::linux::kernel;
+use crate::linux::setup::{self, Ruling};
+use crate::machine::HYPERVISOR;
+use crate::qemu::{self as qemu_stage, CpuArgument, Qemu};
+use crate::Machine;
+
+/// How deep one flag may follow from another.
+const DEPTH: u8 = 6;
+
+/// A host, the software between, and a guest that was seen or is being predicted.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// The host.
+    pub host: &'a Machine<'a>,
+    /// The guest, if it was seen. What was seen of it stands; the rest is predicted.
+    pub guest: Option<&'a Machine<'a>>,
+    /// The host's kernel tree, an index into [`linux::TREES`].
+    pub host_tree: usize,
+    /// The QEMU release, an index into [`qemu::RELEASES`].
+    pub qemu: usize,
+    /// The guest's kernel tree.
+    pub guest_tree: usize,
+    /// What QEMU was asked for.
+    pub cpu: CpuArgument,
+}
+
+/// One feature's way: every step, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Passage {
+    /// The feature, in the kernel's lower case.
+    pub feature: String,
+    /// Where it lives on the host's kernel tree, or on the guest's if the host's does not know it.
+    pub place: Option<Place>,
+    /// The steps, in machine order.
+    pub steps: Vec<Step>,
+    /// What the guest's kernel ends up with.
+    pub outcome: State,
+    /// The index of the step that decided the outcome.
+    pub decided: Option<usize>,
+    /// The flag from whose loss (or gain) this one follows.
+    pub follows: Option<String>,
+}
+
+impl Passage {
+    /// The step that decided the outcome.
+    #[must_use]
+    pub fn culprit(&self) -> Option<&Step> {
+        self.steps.get(self.decided?)
+    }
+}
+
+impl<'a> World<'a> {
+    /// A host, the newest QEMU that is known, `-cpu host`, and a guest with the host's kernel.
+    #[must_use]
+    pub fn of_host(host: &'a Machine<'a>) -> Self {
+        let tree = host.trees().last().unwrap_or(linux::TREES.len() - 1);
+        Self {
+            host,
+            guest: None,
+            host_tree: tree,
+            qemu: qemu::RELEASES.len() - 1,
+            guest_tree: tree,
+            cpu: CpuArgument::Host { migratable: true },
+        }
+    }
+
+    /// Sends one feature through every sieve. `feature` is the kernel's id.
+    #[must_use]
+    pub fn pass(&self, feature: &str) -> Passage {
+        Way { world: *self, depth: 0 }.pass(feature)
+    }
+}
+
+/// A world, and how many flags we followed to get here.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    world: World<'a>,
+    depth: u8,
+}
+
+impl Way<'_> {
+    fn pass(&self, id: &str) -> Passage {
+        let World { host, host_tree, guest_tree, .. } = self.world;
+        let of = |tree| linux::feature_by_id(tree, id).and_then(|row| linux::place(tree, row));
+        let (on_host, on_guest) = (of(host_tree), of(guest_tree));
+        let mut passage = Passage {
+            feature: id.to_owned(),
+            place: on_host.or(on_guest),
+            steps: Vec::new(),
+            outcome: State::Unknown,
+            decided: None,
+            follows: None,
+        };
+        let seen = host.capability(host_tree, id);
+        match on_guest.or(on_host) {
+            Some(Place::Cpuid(bit)) => self.announced(&mut passage, id, bit, seen),
+            Some(Place::Linux(_) | Place::Msr(_)) => {
+                self.host_step(&mut passage, on_host, &seen);
+                self.invented(&mut passage, id);
+            }
+            None => self.host_step(&mut passage, None, &seen),
+        }
+        passage
+    }
+
+    fn host_step(&self, passage: &mut Passage, place: Option<Place>, seen: &Sight) {
+        if seen.state == State::Present {
+            let step = self.linux_step(Stage::Host, passage, place, Effect::Kept, None, seen.evidence.clone().into_iter().collect());
+            passage.steps.push(step);
+        }
+    }
+
+    /// A feature that CPUID announces.
+    fn announced(&self, passage: &mut Passage, id: &str, bit: CpuidBit, seen: Sight) {
+        let World { host, host_tree, guest, guest_tree, .. } = self.world;
+        let place = Some(Place::Cpuid(bit));
+        self.host_step(passage, place, &seen);
+        let raw = host.bit(host_tree, bit).0;
+        // Where both were seen, KVM starts from the kernel's word, which is never more than the register's.
+        let incoming = if seen.state.known().is_some() { seen.state } else { raw };
+        let vcpu = self.vcpu(id, bit, incoming);
+        let delivered = vcpu.last().map_or(State::Unknown, |decision| decision.state);
+        let culprit = vcpu.iter().position(|decision| decision.step.effect == Effect::Dropped && decision.state == State::Absent);
+        let open = vcpu.iter().position(|decision| decision.open);
+        let added = vcpu.iter().rposition(|decision| decision.step.effect == Effect::Added);
+        let offset = passage.steps.len();
+        passage.steps.extend(vcpu.into_iter().map(|decision| decision.step));
+
+        let ruling = setup::announced(self, guest_tree, id, delivered);
+        passage.outcome = ruling.state;
+        passage.decided = match delivered {
+            State::Present => added,
+            State::Unknown => open,
+            _ => culprit,
+        }
+        .map(|index| offset + index);
+        if ruling.rule.is_some() {
+            self.guest_step(passage, place, delivered, &ruling);
+            passage.decided = Some(passage.steps.len() - 1);
+        } else if delivered == State::Present {
+            let evidence = guest.and_then(|guest| guest.capability(guest_tree, id).evidence);
+            self.printed(passage, id, place, evidence);
+        }
+    }
+
+    /// The name: a kernel that has the bit may not print it.
+    fn printed(&self, passage: &mut Passage, id: &str, place: Option<Place>, evidence: Option<Evidence>) {
+        let tree = self.world.guest_tree;
+        if kernel::prints(tree, id) {
+            let step = self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, evidence.into_iter().collect());
+            passage.steps.push(step);
+            return;
+        }
+        let known = linux::feature_by_id(tree, id).is_some();
+        let rule = rules::generic(Software::Linux, if known { "hidden" } else { "nameless" });
+        let step = self.linux_step(Stage::Guest, passage, place, Effect::Dropped, rule, Vec::new());
+        passage.steps.push(step);
+        passage.outcome = State::Absent;
+        passage.decided = Some(passage.steps.len() - 1);
+    }
+
+    /// A flag that Linux invents.
+    fn invented(&self, passage: &mut Passage, id: &str) {
+        let tree = self.world.guest_tree;
+        let place = linux::feature_by_id(tree, id).and_then(|row| linux::place(tree, row));
+        if place.is_none() {
+            return self.printed(passage, id, None, None);
+        }
+        let ruling = setup::invented(self, tree, id);
+        passage.outcome = ruling.state;
+        if ruling.state == State::Present {
+            self.printed(passage, id, place, None);
+            if passage.outcome == State::Absent {
+                return;
+            }
+            passage.steps.pop();
+        }
+        if ruling.state == State::Absent && let Some(verdict) = &ruling.verdict {
+            self.follow(passage, verdict);
+        }
+        let host = passage.steps.first().map_or(State::Absent, |_| State::Present);
+        self.guest_step(passage, place, host, &ruling);
+        passage.decided = passage.decided.or(Some(passage.steps.len() - 1));
+    }
+
+    /// The condition that fails may itself be a bit or a flag that an earlier sieve took.
+    fn follow(&self, passage: &mut Passage, verdict: &Verdict) {
+        let Some(need) = verdict.deciding.filter(|need| !need.negated) else { return };
+        if self.depth >= DEPTH {
+            return;
+        }
+        let deeper = Way { depth: self.depth + 1, ..*self };
+        match need.condition {
+            Condition::Cpuid(bit) => {
+                let World { host, host_tree, .. } = self.world;
+                let incoming = host.bit(host_tree, bit).0;
+                // The host's kernel made the same flag of the same bit.
+                let incoming = if incoming == State::Unknown && !passage.steps.is_empty() { State::Present } else { incoming };
+                let id = linux::at(host_tree, Place::Cpuid(bit)).map_or(passage.feature.as_str(), linux::Feature::id).to_owned();
+                let decisions = self.vcpu(&id, bit, incoming);
+                let offset = passage.steps.len();
+                passage.decided =
+                    decisions.iter().position(|decision| decision.state.known() == Some(false)).map(|index| offset + index);
+                passage.steps.extend(decisions.into_iter().map(|decision| decision.step));
+            }
+            Condition::Flag(id) => {
+                let cause = deeper.pass(id);
+                if let Some(step) = cause.culprit().filter(|_| cause.outcome.known() == Some(false)) {
+                    passage.decided = Some(passage.steps.len());
+                    passage.steps.push(step.clone());
+                    passage.follows = Some(cause.follows.clone().unwrap_or(cause.feature));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A bit through KVM and QEMU to the vCPU; a captured CPUID of the guest decides.
+    fn vcpu(&self, id: &str, bit: CpuidBit, incoming: State) -> Vec<Decision> {
+        let World { host, host_tree, guest, qemu, cpu, .. } = self.world;
+        let offered = kvm::offer(host, host_tree, id, bit, incoming);
+        let mut given = qemu_stage::give(Qemu { release: qemu, cpu }, host, id, bit, offered.state);
+        let seen = guest.and_then(Machine::cpuid).map(|table| (table, table.state(bit)));
+        if let (Some(guest), Some((table, seen))) = (guest, seen)
+            && let Some(known) = seen.known()
+        {
+            let evidence = guest.register_evidence("CPUID", table, bit);
+            given = observed(given, offered.state, known, evidence);
+        }
+        vec![offered, given]
+    }
+
+    fn guest_step(&self, passage: &mut Passage, place: Option<Place>, incoming: State, ruling: &Ruling) {
+        let effect = match (incoming.known(), ruling.state.known()) {
+            (_, None) => Effect::Unknown,
+            (Some(true), Some(true)) => Effect::Kept,
+            (_, Some(true)) if ruling.rule.is_some_and(|rule| rule.effect == RuleEffect::Forces) => Effect::Forced,
+            (_, Some(true)) => Effect::Added,
+            (_, Some(false)) => Effect::Dropped,
+        };
+        let because = ruling.verdict.as_ref().map(|verdict| verdict.because.clone()).unwrap_or_default();
+        let step = self.linux_step(Stage::Guest, passage, place, effect, ruling.rule, because);
+        passage.steps.push(step);
+    }
+
+    fn linux_step(
+        &self,
+        at: Stage,
+        passage: &Passage,
+        place: Option<Place>,
+        effect: Effect,
+        rule: Option<&'static rules::Rule>,
+        because: Vec<Evidence>,
+    ) -> Step {
+        let rule = rule.or_else(|| rules::generic(Software::Linux, "announced"));
+        Step {
+            feature: Cow::Owned(passage.feature.clone()),
+            place,
+            at,
+            effect,
+            rule: rule.map_or(RuleId(""), |rule| rule.id),
+            cite: rule.map_or(Cite(""), |rule| rule.cite),
+            because,
+        }
+    }
+}
+
+/// The guest's CPUID was seen: the step that leads to it is corrected, and rests on what was seen.
+fn observed(mut given: Decision, offered: State, known: bool, evidence: Evidence) -> Decision {
+    let predicted = given.state.known();
+    given.state = State::from_bit(known);
+    given.open = false;
+    given.step.because.push(evidence);
+    given.step.effect = match (offered.known(), known) {
+        (Some(false), true) => Effect::Added,
+        (_, true) => Effect::Kept,
+        (_, false) => Effect::Dropped,
+    };
+    if predicted.is_some_and(|predicted| predicted != known)
+        && let Some(rule) = rules::generic(Software::Qemu, if known { "asked" } else { "model" })
+    {
+        given.step.rule = rule.id;
+        given.step.cite = rule.cite;
+    }
+    given
+}
+
+/// The guest's kernel looks at what the sieves before it left; what was seen of the guest stands.
+impl Inputs for Way<'_> {
+    fn bit(&self, bit: CpuidBit) -> Sight {
+        let World { host, guest, host_tree, guest_tree, .. } = self.world;
+        if let Some(guest) = guest {
+            let (state, evidence) = guest.bit(guest_tree, bit);
+            if state != State::Unknown {
+                return Sight { state, evidence };
+            }
+        }
+        let id = linux::at(host_tree, Place::Cpuid(bit)).map_or("", linux::Feature::id);
+        let seen = host.capability(host_tree, id).state;
+        let incoming = if seen.known().is_some() { seen } else { host.bit(host_tree, bit).0 };
+        self.vcpu(id, bit, incoming).last().map_or(State::Unknown, |decision| decision.state).into()
+    }
+
+    fn capability(&self, id: &str) -> Sight {
+        let seen = self.world.guest.map(|guest| guest.capability(self.world.guest_tree, id)).unwrap_or_default();
+        if seen.state != State::Unknown || self.depth >= DEPTH {
+            return seen;
+        }
+        Way { depth: self.depth + 1, ..*self }.pass(id).outcome.into()
+    }
+
+    fn observed(&self) -> Option<&Machine<'_>> {
+        self.world.guest
+    }
+
+    fn is_vm(&self) -> State {
+        match self.world.guest.map(Machine::is_vm) {
+            Some(seen) if seen != State::Unknown => seen,
+            _ => self.bit(HYPERVISOR).state,
+        }
+    }
+
+    fn vendor(&self) -> Option<Vendor> {
+        self.world.guest.and_then(Machine::vendor).or_else(|| self.world.host.vendor())
+    }
+
+    fn family_model(&self) -> Option<(u32, u32)> {
+        self.world.guest.and_then(Machine::family_model).or_else(|| self.world.host.family_model())
+    }
+
+    /// The accelerator is KVM: QEMU puts its signature there unless `kvm=off` was given.
+    fn hypervisor(&self, name: &str) -> State {
+        match self.world.guest.and_then(Machine::cpuid).and_then(cpusieve_model::CpuidTable::hypervisor_signature) {
+            Some(signature) => State::from_bit(name == "kvm" && signature.starts_with("KVMKVMKVM")),
+            None => State::from_bit(name == "kvm"),
+        }
+    }
+}
