@@ -187,7 +187,8 @@ fn check(root: &Path) -> Result<ExitCode> {
 /// The rows that only one text has, as in a diff; or that the texts say the same in another form.
 fn differing(path: &str, old: &str, new: &str) -> Vec<String> {
     // Columns grow and shrink with their cells: that is no difference of a row.
-    let rows = |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let rows =
+        |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
     let (old_rows, new_rows) = (rows(old), rows(new));
     let only = |these: &[String], those: &[String], sign: char| {
         let lines = these.iter().filter(|row| !those.contains(row));
@@ -223,7 +224,10 @@ mod tests {
 
     #[test]
     fn releases() {
-        assert_eq!((release("6.1.176"), release("7.4-rc1"), release("6.19")), ("6.1".into(), "7.4".into(), "6.19".into()));
+        assert_eq!(
+            (release("6.1.176"), release("7.4-rc1"), release("6.19")),
+            ("6.1".into(), "7.4".into(), "6.19".into())
+        );
     }
 
     #[test]

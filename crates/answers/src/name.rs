@@ -70,6 +70,24 @@ pub fn cards(name: &str) -> Vec<Card> {
     x86::resolve(name).into_iter().map(card).collect()
 }
 
+/// A word for the way in which KVM comes to report a bit.
+#[must_use]
+pub const fn kind(kind: CapKind) -> &'static str {
+    match kind {
+        CapKind::Plain => "if kernel and CPU have it",
+        CapKind::X86_64 => "if kernel and CPU have it, on 64-bit kernels",
+        CapKind::Scattered => "if kernel and CPU have it; scattered",
+        CapKind::Raw => "if the CPU has it",
+        CapKind::Passthrough => "if the CPU has it, whatever the kernel says",
+        CapKind::Emulated => "always: emulated",
+        CapKind::Synthesized => "if the kernel has it, with or without the CPU",
+        CapKind::SynthesizedUnconditional => "always: synthesized",
+        CapKind::Alias1Edx => "as a copy of leaf 1, on AMD",
+        CapKind::Vendor | CapKind::AdjustOnly => "if vendor code adds it",
+        CapKind::Runtime => "never by itself: set in the running guest",
+    }
+}
+
 fn card(feature: &'static Feature) -> Card {
     let bits = || feature.places.iter().copied();
     let system = |system: System| match system {

@@ -1,7 +1,8 @@
 //! Words for a step: its cause, how sure it is, what brings the feature back.
 
 use cpusieve_knowledge::rules::{self, RemedyKind};
-use cpusieve_knowledge::{TreeSet, kvm, linux, qemu};
+use cpusieve_knowledge::kvm::{self, Since};
+use cpusieve_knowledge::{TreeSet, linux, qemu};
 use cpusieve_model::{Cite, CpuidBit, Place, RuleId, Stage, Step};
 
 /// How sure an answer is.
@@ -93,31 +94,37 @@ fn never_offered() -> String {
     format!("None of the {} kernel trees from {} has it in a mask.", linux::TREES.len(), span())
 }
 
-/// From which kernel on KVM offers a bit: `6.4`, or the two trees between which it came.
+/// From which kernel on KVM offers a bit: `6.4`, or the first known tree that does.
 #[must_use]
 pub fn offered_since(bit: CpuidBit, tree: usize) -> Option<String> {
-    if let Some(since) = kvm::since(bit) {
-        return Some(since.release.to_owned());
+    match kvm::since(bit) {
+        Some(Since::Release(release)) => Some(release.to_owned()),
+        Some(Since::Between { present, .. }) => Some(linux::TREES[present].label.to_owned()),
+        Some(Since::Always) | None => {
+            let first = kvm::trees_offering(bit).iter().find(|&other| other > tree)?;
+            Some(linux::TREES[first].label.to_owned())
+        }
     }
-    let offering = kvm::trees_offering(bit);
-    let first = offering.iter().find(|&other| other > tree)?;
-    Some(linux::TREES[first].label.to_owned())
 }
 
 fn later_kernel(bit: CpuidBit, tree: usize) -> Remedy {
     let since = offered_since(bit, tree).unwrap_or_default();
+    Remedy { kind: RemedyKind::Kernel, text: format!("host kernel {since} or newer{}", and_qemu(bit)), cpu: None }
+}
+
+/// What QEMU must have besides: a name for the bit, or `migratable=off`.
+fn and_qemu(bit: CpuidBit) -> String {
     let known = qemu::bit(Place::Cpuid(bit));
     let naming = known.map_or(TreeSet::EMPTY, |bit| bit.named);
-    let text = match (known.and_then(|bit| bit.name), naming.first()) {
-        (Some(name), Some(0)) => format!("host kernel {since} or newer; QEMU calls it {name}"),
+    match (known.and_then(|bit| bit.name), naming.first()) {
+        (Some(name), Some(0)) => format!("; QEMU calls it {name}"),
         (Some(name), Some(first)) => format!(
-            "host kernel {since} or newer, and a QEMU that names {name} ({} does, {} does not), or -cpu host,migratable=off",
+            ", and a QEMU that names {name} ({} does, {} does not) or -cpu host,migratable=off",
             qemu::RELEASES[first].label,
             qemu::RELEASES[first - 1].label
         ),
-        _ => format!("host kernel {since} or newer; no QEMU up to {} names the bit", newest_qemu()),
-    };
-    Remedy { kind: RemedyKind::Kernel, text, cpu: None }
+        _ => format!(", and -cpu host,migratable=off: QEMU up to {} has no name for the bit", newest_qemu()),
+    }
 }
 
 fn newest_qemu() -> &'static str {

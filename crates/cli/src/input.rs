@@ -21,7 +21,7 @@ pub(crate) enum InputError {
         source: io::Error,
     },
     /// The file is larger than any input may be.
-    #[error("{name}: larger than {} MiB, which is more than any input may have", limits::MAX_FILE_BYTES >> 20)]
+    #[error("{name}: larger than {} MiB, which is more than any input may have", limits::MAX_FILE >> 20)]
     TooLarge {
         /// The file.
         name: String,
@@ -48,7 +48,7 @@ pub(crate) fn read(path: &Path) -> Result<Snapshot, InputError> {
 
 fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     let failed = |source| InputError::Read { name: name.to_owned(), source };
-    let limit = u64::try_from(limits::MAX_FILE_BYTES).unwrap_or(u64::MAX) + 1;
+    let limit = u64::try_from(limits::MAX_FILE).unwrap_or(u64::MAX) + 1;
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         io::stdin().lock().take(limit).read_to_end(&mut bytes)
@@ -56,7 +56,7 @@ fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
         File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
     read.map_err(failed)?;
-    if bytes.len() > limits::MAX_FILE_BYTES { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }
+    if bytes.len() > limits::MAX_FILE { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }
 }
 
 fn show_diagnostics(parsed: &Parsed) {

@@ -16,8 +16,16 @@ const CPUINFO: &str = include_str!("../tests/samples/cpuinfo.txt");
 const ROUNDS: usize = 201;
 
 fn main() {
-    let many: String = (0..64).map(|n| SAMPLE.replace("CPU 0:", &format!("CPU {}:", 2 * n)).replace("CPU 1:", &format!("CPU {}:", 2 * n + 1))).collect();
-    let cpus: String = (0..128).map(|n| CPUINFO.replace("processor\t: 0", &format!("processor\t: {}", 2 * n)).replace("processor\t: 1", &format!("processor\t: {}", 2 * n + 1))).collect();
+    let many: String = (0..64)
+        .map(|n| SAMPLE.replace("CPU 0:", &format!("CPU {}:", 2 * n)).replace("CPU 1:", &format!("CPU {}:", 2 * n + 1)))
+        .collect();
+    let cpus: String = (0..128)
+        .map(|n| {
+            CPUINFO
+                .replace("processor\t: 0", &format!("processor\t: {}", 2 * n))
+                .replace("processor\t: 1", &format!("processor\t: {}", 2 * n + 1))
+        })
+        .collect();
     let cpuid = SAMPLE.as_bytes();
     println!("{:<44} {:>10} {:>10}   of {ROUNDS} rounds", "", "best MB/s", "median");
     measure("memcpy, 128 CPUs", many.len(), || many.as_bytes().to_vec());
@@ -53,7 +61,8 @@ fn obvious(text: &str) -> Vec<[u32; 6]> {
             let mut fields = line.split_ascii_whitespace();
             let leaf = hex(fields.next()?)?;
             let subleaf = hex(fields.next()?.strip_suffix(':')?)?;
-            let [eax, ebx, ecx, edx] = [hex(fields.next()?)?, hex(fields.next()?)?, hex(fields.next()?)?, hex(fields.next()?)?];
+            let [eax, ebx, ecx, edx] =
+                [hex(fields.next()?)?, hex(fields.next()?)?, hex(fields.next()?)?, hex(fields.next()?)?];
             Some([leaf, subleaf, eax, ebx, ecx, edx])
         })
         .collect()

@@ -57,13 +57,7 @@ struct Dump {
 
 impl Dump {
     fn new() -> Self {
-        Self {
-            machine: Machine::new(),
-            untagged: Untagged::default(),
-            base: None,
-            fresh: false,
-            nameless_msrs: false,
-        }
+        Self { machine: Machine::new(), untagged: Untagged::default(), base: None, fresh: false, nameless_msrs: false }
     }
 
     fn line(&mut self, log: &mut Log, number: u32, line: &[u8]) {

@@ -81,7 +81,9 @@ pub(crate) fn entry(line: &[u8]) -> Option<CpuidEntry> {
     for (register, name) in registers.iter_mut().zip([b"eax=", b"ebx=", b"ecx=", b"edx="]) {
         scan.blanks();
         scan.word(name)?;
-        *register = scan.hex()?;
+        scan.word(b"0x")?;
+        // Fewer than eight digits are a line that was cut off, not a small number.
+        *register = scan.hex_exactly::<8>()?;
     }
     let [eax, ebx, ecx, edx] = registers;
     scan.0.is_empty().then_some(CpuidEntry { leaf, subleaf, registers: Registers { eax, ebx, ecx, edx } })
@@ -124,16 +126,15 @@ mod tests {
     fn lines_are_read_at_fixed_columns_and_at_any() {
         let usual = b"   0x00000007 0x01: eax=0x00000020 ebx=0x00000001 ecx=0x00000002 edx=0xffffffff\n";
         assert_eq!(usual.len(), LINE);
-        let want = CpuidEntry {
-            leaf: 7,
-            subleaf: 1,
-            registers: Registers { eax: 0x20, ebx: 1, ecx: 2, edx: 0xffff_ffff },
-        };
+        let want =
+            CpuidEntry { leaf: 7, subleaf: 1, registers: Registers { eax: 0x20, ebx: 1, ecx: 2, edx: 0xffff_ffff } };
         assert_eq!(usual_line(usual), Some(want));
         assert_eq!(entry(usual), Some(want));
-        assert_eq!(entry(b"0x7 0x1: EAX=0x20 ebx=1 ecx=2   edx=0xFFFFFFFF"), Some(want));
-        assert_eq!(entry(b"0x7 0x1: eax=0x20 ebx=1 ecx=2 edx=0xffffffff0"), None);
-        assert_eq!(entry(b"0x7 0x1: eax=0x20 ebx=1 ecx=2 edx=0x1 x"), None);
+        assert_eq!(entry(b"0x7 0x1: EAX=0x00000020 ebx=0x00000001  ecx=0x00000002 edx=0xFFFFFFFF"), Some(want));
+        for end in ["0xffffffff0", "0xfffffff", "0xffffffff x", "ffffffff"] {
+            let line = format!("0x7 0x1: eax=0x00000020 ebx=0x00000001 ecx=0x00000002 edx={end}");
+            assert_eq!(entry(line.as_bytes()), None, "{line}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod flags_line;
 
-use cpusieve_model::{Cpuinfo, FlagList, LinuxView};
+use cpusieve_model::{Cpuinfo, FlagList, LinuxView, Snapshot};
 
 use crate::diagnostic::{Log, quote};
 use crate::limits::{MAX_FIELDS, MAX_FLAGS};
@@ -92,34 +92,47 @@ pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
     let text = prepare(&mut log, bytes);
     let mut reader = Reader { machine: Machine::new(), shared: Shared::default() };
     let mut lines = Lines::new(&text);
+    let mut last_key: &[u8] = b"";
     while let Some((number, line)) = lines.next(&mut log) {
         let line = line.trim_ascii();
         if line.is_empty() {
             continue;
         }
         match field(line) {
-            Some((key, value)) => reader.field(&mut log, number, key, value),
+            Some((key, value)) => {
+                last_key = key;
+                reader.field(&mut log, number, key, value);
+            }
             None => {
                 log.ignored.lines += 1;
                 log.warning_expected(number, format!("{} is not read", quote(line)), EXPECTED);
             }
         }
     }
+    let last = lines.number();
+    if !text.ends_with(b"\n") && Kind::of(last_key).is_some() {
+        log.note(last, "the file ends in this line, without a line end: its last word may be cut off");
+    }
     let mut snapshot = reader.machine.finish();
     snapshot.title = snapshot.cpus.iter().find_map(|cpu| cpu.cpuinfo.as_ref()?.identity.brand.clone());
-    let has_flags = |cpu: &&cpusieve_model::Cpu| cpu.cpuinfo.as_ref().is_some_and(|cpuinfo| cpuinfo.flags.is_some());
-    let with_flags = snapshot.cpus.iter().filter(has_flags).count();
-    if with_flags == 0 {
-        log.error_expected(0, "no line of flags", "`flags : fpu vme ...`, as x86 kernels print it");
-    } else if let Some(cpu) = snapshot.cpus.iter().find(|cpu| !has_flags(cpu)) {
-        log.warning_expected(
-            lines.number(),
-            format!("CPU {} has no line of flags, and others have", cpu.id),
-            "the file to its end",
-        );
-    }
+    completeness(&mut log, &snapshot, last);
     snapshot.linux = Some(LinuxView { cpuinfo: Some(to_text(&text).into_owned()), ..LinuxView::default() });
     log.finish(Format::Cpuinfo, snapshot)
+}
+
+/// Says what shows that lines are missing: no flags at all, or CPUs with fewer fields than the first.
+fn completeness(log: &mut Log, snapshot: &Snapshot, last: u32) {
+    let blocks = || snapshot.cpus.iter().filter_map(|cpu| Some((cpu.id, cpu.cpuinfo.as_ref()?)));
+    if !blocks().any(|(_, block)| block.flags.is_some()) {
+        log.error_expected(0, "no line of flags", "`flags : fpu vme ...`, as x86 kernels print it");
+        return;
+    }
+    let Some((_, first)) = blocks().next() else { return };
+    let less =
+        |block: &Cpuinfo| (block.flags.is_none() && first.flags.is_some()) || block.other.len() < first.other.len();
+    if let Some((id, _)) = blocks().find(|(_, block)| less(block)) {
+        log.warning_expected(last, format!("CPU {id} has fewer fields than the first"), "the file to its end");
+    }
 }
 
 /// Key and value around the first colon. Keys of `/proc/cpuinfo` are words; what is not comes from elsewhere.
@@ -256,6 +269,8 @@ mod tests {
         let text = cpu(0, "fpu vme") + "processor\t: 1\nvendor_id\t: Authe";
         let parsed = parse("f", text.as_bytes());
         assert_eq!(parsed.diagnostics.iter().map(|d| d.line).collect::<Vec<_>>(), [14]);
+        let parsed = parse("f", b"processor : 0\nflags : fpu vm");
+        assert_eq!(parsed.diagnostics.iter().map(|d| d.line).collect::<Vec<_>>(), [2]);
     }
 
     #[test]
@@ -277,7 +292,8 @@ mod tests {
         assert!(parsed.snapshot.cpus.len() == 10 && !parsed.has_errors(), "equal lines count once");
         let text: String = (0..10).map(|n| format!("processor : {n}\nflags : {n} {}\n", "a ".repeat(30_000))).collect();
         let parsed = parse("f", text.as_bytes());
-        let flags: usize = parsed.snapshot.cpus.iter().filter_map(|cpu| Some(cpu.cpuinfo.as_ref()?.flags.as_ref()?.len())).sum();
+        let flags: usize =
+            parsed.snapshot.cpus.iter().filter_map(|cpu| Some(cpu.cpuinfo.as_ref()?.flags.as_ref()?.len())).sum();
         assert_eq!(flags, MAX_FLAGS);
         assert!(parsed.has_errors());
     }

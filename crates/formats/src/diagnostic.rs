@@ -118,6 +118,7 @@ impl Log {
             };
             self.diagnostics.remove(lesser);
         }
+        let (what, expected) = (printable(what), expected.map(printable));
         self.diagnostics.push(Diagnostic { file: self.file.clone(), line, severity, what, expected });
     }
 
@@ -138,6 +139,11 @@ impl Log {
         self.diagnostics.sort_by_key(|diagnostic| diagnostic.line);
         Parsed { format, snapshot, diagnostics: self.diagnostics, ignored: self.ignored }
     }
+}
+
+/// The text without control characters: what other libraries say of an input may quote it as it stands.
+fn printable(text: String) -> String {
+    if text.chars().any(char::is_control) { text.replace(char::is_control, "?") } else { text }
 }
 
 /// A piece of the input in quotation marks, with what cannot be printed replaced, cut at [`MAX_QUOTE`] bytes.
@@ -178,5 +184,11 @@ mod tests {
     fn quotations_are_cut_and_printable() {
         assert_eq!(quote(b"a\x1b[0m"), "\"a?[0m\"");
         assert_eq!(quote(&[b'x'; 100]).len(), MAX_QUOTE + 5);
+        let mut log = Log::new("f");
+        log.warning_expected(1, "a\x1b[0m", "b\n");
+        assert_eq!(
+            log.finish(Format::Unknown, Snapshot::default()).diagnostics[0].to_string(),
+            "f:1: a?[0m; expected b?"
+        );
     }
 }

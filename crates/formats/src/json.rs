@@ -121,6 +121,7 @@ impl<'d> Value<'d> {
         self.document.nodes.get(self.index as usize).copied().unwrap_or(nothing)
     }
 
+    #[inline]
     pub(crate) fn kind(self) -> Kind {
         self.node().kind
     }

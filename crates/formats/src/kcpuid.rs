@@ -120,7 +120,9 @@ fn fill_zeros(log: &mut Log, machine: &mut Machine, seen: &Seen) {
             // Leaf 7 announces how many subleaves it has, and kcpuid reads them all (32 at most).
             let announced = entries.first().filter(|first| leaf == 7 && first.subleaf == 0);
             let last = last.max(announced.map_or(0, |first| first.registers.eax & 0xff)).min(31);
-            zeros.extend((1..=last).filter(|&subleaf| table.get(leaf, subleaf).is_none()).map(|missing| (leaf, missing)));
+            zeros.extend(
+                (1..=last).filter(|&subleaf| table.get(leaf, subleaf).is_none()).map(|missing| (leaf, missing)),
+            );
         }
         // A hostile maximum asks for 65,536 leaves; the machine's own limit is lower.
         zeros.truncate(crate::limits::MAX_ENTRIES);
@@ -161,7 +163,8 @@ fn registers(mut scan: Scan<'_>) -> Option<Registers> {
         scan.blanks();
         // The names in capitals and the commas tell kcpuid from cpuid.
         scan.0 = scan.0.strip_prefix(name)?;
-        *value = scan.hex()?;
+        scan.word(b"0x")?;
+        *value = scan.hex_exactly::<8>()?;
         let _comma = scan.one_of(b",");
     }
     let [eax, ebx, ecx, edx] = values;
@@ -196,13 +199,15 @@ mod tests {
 
     #[test]
     fn a_single_leaf_fills_nothing_in() {
-        let parsed = parse("f", b"0x00000007: subleafs:\n  0: EAX=0x00000002, EBX=0x1, ECX=0x2, EDX=0x3\n");
+        let parsed =
+            parse("f", b"0x00000007: subleafs:\n  0: EAX=0x00000002, EBX=0x00000001, ECX=0x00000002, EDX=0x00000003\n");
         assert_eq!(parsed.snapshot.cpus[0].cpuid.len(), 1);
     }
 
     #[test]
     fn subleaves_need_a_leaf() {
-        let parsed = parse("f", b"Basic Leafs :\n  0: EAX=0x0, EBX=0x0, ECX=0x0, EDX=0x0\n");
+        let parsed =
+            parse("f", b"Basic Leafs :\n  0: EAX=0x00000000, EBX=0x00000000, ECX=0x00000000, EDX=0x00000000\n");
         assert_eq!(parsed.diagnostics.iter().map(|d| d.line).collect::<Vec<_>>(), [0, 2]);
     }
 }

@@ -60,14 +60,14 @@ pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
 /// The dump, and the number of lines of the decoded part behind it.
 fn split(text: &[u8]) -> (&[u8], u64) {
     let mut lines = Lines::new(text);
-    while let Some((_, line)) = lines.next_of_any_length() {
+    loop {
+        let start = text.len() - lines.rest().len();
+        let Some((_, line)) = lines.next_of_any_length() else { return (text, 0) };
         if is_separator(line) {
-            let end = text.len() - lines.rest().len() - line.len();
-            let decoded = lines.rest().split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).count();
-            return (text.get(..end.saturating_sub(1)).unwrap_or(text), decoded as u64);
+            let decoded = lines.rest().split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+            return (text.get(..start).unwrap_or(text), decoded.count() as u64);
         }
     }
-    (text, 0)
 }
 
 /// The line of dashes between a test's dump and what is expected of it.

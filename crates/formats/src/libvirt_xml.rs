@@ -45,8 +45,11 @@ fn read(text: &str, log: &mut Log) -> (Format, Snapshot) {
         Ok(document) => return (format, root(&document, &mut Elements::new(log, &lines))),
         Err(error) => error,
     };
-    let place = error.pos();
-    log.error(place.row, format!("not well-formed XML: {error}"));
+    // Of an input that ends too early the parser names no place.
+    let is_cut = matches!(error, roxmltree::Error::UnclosedRootNode | roxmltree::Error::UnexpectedEndOfStream);
+    let place = if is_cut { text.len() } else { guard::offset(text, error.pos()) };
+    let words = error.to_string().replace(char::is_control, "?");
+    log.error(lines.at(place), format!("not well-formed XML: {words}"));
     // What stands before the place of the error can still be used if it is a list of whole elements.
     let Some(whole) = is_data.then(|| guard::until(text, place)).flatten() else {
         return (format, Snapshot::default());

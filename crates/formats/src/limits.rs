@@ -33,6 +33,14 @@ pub const MAX_JSON_DEPTH: usize = 64;
 /// Values in one JSON input, keys counted too. A record of 8192 CPUs with 70 entries each has 8 million.
 pub const MAX_JSON_VALUES: usize = 1 << 23;
 
+/// Strings that are kept of one JSON input. A record of a host has fewer than 20,000, most of them of its kernel's
+/// configuration.
+pub const MAX_JSON_STRINGS: usize = 1 << 19;
+
+/// Members of one JSON object with keys of the input's own choice (options, parameters, properties). A kernel has about
+/// 12,000 options.
+pub const MAX_JSON_MEMBERS: usize = 1 << 16;
+
 /// Elements and texts in one XML input. libvirt's largest CPUID dump has 200.
 pub const MAX_XML_NODES: u32 = 1 << 20;
 

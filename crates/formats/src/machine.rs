@@ -1,5 +1,7 @@
 //! The CPUs of one dump while it is read: numbers once, entries once, all within the limits.
 
+use std::collections::BTreeMap;
+
 use cpusieve_model::{Cpu, CpuidTable, MsrReading, Registers, Snapshot};
 
 use crate::diagnostic::Log;
@@ -20,6 +22,8 @@ enum Current {
 #[derive(Debug)]
 pub(crate) struct Machine {
     cpus: Vec<Cpu>,
+    /// Where each CPU stands in `cpus`.
+    by_id: BTreeMap<u32, usize>,
     current: Current,
     /// Whether the current CPU's overflow was reported.
     full: bool,
@@ -27,17 +31,15 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) const fn new() -> Self {
-        Self { cpus: Vec::new(), current: Current::None, full: false }
+        Self { cpus: Vec::new(), by_id: BTreeMap::new(), current: Current::None, full: false }
     }
 
     /// Opens the CPU number `id`, or the next number that is free. A number that stands twice is left out.
     pub(crate) fn start(&mut self, log: &mut Log, line: u32, id: Option<u32>) {
         self.full = false;
-        let next = self.cpus.iter().map(|cpu| cpu.id).max().map_or(0, |last| last.saturating_add(1));
+        let next = self.by_id.last_key_value().map_or(0, |(&last, _)| last.saturating_add(1));
         let id = id.unwrap_or(next);
-        // Numbers rise in every known dump, so that the search is for the odd case alone.
-        let repeated = id < next && self.cpus.iter().any(|cpu| cpu.id == id);
-        self.current = if repeated {
+        self.current = if self.by_id.contains_key(&id) {
             log.error_expected(
                 line,
                 format!("CPU {id} for the second time; this part is not used"),
@@ -48,6 +50,7 @@ impl Machine {
             log.error_expected(line, format!("CPU {id} is not used"), format!("at most {MAX_CPUS} CPUs"));
             Current::LeftOut
         } else {
+            self.by_id.insert(id, self.cpus.len());
             self.cpus.push(Cpu { id, ..Cpu::default() });
             Current::Cpu(self.cpus.len() - 1)
         };
@@ -55,8 +58,8 @@ impl Machine {
 
     /// Goes back to the CPU number `id`, if it was opened before.
     pub(crate) fn go_to(&mut self, id: u32) -> bool {
-        let found = self.cpus.iter().position(|cpu| cpu.id == id);
-        if let Some(index) = found {
+        let found = self.by_id.get(&id);
+        if let Some(&index) = found {
             self.current = Current::Cpu(index);
             self.full = false;
         }
@@ -65,7 +68,7 @@ impl Machine {
 
     /// Whether the CPU number `id` was opened and has no CPUID entry yet.
     pub(crate) fn lacks_cpuid(&self, id: u32) -> bool {
-        self.cpus.iter().any(|cpu| cpu.id == id && cpu.cpuid.is_empty())
+        self.by_id.get(&id).and_then(|&index| self.cpus.get(index)).is_some_and(|cpu| cpu.cpuid.is_empty())
     }
 
     /// Goes back to the CPU that was opened first, if there is one.
@@ -118,7 +121,10 @@ impl Machine {
             cpu.cpuid.insert(leaf, subleaf, before);
             log.ignored.values += 1;
             if before != registers {
-                log.warning(line, format!("leaf {leaf:#x} subleaf {subleaf:#x} for the second time, with other values"));
+                log.warning(
+                    line,
+                    format!("leaf {leaf:#x} subleaf {subleaf:#x} for the second time, with other values"),
+                );
             }
         }
     }

@@ -48,7 +48,7 @@ mod tests {
         for size in [0, 1, STRIDE - 1, STRIDE, STRIDE + 1, 3 * STRIDE] {
             let bytes: Vec<u8> = (0..size).map(|n| if n % 97 == 0 { b'\n' } else { b'x' }).collect();
             let lines = Lines::new(&bytes);
-            for offset in (0..=size + 2).rev() {
+            for offset in (0..=size + 2).rev().step_by(13) {
                 assert_eq!(lines.at(offset), line_feeds(&bytes[..offset.min(size)]) + 1, "{size} {offset}");
             }
         }

@@ -8,7 +8,7 @@ use cpusieve_model::{ModelExpansion, QemuBinary, Snapshot};
 
 use crate::diagnostic::Log;
 use crate::json::{Document, Fields, Kind, Value};
-use crate::limits::MAX_FIELDS;
+use crate::limits::{MAX_FIELDS, MAX_JSON_MEMBERS};
 use crate::{Format, Parsed};
 
 /// Reads one or several QMP replies.
@@ -68,7 +68,11 @@ fn expansion(fields: &mut Fields<'_>, model: Value<'_>) -> Option<ModelExpansion
             "name" => expansion.name = fields.text(value).unwrap_or_default(),
             "props" if value.kind() == Kind::Object => {
                 for (name, value) in value.members() {
-                    if let Some(flag) = value.bool() {
+                    if expansion.flags.len() + expansion.other.len() >= MAX_JSON_MEMBERS {
+                        fields.log.ignored.values += 1;
+                        let most = format!("at most {MAX_JSON_MEMBERS} properties");
+                        fields.warn(value, |path| format!("{path} is left out"), Some(&most));
+                    } else if let Some(flag) = value.bool() {
                         expansion.flags.insert(name.into_owned(), flag);
                     } else {
                         expansion.other.insert(name.into_owned(), text_of(value));

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn every_format_is_recognised_by_its_content() {
         for (text, format) in [
-            ("CPU:\n   0x00000000 0x00: eax=0x1 ebx=0x2 ecx=0x3 edx=0x4\n", Format::CpuidR),
+            ("CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x00000002 ecx=0x00000003 edx=0x00000004\n", Format::CpuidR),
             ("Basic Leafs :\n======\n", Format::Kcpuid),
             ("CPU Type : x\nCPUID 00000000: 00000001-00000002-00000003-00000004\n", Format::Aida64),
             ("basic_cpuid[0]=00000001 00000002 00000003 00000004\n", Format::Libcpuid),

@@ -175,9 +175,9 @@ impl<'a> Scan<'a> {
     pub(crate) fn decimal(&mut self) -> Option<u32> {
         let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (head, rest) = self.0.split_at_checked(digits).filter(|_| digits > 0)?;
-        let number = head.iter().try_fold(0_u32, |number, &digit| {
-            number.checked_mul(10)?.checked_add(u32::from(digit - b'0'))
-        })?;
+        let number = head
+            .iter()
+            .try_fold(0_u32, |number, &digit| number.checked_mul(10)?.checked_add(u32::from(digit - b'0')))?;
         self.0 = rest;
         Some(number)
     }

@@ -1,5 +1,10 @@
 //! Replays of text dumps: samples of this repository, and whole collections where they are present.
-#![allow(clippy::disallowed_methods, reason = "tests read their samples")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests read files, say why they are skipped, and fail where something is missing"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -139,10 +144,8 @@ fn cpuinfo_and_its_flags_alone_agree() {
 }
 
 /// Why a real dump of the collection may give a diagnostic: the words of the diagnostic, and the reason.
-const EXPLAINED: [(&str, &str); 1] = [(
-    "these MSRs name no CPU",
-    "Everest and early AIDA64 have one section of MSRs for the machine",
-)];
+const EXPLAINED: [(&str, &str); 1] =
+    [("these MSRs name no CPU", "Everest and early AIDA64 have one section of MSRs for the machine")];
 
 #[test]
 fn every_dump_of_the_instlatx64_collection_is_read() {
@@ -208,11 +211,12 @@ prop_compose! {
 
 prop_compose! {
     fn machine()(cpus in btree_map(0..9000_u32, vec(((0..0x30_u32, 0..0x200_u32), registers()), 1..40), 0..6)) -> Snapshot {
-        let cpu = |(id, rows): (u32, Vec<((u32, u32), Registers)>)| {
-            let entry = |((leaf, subleaf), registers)| CpuidEntry { leaf, subleaf, registers };
-            Cpu { id, cpuid: rows.into_iter().map(entry).collect(), ..Cpu::default() }
-        };
-        Snapshot { cpus: cpus.into_iter().map(cpu).collect(), ..Snapshot::default() }
+        let entry = |((leaf, subleaf), registers)| CpuidEntry { leaf, subleaf, registers };
+        let cpus = cpus
+            .into_iter()
+            .map(|(id, rows)| Cpu { id, cpuid: rows.into_iter().map(entry).collect(), ..Cpu::default() })
+            .collect();
+        Snapshot { cpus, ..Snapshot::default() }
     }
 }
 

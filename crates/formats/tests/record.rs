@@ -175,10 +175,7 @@ fn another_format_or_kind_is_refused() {
             r#"{"format":2,"kind":"cpusieve-record","cpus":[{"cpu":0}]}"#,
             "r:1: a record of format 2, which this program does not read; expected format 1",
         ),
-        (
-            r#"{"kind":"other","format":1,"cpus":[{"cpu":0}]}"#,
-            "r:1: kind is \"other\"; expected \"cpusieve-record\"",
-        ),
+        (r#"{"kind":"other","format":1,"cpus":[{"cpu":0}]}"#, "r:1: kind is \"other\"; expected \"cpusieve-record\""),
         ("[]", "r:1: not a record; expected one JSON object"),
         ("", "r:1: the JSON ends too early; expected a value"),
     ] {
@@ -221,20 +218,23 @@ fn wrong_values_are_told_with_their_path_and_line_and_the_rest_is_read() {
 "linux":[],"kvm":{"caps":{"x":1,"72":true,"73":2},
 "tsc_khz":-1,"supported":{}}}"#;
     let parsed = read("r", text.as_bytes());
-    assert_eq!(shown(&parsed), [
-        "r:1: title is 7; expected a string",
-        "r:4: cpus[0].cpuid[1]: leaf 0x1 subleaf 0x0 for the second time, with other values",
-        "r:5: cpus[0].cpuid[2].leaf is 7; expected a hexadecimal string of at most 32 bits, such as \"0x0000000d\"",
-        "r:6: cpus[0].cpuid[3].eax is \"0x123456789\"; expected a hexadecimal string of at most 32 bits, such as \"0x0000000d\"",
-        "r:7: cpus[0].cpuid[4] is not whole and is left out; expected leaf, eax, ebx, ecx and edx",
-        "r:8: cpus[0].msrs.10a: the key is not the index of an MSR; expected a hexadecimal key, such as \"0x0000010a\"",
-        "r:9: cpus[0].msrs[\"0x10b\"] is 5; expected a hexadecimal string of at most 64 bits, such as \"0x000000000000002b\"",
-        "r:10: cpus[1]: CPU 0 for the second time; it is left out",
-        "r:11: linux is an array; expected an object",
-        "r:11: kvm.caps.x: the key is not the number of a KVM capability; expected a decimal number",
-        "r:11: kvm.caps.72 is true; expected a whole number",
-        "r:12: kvm.tsc_khz is -1; expected a whole number that is not negative",
-        "r:12: kvm.supported is an object; expected an array",
+    assert_eq!(
+        shown(&parsed),
+        [
+            "r:1: title is 7; expected a string",
+            "r:4: cpus[0].cpuid[1]: leaf 0x1 subleaf 0x0 for the second time, with other values",
+            "r:5: cpus[0].cpuid[2].leaf is 7; expected a hexadecimal string of at most 32 bits, such as \"0x0000000d\"",
+            "r:6: cpus[0].cpuid[3].eax is \"0x123456789\"; expected a hexadecimal string of at most 32 bits, such as \"0x0000000d\"",
+            "r:7: cpus[0].cpuid[4] is not whole and is left out; expected leaf, eax, ebx, ecx and edx",
+            "r:8: cpus[0].msrs.10a: the key is not the index of an MSR; expected a hexadecimal key, such as \"0x0000010a\"",
+            "r:9: cpus[0].msrs[\"0x10b\"] is 5; expected a hexadecimal string of at most 64 bits, such as \"0x000000000000002b\"",
+            "r:10: cpus[1]: CPU 0 for the second time; it is left out",
+            "r:11: linux is an array; expected an object",
+            "r:11: kvm.caps.x: the key is not the number of a KVM capability; expected a decimal number",
+            "r:11: kvm.caps.72 is true; expected a whole number",
+            "r:12: kvm.tsc_khz is -1; expected a whole number that is not negative",
+            "r:12: kvm.supported is an object; expected an array",
+        ]
     );
     let cpu = &parsed.snapshot.cpus[0];
     assert_eq!((cpu.cpuid.len(), cpu.cpuid.get(1, 0).map(|leaf| leaf.edx)), (1, Some(4)));
@@ -306,6 +306,13 @@ fn line_ends_and_a_byte_order_mark_do_not_matter() {
 }
 
 #[test]
+fn cpus_are_sorted_by_number() {
+    let text = r#"{"format":1,"kind":"cpusieve-record","cpus":[{"cpu":3},{"cpu":1},{"msrs":{"0x1":null}}]}"#;
+    let ids: Vec<_> = read("r", text.as_bytes()).snapshot.cpus.iter().map(|cpu| (cpu.id, cpu.msrs.len())).collect();
+    assert_eq!(ids, [(1, 0), (3, 0), (4, 1)]);
+}
+
+#[test]
 fn a_second_record_is_not_read_silently() {
     let text = record::print(&Snapshot::default());
     let parsed = read("r", format!("{text}{text}").as_bytes());
@@ -320,4 +327,24 @@ fn what_is_wrong_inside_the_text_of_cpuinfo_is_told_with_its_line() {
     assert_eq!(parsed.diagnostics.len(), 1, "{:?}", shown(&parsed));
     assert!(shown(&parsed)[0].starts_with("r:2: linux.cpuinfo: line 2 of the text: "), "{:?}", shown(&parsed));
     assert_eq!(parsed.snapshot.flags().map(FlagList::len), Some(1));
+}
+
+#[test]
+fn strings_and_members_are_bounded() {
+    use cpusieve_formats::limits::{MAX_JSON_MEMBERS, MAX_JSON_STRINGS};
+    let members: String = (0..MAX_JSON_MEMBERS + 3).map(|n| format!("\"{n}\":\"y\",")).collect();
+    let text = format!(r#"{{"format":1,"kind":"cpusieve-record","linux":{{"config":{{{members}"x":1}}}}}}"#);
+    let parsed = record::parse("r", text.as_bytes());
+    let config = parsed.snapshot.linux.and_then(|linux| linux.config).unwrap_or_default();
+    assert_eq!((config.len(), parsed.ignored.values), (MAX_JSON_MEMBERS, 4));
+    let flags = format!("[{}\"a\"]", "\"a\",".repeat(MAX_ENTRIES - 1));
+    let cpus = MAX_JSON_STRINGS / MAX_ENTRIES + 1;
+    let cpus: Vec<String> = (0..cpus).map(|_| format!(r#"{{"cpuinfo":{{"flags":{flags}}}}}"#)).collect();
+    let text = format!(r#"{{"format":1,"kind":"cpusieve-record","cpus":[{}]}}"#, cpus.join(","));
+    let parsed = record::parse("r", text.as_bytes());
+    assert_eq!(parsed.ignored.values, MAX_ENTRIES as u64);
+    assert_eq!(
+        parsed.snapshot.cpus.last().and_then(|cpu| cpu.cpuinfo.as_ref()?.flags.as_ref()).map(FlagList::len),
+        Some(0)
+    );
 }

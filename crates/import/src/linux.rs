@@ -244,7 +244,10 @@ pub fn version(tree: &dyn SourceTree) -> Result<String, ReadError> {
     let text = tree.read(file).ok_or(ReadError::Missing { file })?;
     let value = |name: &str| {
         let assignments = text.lines().filter_map(|line| line.split_once('='));
-        assignments.map(|(left, right)| (left.trim(), right.trim())).find(|(left, _)| *left == name).map(|(_, value)| value)
+        assignments
+            .map(|(left, right)| (left.trim(), right.trim()))
+            .find(|(left, _)| *left == name)
+            .map(|(_, value)| value)
     };
     let needed = |name: &str| {
         value(name).filter(|value| !value.is_empty()).ok_or(ReadError::NotFound { file, expected: name.to_owned() })

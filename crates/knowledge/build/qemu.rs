@@ -15,7 +15,11 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     writeln!(out, "/// The QEMU releases that the tables were read from, oldest first.")?;
     writeln!(out, "pub static RELEASES: &[Release] = &[")?;
     for tree in &releases.trees {
-        writeln!(out, "Release {{ label: {:?}, version: {:?}, source: {:?} }},", tree.label, tree.version, tree.source)?;
+        writeln!(
+            out,
+            "Release {{ label: {:?}, version: {:?}, source: {:?} }},",
+            tree.label, tree.version, tree.source
+        )?;
     }
     writeln!(out, "];")?;
     words(tables, &releases, &mut out)?;
@@ -88,7 +92,8 @@ fn bits(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
         let [named, unmigratable, migratable, no_autoenable, tcg] = &row.sets;
         writeln!(
             out,
-            "Bit {{ place: {}, name: {:?}, named: {}, unmigratable: {}, migratable_unnamed: {}, no_autoenable: {}, tcg: {} }},",
+            "Bit {{ place: {}, name: {:?}, named: {}, unmigratable: {}, migratable_unnamed: {}, \
+             no_autoenable: {}, tcg: {} }},",
             row.place.expression(),
             row.name,
             set(releases, named)?,
@@ -132,7 +137,8 @@ fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> 
         let conditions = conditions(condition).map_err(|error| format!("qemu/fixups.tsv:{line}: {error}"))?;
         writeln!(
             out,
-            "Fixup {{ word: {}, mask: {mask:#x}, effect: {effect}, releases: {}, conditions: &[{conditions}], cite: {cite:?} }},",
+            "Fixup {{ word: {}, mask: {mask:#x}, effect: {effect}, releases: {}, \
+             conditions: &[{conditions}], cite: {cite:?} }},",
             word.expression(),
             set(releases, present)?,
         )?;

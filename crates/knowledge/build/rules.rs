@@ -10,7 +10,8 @@ use toml::{Table, Value};
 use crate::{Result, Tables};
 
 /// The files, with the table of releases that their `trees` are sets of.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 4] = [
+    ("rules/silicon.toml", "silicon", "linux/trees.tsv"),
     ("rules/kvm.toml", "kvm", "linux/trees.tsv"),
     ("rules/linux.toml", "linux", "linux/trees.tsv"),
     ("rules/qemu.toml", "qemu", "qemu/releases.tsv"),
@@ -149,7 +150,8 @@ impl<'a> Block<'a> {
         let software = match software {
             "kvm" => "Kvm",
             "linux" => "Linux",
-            _ => "Qemu",
+            "qemu" => "Qemu",
+            _ => "Silicon",
         };
         let effect = match self.text("effect")?.as_str() {
             "sets" => "Sets",
@@ -210,13 +212,62 @@ impl<'a> Block<'a> {
                 let (first, last): (u32, u32) = (first.parse()?, last.parse()?);
                 format!("Family({first}, {last})")
             }
-            "model" => format!("Model({words:?})"),
+            "model" => match signatures(words) {
+                Some(signatures) => format!("Signature(&[{signatures}])"),
+                None => format!("Model({words:?})"),
+            },
             "param" => format!("Param({words:?})"),
             "config" => format!("Config({words:?})"),
-            "other" => format!("Other({words:?})"),
+            "other" => decidable(words).unwrap_or_else(|| format!("Other({words:?})")),
             _ => return Err(wrong().into()),
         };
         Ok(format!("Need {{ negated: {negated}, condition: Condition::{condition} }}"))
+    }
+}
+
+/// `6/0e..3a,17/31:0,6/97`, as Rust expressions.
+fn signatures(words: &str) -> Option<String> {
+    let range = |text: &str| -> Option<(u32, u32)> {
+        let hexadecimal = |text: &str| u32::from_str_radix(text, 16).ok();
+        match text.split_once("..") {
+            Some((first, "")) => Some((hexadecimal(first)?, u32::MAX)),
+            Some((first, last)) => Some((hexadecimal(first)?, hexadecimal(last)?)),
+            None => Some((hexadecimal(text)?, hexadecimal(text)?)),
+        }
+    };
+    let signature = |part: &str| -> Option<String> {
+        let (family, rest) = part.trim().split_once('/')?;
+        let family = u32::from_str_radix(family, 16).ok()?;
+        let (models, steppings) = match rest.split_once(':') {
+            Some((models, steppings)) => (range(models)?, range(steppings)?),
+            None => (range(rest)?, (0, u32::MAX)),
+        };
+        Some(format!("Signature {{ family: {family}, models: {models:?}, steppings: {steppings:?} }}"))
+    };
+    let all: Vec<String> = words.split(',').map(signature).collect::<Option<_>>()?;
+    Some(all.join(", "))
+}
+
+/// Words of `other` that mean one thing exactly, as a Rust expression.
+fn decidable(words: &str) -> Option<String> {
+    let parts: Vec<&str> = words.split(' ').collect();
+    let hexadecimal = |text: &str| u64::from_str_radix(text, 16).ok();
+    match parts[..] {
+        ["MSR", index, "readable"] => Some(format!("MsrReadable({:#x})", hexadecimal(index)?)),
+        ["microcode", "<", revision] => Some(format!("MicrocodeBelow({:#x})", hexadecimal(revision)?)),
+        ["bug", name] => Some(format!("Bug({name:?})")),
+        [field, comparison @ (">=" | "="), number] => {
+            let number: u32 = number.parse().ok()?;
+            let (place, bits) = field.strip_suffix(']')?.split_once('[')?;
+            let (high, low) = bits.split_once(':').unwrap_or((bits, bits));
+            let (high, low): (u8, u8) = (high.parse().ok()?, low.parse().ok()?);
+            let width = high.checked_sub(low)? + 1;
+            let bit = cpuid_bit(&format!("{place}[{low}]"))?;
+            let exactly = comparison == "=";
+            Some(format!("Field(Field {{ low: {bit}, width: {width}, exactly: {exactly}, number: {number} }})"))
+        }
+        // A register that is compared as a whole.
+        _ => None,
     }
 }
 

@@ -21,7 +21,8 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
             feature.names.iter().map(|(system, name)| format!("(System::{system}, {name:?})")).collect();
         writeln!(
             out,
-            "Feature {{ id: {:?}, places: &[{}], linux_made: {}, vendor: Scope::{}, group: Group::{}, title: {:?}, names: &[{}] }},",
+            "Feature {{ id: {:?}, places: &[{}], linux_made: {}, vendor: Scope::{}, \
+             group: Group::{}, title: {:?}, names: &[{}] }},",
             feature.id,
             places.join(", "),
             feature.linux_made,
@@ -170,6 +171,11 @@ fn indices(tables: &Tables, features: &[Feature], out: &mut String) -> Result<()
             spell(alias, index, 1);
         }
     }
+    for (id, name) in linux_macros(tables)? {
+        if let Some(index) = features.iter().position(|feature| feature.id == id) {
+            spell(&name, index, u8::MAX);
+        }
+    }
     by_id.sort_unstable();
     if let Some(pair) = by_id.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return Err(format!("x86/features.tsv: {} stands twice", pair[0].0).into());
@@ -183,4 +189,18 @@ fn indices(tables: &Tables, features: &[Feature], out: &mut String) -> Result<()
     writeln!(out, "static BY_PLACE: &[(Place, u16)] = &[{}];", by_place.join(", "))?;
     writeln!(out, "static BY_NAME: &[(&str, u8, u16)] = &{spellings:?};")?;
     Ok(())
+}
+
+/// Id and macro of every Linux feature.
+fn linux_macros(tables: &Tables) -> Result<Vec<(String, String)>> {
+    let text = tables.read("linux/features.tsv")?;
+    let mut found = Vec::new();
+    for (line, cells) in rows(&text) {
+        let [_, name, printed, _] = cells[..] else {
+            return Err(format!("linux/features.tsv:{line}: expected 4 cells").into());
+        };
+        let hidden = printed == "-" || printed.starts_with('~');
+        found.push((if hidden { name.to_ascii_lowercase() } else { printed.to_owned() }, name.to_owned()));
+    }
+    Ok(found)
 }

@@ -1,8 +1,8 @@
 //! The words of QEMU: which CPUID and MSR bits it knows, under which names, and what it does to them by itself.
 //!
-//! QEMU keeps features in words (`target/i386/cpu.c:feature_word_info`). A bit of a register that is no word of a release
-//! never reaches a guest, and `-cpu host` drops every bit without a name unless `migratable=off` is given. The tables stand
-//! in `knowledge/qemu/`, read out of running binaries. Releases are positions in [`RELEASES`].
+//! QEMU keeps features in words (`target/i386/cpu.c:feature_word_info`). A bit of a register that is no word of a
+//! release never reaches a guest, and `-cpu host` drops every bit without a name unless `migratable=off` is given.
+//! The tables stand in `knowledge/qemu/`, read out of running binaries. Releases are positions in [`RELEASES`].
 //!
 //! ```
 //! use cpusieve_knowledge::qemu;
@@ -66,12 +66,13 @@ impl Word {
         }
     }
 
-    /// The bits of the word in `release` that are named there and not marked unmigratable, or marked migratable without a
-    /// name: what `-cpu host,migratable=on` may keep (`target/i386/cpu.c:x86_cpu_get_migratable_flags`).
+    /// The bits of the word in `release` that are named there and not marked unmigratable, or marked migratable
+    /// without a name: what `-cpu host,migratable=on` may keep (`target/i386/cpu.c:x86_cpu_get_migratable_flags`).
     #[must_use]
     pub fn migratable_mask(self, release: usize) -> u64 {
         self.mask(|bit| {
-            bit.migratable_unnamed.contains(release) || bit.named.contains(release) && !bit.unmigratable.contains(release)
+            bit.migratable_unnamed.contains(release)
+                || bit.named.contains(release) && !bit.unmigratable.contains(release)
         })
     }
 
@@ -102,7 +103,11 @@ impl Word {
     fn mask(self, has: impl Fn(&Bit) -> bool) -> u64 {
         let start = BITS.partition_point(|bit| bit.place < self.bit(0));
         let end = BITS.partition_point(|bit| bit.place <= self.bit(63));
-        BITS.get(start..end).unwrap_or(&[]).iter().filter(|bit| has(bit)).fold(0, |mask, bit| mask | 1 << bit.position())
+        BITS.get(start..end)
+            .unwrap_or(&[])
+            .iter()
+            .filter(|bit| has(bit))
+            .fold(0, |mask, bit| mask | 1 << bit.position())
     }
 }
 
@@ -196,7 +201,8 @@ pub fn aliases() -> &'static [(&'static str, &'static str)] {
     ALIASES
 }
 
-/// The bits that a property name or alias stands for in any release; two for `kvmclock` and `vmx-invept-single-context`.
+/// The bits that a property name or alias stands for in any release; two for `kvmclock` and
+/// `vmx-invept-single-context`.
 pub fn by_name(name: &str) -> impl Iterator<Item = &'static Bit> {
     let name = canonical(name);
     let start = BY_NAME.partition_point(|(known, _)| *known < name);

@@ -9,6 +9,8 @@ use crate::TreeSet;
 /// Whose behaviour a rule describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Software {
+    /// No software: the CPU, its microcode, its firmware.
+    Silicon,
     /// The Linux kernel, on the host and in the guest alike.
     Linux,
     /// KVM.
@@ -45,14 +47,62 @@ pub enum Condition {
     Hypervisor(&'static str),
     /// The display family lies in this range, ends included.
     Family(u32, u32),
-    /// Something about family, model and stepping, in words.
+    /// Family, model and stepping are one of these.
+    Signature(&'static [Signature]),
+    /// Something about family, model and stepping, in words for people.
     Model(&'static str),
+    /// A field of CPUID compares so with a number, and its leaf lies within the announced maximum.
+    Field(Field),
+    /// Reading this MSR does not fault.
+    MsrReadable(u32),
+    /// The microcode revision is below this one.
+    MicrocodeBelow(u64),
+    /// The kernel has this bug flag.
+    Bug(&'static str),
     /// This kernel or module parameter was given, in words.
     Param(&'static str),
     /// This kernel option is on, without `CONFIG_`.
     Config(&'static str),
     /// Anything else, in words.
     Other(&'static str),
+}
+
+/// A family, a range of models and a range of steppings, ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The display family.
+    pub family: u32,
+    /// The display models.
+    pub models: (u32, u32),
+    /// The steppings.
+    pub steppings: (u32, u32),
+}
+
+impl Signature {
+    /// Whether a CPU is one of these; `None` if its stepping is not known and decides.
+    #[must_use]
+    pub fn matches(&self, family: u32, model: u32, stepping: Option<u32>) -> Option<bool> {
+        if family != self.family || model < self.models.0 || model > self.models.1 {
+            return Some(false);
+        }
+        if self.steppings == (0, u32::MAX) {
+            return Some(true);
+        }
+        stepping.map(|stepping| self.steppings.0 <= stepping && stepping <= self.steppings.1)
+    }
+}
+
+/// A comparison of a field of CPUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The lowest bit of the field.
+    pub low: CpuidBit,
+    /// How many bits it has.
+    pub width: u8,
+    /// Whether the field must equal the number; otherwise it must be at least as large.
+    pub exactly: bool,
+    /// The number.
+    pub number: u32,
 }
 
 /// A condition or its negation.
@@ -174,7 +224,7 @@ pub fn of_feature(software: Software, feature: &str) -> impl Iterator<Item = &'s
 /// The generic rule of a situation.
 #[must_use]
 pub fn generic(software: Software, when: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|rule| rule.software == software && rule.when == Some(when))
+    RULES.iter().find(|rule| rule.software == software && rule.when == Some(when) && rule.features.is_empty())
 }
 
 /// What this C expression hangs on in this kernel tree.

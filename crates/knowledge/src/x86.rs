@@ -1,7 +1,7 @@
 //! CPU features under all their names, and the generations of CPUs that have them.
 //!
-//! A feature's id is the name that Linux prints; features that Linux does not print have its macro in lower case, and those
-//! that Linux does not know KVM's or QEMU's name in lower case. The tables stand in `knowledge/x86/`.
+//! A feature's id is the name that Linux prints; features that Linux does not print have its macro in lower case, and
+//! those that Linux does not know KVM's or QEMU's name in lower case. The tables stand in `knowledge/x86/`.
 //!
 //! ```
 //! use cpusieve_knowledge::x86;
@@ -16,14 +16,14 @@
 //! assert_eq!(x86::suggest("avx521f")[0], "avx512f");
 //! ```
 
-//mod generation;
+mod generation;
 mod names;
 
 use std::fmt;
 
-use cpusieve_model::{CpuidBit, MsrBit, Place, Register};
+use cpusieve_model::{CpuidBit, MsrBit, Place, Register, Vendor};
 
-//pub use generation::{Generation, Guess, Known, Maker, Reason, by_signature, generation, guess};
+pub use generation::{Generation, Guess, Known, Member, Reason, Telling, Trait, by_signature, generation, guess};
 pub use names::{fold, resolve, suggest};
 
 include!(concat!(env!("OUT_DIR"), "/x86.rs"));

@@ -21,12 +21,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod hybrid;
+mod generation;
 pub mod kvm;
 pub mod linux;
 mod machine;
 mod pipeline;
 pub mod qemu;
 
+pub use generation::generations;
 pub use machine::Machine;
 pub use pipeline::{Passage, World};

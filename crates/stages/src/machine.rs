@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{CpuidBit, CpuidTable, Evidence, FlagList, MsrBit, Place, Register, Snapshot, State, Vendor};
 
+use crate::generation;
 use crate::linux::conditions::{Observed, Sight};
 use crate::linux::kernel as linux_kernel;
 use crate::linux::setup;
 
 /// 1.ECX\[31\]: set by hypervisors, never by silicon.
-pub const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
+pub(crate) const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
 
 /// One end of a question: a host or a guest, seen through one input.
 #[derive(Clone, Debug)]
@@ -109,6 +110,13 @@ impl<'a> Machine<'a> {
             Some((identity.family?, identity.model?))
         });
         told.or_else(|| self.cpuid?.signature().map(|(family, model, _)| (family, model)))
+    }
+
+    /// The stepping, if the input says it.
+    #[must_use]
+    pub fn stepping(&self) -> Option<u32> {
+        let told = self.snapshot.cpus.iter().find_map(|cpu| cpu.cpuinfo.as_ref()?.identity.stepping);
+        told.or_else(|| self.cpuid?.signature().map(|(.., stepping)| stepping))
     }
 
     /// Whether CPUID says that this machine is a guest.
@@ -211,6 +219,6 @@ impl<'a> Machine<'a> {
                 return seen;
             }
         }
-        crate::hybrid::from_flags(self)
+        generation::is_hybrid(self)
     }
 }

@@ -162,7 +162,7 @@ impl Way<'_> {
             return;
         }
         let known = linux::feature_by_id(tree, id).is_some();
-        let rule = rules::generic(Software::Linux, if known { "hidden" } else { "nameless" });
+        let rule = rules::generic(Software::Linux, if known { "hidden" } else { "no-name" });
         let step = self.linux_step(Stage::Guest, passage, place, Effect::Dropped, rule, Vec::new());
         passage.steps.push(step);
         passage.outcome = State::Absent;
@@ -206,7 +206,8 @@ impl Way<'_> {
                 let incoming = host.bit(host_tree, bit).0;
                 // The host's kernel made the same flag of the same bit.
                 let incoming = if incoming == State::Unknown && !passage.steps.is_empty() { State::Present } else { incoming };
-                let id = linux::at(host_tree, Place::Cpuid(bit)).map_or(passage.feature.as_str(), linux::Feature::id).to_owned();
+                let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
+                let id = named.map_or_else(|| passage.feature.clone(), str::to_owned);
                 let decisions = self.vcpu(&id, bit, incoming);
                 let offset = passage.steps.len();
                 passage.decided =
@@ -262,7 +263,7 @@ impl Way<'_> {
         rule: Option<&'static rules::Rule>,
         because: Vec<Evidence>,
     ) -> Step {
-        let rule = rule.or_else(|| rules::generic(Software::Linux, "announced"));
+        let rule = rule.or_else(|| rules::generic(Software::Linux, "word"));
         Step {
             feature: Cow::Owned(passage.feature.clone()),
             place,

@@ -13,8 +13,6 @@ const OTHER_MODEL: usize = 4;
 /// The world that fits best.
 pub(super) struct Chosen<'a> {
     pub(super) world: World<'a>,
-    /// How many flags came out otherwise than seen.
-    pub(super) misfits: usize,
     qemu_told: Option<String>,
     qemu_fits: TreeSet,
 }
@@ -67,7 +65,7 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
             world = other;
         }
     }
-    Chosen { world, misfits: least, qemu_told: told, qemu_fits }
+    Chosen { world, qemu_told: told, qemu_fits }
 }
 
 /// How many flags this world predicts otherwise than they were seen.

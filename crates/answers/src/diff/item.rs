@@ -74,7 +74,7 @@ fn host_hides(world: &World<'_>, passage: Passage) -> Item {
     let known = linux::feature_by_id(tree, &flag).is_some();
     let nameless = !kernel::prints(tree, &flag);
     let rule = if nameless {
-        rules::generic(Software::Linux, if known { "hidden" } else { "nameless" })
+        rules::generic(Software::Linux, if known { "hidden" } else { "no-name" })
     } else {
         let observed = cpusieve_stages::linux::conditions::Observed { machine: world.host, tree };
         let ruling = setup::announced(&observed, tree, &flag, State::Present);
@@ -213,7 +213,7 @@ fn group(passage: &Passage) -> Group {
         }
         (Stage::Kvm | Stage::Silicon | Stage::Host, _) => Group::Conditional,
         (Stage::Qemu | Stage::Vcpu, _) => Group::QemuPolicy,
-        (Stage::Guest, Some("hidden" | "nameless")) => Group::Naming,
+        (Stage::Guest, Some("hidden" | "no-name")) => Group::Naming,
         (Stage::Guest, _) => Group::GuestKernel,
     }
 }

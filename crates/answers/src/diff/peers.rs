@@ -99,7 +99,8 @@ fn makes(vendor: Option<Vendor>, flag: &str) -> bool {
 }
 
 fn generic(mut item: Item, when: &str, at: Stage, trees: TreeSet) -> Item {
-    let Some(rule) = rules::generic(Software::Linux, when) else { return item };
+    let software = if at == Stage::Silicon { Software::Silicon } else { Software::Linux };
+    let Some(rule) = rules::generic(software, when) else { return item };
     let step = Step {
         feature: item.flag.clone().into(),
         place: item.place,
@@ -122,7 +123,7 @@ fn generic(mut item: Item, when: &str, at: Stage, trees: TreeSet) -> Item {
 /// Its kernel has no name for the feature.
 fn nameless(item: Item, trees: TreeSet) -> Item {
     let known = trees.iter().any(|tree| linux::feature_by_id(tree, &item.flag).is_some());
-    let mut item = generic(item, if known { "hidden" } else { "nameless" }, Stage::Host, trees);
+    let mut item = generic(item, if known { "hidden" } else { "no-name" }, Stage::Host, trees);
     item.group = Group::Naming;
     item.confidence = if trees.iter().count() == 1 { Confidence::Certain } else { Confidence::Likely };
     item

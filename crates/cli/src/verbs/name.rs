@@ -61,7 +61,7 @@ fn text(card: &Card, width: usize) -> String {
     }
     for kvm in &card.kvm {
         let condition = if kvm.conditional { ", under a condition" } else { "" };
-        row("KVM", format!("can report {:#} in {} ({}{condition})", kvm.place, span(kvm.trees), kvm.kind.name()));
+        row("KVM", format!("can report {:#} in {} ({}{condition})", kvm.place, span(kvm.trees), name::kind(kvm.kind)));
     }
     if card.kvm.is_empty() && !card.feature.places.is_empty() {
         row("KVM", "reports it in no release".to_owned());
@@ -107,7 +107,7 @@ fn as_value(card: &Card) -> Value {
             "word": linux.position.0, "bit": linux.position.1, "kernels": labels(linux.trees)})
     });
     let kvm = card.kvm.iter().map(|kvm| {
-        json!({"bit": kvm.place.to_string(), "kind": kvm.kind.name(), "conditional": kvm.conditional, "kernels": labels(kvm.trees)})
+        json!({"bit": kvm.place.to_string(), "kind": name::kind(kvm.kind), "conditional": kvm.conditional, "kernels": labels(kvm.trees)})
     });
     let of_qemu = |set: TreeSet| -> Vec<&str> {
         set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect()

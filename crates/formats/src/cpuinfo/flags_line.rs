@@ -8,9 +8,8 @@ use crate::text::{Lines, prepare};
 use crate::{Format, Parsed};
 
 /// Flags that are as old as flags lines: a text that has some of these is one.
-const OLD_FLAGS: [&[u8]; 12] = [
-    b"fpu", b"vme", b"de", b"pse", b"tsc", b"msr", b"cx8", b"cmov", b"mmx", b"fxsr", b"sse", b"sse2",
-];
+const OLD_FLAGS: [&[u8]; 12] =
+    [b"fpu", b"vme", b"de", b"pse", b"tsc", b"msr", b"cx8", b"cmov", b"mmx", b"fxsr", b"sse", b"sse2"];
 
 /// How many words of a line are [`OLD_FLAGS`].
 pub(crate) fn known_flags(line: &[u8]) -> usize {
@@ -143,11 +142,18 @@ mod tests {
 
     #[test]
     fn labels_and_wraps_do_not_matter() {
-        for text in
-            ["flags\t\t: fpu vme sse4_1\n", "fpu vme sse4_1", "Flags: fpu\n  vme \nsse4_1", "flags : fpu vme\n sse4_1\n\n"]
-        {
+        for text in [
+            "flags\t\t: fpu vme sse4_1\n",
+            "fpu vme sse4_1",
+            "Flags: fpu\n  vme \nsse4_1",
+            "flags : fpu vme\n sse4_1\n\n",
+        ] {
             let (flags, parsed) = flags(text);
-            assert_eq!((flags, parsed.diagnostics), (["fpu", "vme", "sse4_1"].map(String::from).to_vec(), vec![]), "{text}");
+            assert_eq!(
+                (flags, parsed.diagnostics),
+                (["fpu", "vme", "sse4_1"].map(String::from).to_vec(), vec![]),
+                "{text}"
+            );
         }
     }
 
@@ -155,7 +161,10 @@ mod tests {
     fn a_wrap_inside_a_word_is_noted() {
         let (flags, parsed) = flags("fpu vme ss\ne4_1 lm");
         assert_eq!(flags, ["fpu", "vme", "ss", "e4_1", "lm"]);
-        assert_eq!(parsed.diagnostics.iter().map(|d| (d.line, d.severity)).collect::<Vec<_>>(), [(2, crate::Severity::Note)]);
+        assert_eq!(
+            parsed.diagnostics.iter().map(|d| (d.line, d.severity)).collect::<Vec<_>>(),
+            [(2, crate::Severity::Note)]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use cpusieve_model::{CpuidTable, KvmCpuidEntry, Register, Registers};
 
 use super::{Kind, Value, is_full};
 use crate::diagnostic::{Log, quote};
-use crate::limits::MAX_ENTRIES;
+use crate::limits::{MAX_ENTRIES, MAX_JSON_MEMBERS, MAX_JSON_STRINGS};
 
 /// Names of unknown fields that are told; the others are counted.
 const MAX_UNKNOWN: usize = 20;
@@ -16,11 +16,13 @@ pub(crate) struct Fields<'l> {
     pub(crate) log: &'l mut Log,
     /// Unknown fields by the place where they stand: the first line, and how often.
     unknown: BTreeMap<String, (u32, u64)>,
+    /// Strings that may still be kept.
+    strings: usize,
 }
 
 impl<'l> Fields<'l> {
     pub(crate) fn new(log: &'l mut Log) -> Self {
-        Self { log, unknown: BTreeMap::new() }
+        Self { log, unknown: BTreeMap::new(), strings: MAX_JSON_STRINGS }
     }
 
     /// Tells of unknown fields, once for each name.
@@ -95,24 +97,58 @@ impl<'l> Fields<'l> {
     }
 
     pub(crate) fn text(&mut self, value: Value<'_>) -> Option<String> {
-        self.checked(value, value.text(), "a string").map(std::borrow::Cow::into_owned)
+        let text = self.checked(value, value.text(), "a string")?;
+        if self.strings == 0 {
+            self.log.ignored.values += 1;
+            self.warn(
+                value,
+                |path| format!("{path} is left out"),
+                Some(&format!("at most {MAX_JSON_STRINGS} strings")),
+            );
+            return None;
+        }
+        self.strings -= 1;
+        Some(text.into_owned())
+    }
+
+    /// The members of an object that `read` takes, at most [`MAX_JSON_MEMBERS`].
+    pub(crate) fn map<K: Ord, V>(
+        &mut self,
+        object: Value<'_>,
+        mut read: impl FnMut(&mut Self, &str, Value<'_>) -> Option<(K, V)>,
+    ) -> Option<BTreeMap<K, V>> {
+        if object.kind() != Kind::Object {
+            self.wrong(object, "an object");
+            return None;
+        }
+        let mut map = BTreeMap::new();
+        for (key, value) in object.members() {
+            if map.len() < MAX_JSON_MEMBERS {
+                map.extend(read(self, &key, value));
+            } else {
+                self.log.ignored.values += 1;
+                let most = format!("at most {MAX_JSON_MEMBERS} members");
+                self.warn(value, |path| format!("{path} is left out"), Some(&most));
+            }
+        }
+        Some(map)
     }
 
     /// A number of 32 bits, as a JSON number or as a hexadecimal string.
     pub(crate) fn u32(&mut self, value: Value<'_>) -> Option<u32> {
-        let number = value.u64().or_else(|| hex(&value.text()?));
+        let number = value.u64().or_else(|| hex_value(value));
         self.checked(value, number.and_then(|number| u32::try_from(number).ok()), "a number of at most 32 bits")
     }
 
     /// A hexadecimal string of at most 32 bits.
     pub(crate) fn hex32(&mut self, value: Value<'_>) -> Option<u32> {
-        let number = value.text().and_then(|text| u32::try_from(hex(&text)?).ok());
+        let number = hex_value(value).and_then(|number| u32::try_from(number).ok());
         self.checked(value, number, "a hexadecimal string of at most 32 bits, such as \"0x0000000d\"")
     }
 
     /// A hexadecimal string of at most 64 bits.
     pub(crate) fn hex64(&mut self, value: Value<'_>) -> Option<u64> {
-        let number = value.text().and_then(|text| hex(&text));
+        let number = hex_value(value);
         self.checked(value, number, "a hexadecimal string of at most 64 bits, such as \"0x000000000000002b\"")
     }
 
@@ -200,9 +236,23 @@ fn is_lower(key: &str, name: &str) -> bool {
 
 /// The number that a text such as `0x0000000d` means.
 pub(crate) fn hex(text: &str) -> Option<u64> {
-    let digits = text.strip_prefix("0x")?;
-    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    hex_bytes(text.as_bytes())
+}
+
+/// By hand, because records are made of such numbers.
+fn hex_bytes(text: &[u8]) -> Option<u64> {
+    let digits = text.strip_prefix(b"0x").filter(|digits| !digits.is_empty())?;
+    digits.iter().try_fold(0_u64, |number, &digit| {
+        let value = char::from(digit).to_digit(16)?;
+        (number >> 60 == 0).then_some(number << 4 | u64::from(value))
+    })
+}
+
+/// The number of a hexadecimal string.
+fn hex_value(value: Value<'_>) -> Option<u64> {
+    if value.kind() != Kind::String {
         return None;
     }
-    u64::from_str_radix(digits, 16).ok()
+    let raw = value.raw();
+    hex_bytes(raw.get(1..raw.len().saturating_sub(1))?).or_else(|| hex(&value.text()?))
 }

@@ -158,6 +158,8 @@ impl<'a> Parser<'a> {
         let start = self.at;
         self.at += 1;
         loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            self.at += rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -167,8 +169,7 @@ impl<'a> Parser<'a> {
                     self.at += 1;
                     self.escape()?;
                 }
-                Some(0..0x20) => return self.syntax("no control character in a string"),
-                Some(_) => self.at += 1,
+                Some(_) => return self.syntax("no control character in a string"),
                 None => return self.syntax("the end of a string"),
             }
         }

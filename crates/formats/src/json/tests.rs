@@ -164,3 +164,13 @@ fn diagnostics_of_repeated_keys_are_bounded() {
     let (_, parsed) = with(text.as_bytes(), |_| ());
     assert_eq!(parsed.diagnostics.len(), crate::limits::MAX_DIAGNOSTICS);
 }
+
+#[test]
+fn hexadecimal_numbers_are_those_of_from_str_radix() {
+    for text in ["0x0", "0x0d", "0xffffffffffffffff", "0x00000000000000000000000001", "0xABCDEFabcdef"] {
+        assert_eq!(hex(text), u64::from_str_radix(&text[2..], 16).ok(), "{text}");
+    }
+    for text in ["", "0", "0x", "0x+1", "0X1", "0x1g", "0x 1", "0x10000000000000000", "1"] {
+        assert_eq!(hex(text), None, "{text}");
+    }
+}

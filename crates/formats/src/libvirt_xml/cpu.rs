@@ -48,8 +48,10 @@ pub(super) fn read(root: Node<'_, '_>, elements: &mut Elements<'_, '_>) -> Snaps
         let what = format!("<cpu> of mode {mode} names no model: what a guest gets depends on its host");
         elements.log.warning(elements.line(cpu), what);
     } else {
-        let what =
-            format!("{} is the name of a CPU model, not CPUID: its own features are not in the file", expansion.name);
+        let what = format!(
+            "{} is the name of a CPU model, not CPUID: its own features are not in the file",
+            quote(expansion.name.as_bytes())
+        );
         elements.log.note(elements.line(cpu), what);
     }
     let title = (!expansion.name.is_empty()).then(|| expansion.name.clone());

@@ -46,14 +46,17 @@ fn tag(text: &[u8]) -> (usize, usize) {
     (text.len(), attributes)
 }
 
+/// The byte at a row and column, which are counted from 1; columns in characters.
+pub(super) fn offset(text: &str, place: TextPos) -> usize {
+    let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+    let start: usize = text.split_inclusive('\n').take(index(place.row)).map(str::len).sum();
+    let line = text.get(start..).unwrap_or_default();
+    start + line.char_indices().nth(index(place.col)).map_or(line.len(), |(at, _)| at)
+}
+
 /// The elements of a `<cpudata>` before a place, closed; none if there is no whole element.
-pub(super) fn until(text: &str, place: TextPos) -> Option<String> {
-    let row = usize::try_from(place.row).ok()?.checked_sub(1)?;
-    let column = usize::try_from(place.col).ok()?.checked_sub(1)?;
-    let start: usize = text.split_inclusive('\n').take(row).map(str::len).sum();
-    let line = text.get(start..)?;
-    let end = start + line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
-    let whole = text.get(..end)?;
+pub(super) fn until(text: &str, place: usize) -> Option<String> {
+    let whole = text.get(..place)?;
     let whole = whole.get(..whole.rfind("/>")? + 2)?;
     Some(format!("{whole}</cpudata>"))
 }

@@ -106,6 +106,7 @@ fn record(fields: &mut Fields<'_>, root: Value<'_>) -> Snapshot {
             }
         }
     }
+    snapshot.cpus.sort_by_key(|cpu| cpu.id);
     snapshot
 }
 
@@ -259,20 +260,7 @@ fn linux(fields: &mut Fields<'_>, object: Value<'_>) -> Option<LinuxView> {
 
 /// An object whose values are strings.
 fn texts(fields: &mut Fields<'_>, object: Value<'_>) -> Option<BTreeMap<String, String>> {
-    map(fields, object, |fields, key, value| Some((key.to_owned(), fields.text(value)?)))
-}
-
-/// The members of an object that `read` takes.
-fn map<K: Ord, V>(
-    fields: &mut Fields<'_>,
-    object: Value<'_>,
-    mut read: impl FnMut(&mut Fields<'_>, &str, Value<'_>) -> Option<(K, V)>,
-) -> Option<BTreeMap<K, V>> {
-    if object.kind() != Kind::Object {
-        fields.wrong(object, "an object");
-        return None;
-    }
-    Some(object.members().filter_map(|(key, value)| read(fields, &key, value)).collect())
+    fields.map(object, |fields, key, value| Some((key.to_owned(), fields.text(value)?)))
 }
 
 fn kvm(fields: &mut Fields<'_>, object: Value<'_>) -> Option<KvmView> {
@@ -306,12 +294,12 @@ fn kvm_entries(fields: &mut Fields<'_>, array: Value<'_>, place: &str) -> Option
 
 /// Feature MSRs by index.
 pub(crate) fn features(fields: &mut Fields<'_>, object: Value<'_>) -> Option<BTreeMap<u32, u64>> {
-    map(fields, object, |fields, key, value| Some((fields.hex_key(key, value)?, fields.hex64(value)?)))
+    fields.map(object, |fields, key, value| Some((fields.hex_key(key, value)?, fields.hex64(value)?)))
 }
 
 /// Capabilities of KVM by number.
 pub(crate) fn caps(fields: &mut Fields<'_>, object: Value<'_>) -> BTreeMap<u32, i64> {
-    let caps = map(fields, object, |fields, key, value| {
+    let caps = fields.map(object, |fields, key, value| {
         let Ok(number) = key.parse() else {
             let what = |path: &str| format!("{path}: the key is not the number of a KVM capability");
             fields.warn(value, what, Some("a decimal number"));
@@ -341,7 +329,7 @@ fn expansion(fields: &mut Fields<'_>, object: Value<'_>) -> Option<ModelExpansio
         match key {
             "name" => expansion.name = fields.text(value).unwrap_or_default(),
             "flags" => {
-                let flags = map(fields, value, |fields, key, value| Some((key.to_owned(), fields.bool(value)?)));
+                let flags = fields.map(value, |fields, key, value| Some((key.to_owned(), fields.bool(value)?)));
                 expansion.flags = flags.unwrap_or_default();
             }
             "other" => expansion.other = texts(fields, value).unwrap_or_default(),

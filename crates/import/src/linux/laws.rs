@@ -13,7 +13,9 @@ impl LinuxFacts {
     #[must_use]
     pub fn broken_laws(&self) -> Vec<String> {
         let mut broken = Vec::new();
-        if self.words.len() > usize::from(self.ncapints) || self.words.iter().zip(0..).any(|(word, at)| word.index != at) {
+        if self.words.len() > usize::from(self.ncapints)
+            || self.words.iter().zip(0..).any(|(word, at)| word.index != at)
+        {
             broken.push(format!("{} words, of which one is out of order or above NCAPINTS", self.words.len()));
         }
         if self.power_flags.len() > 32 {

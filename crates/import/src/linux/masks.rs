@@ -34,7 +34,11 @@ fn kconfig(text: &str) -> Vec<Mask> {
         if let Some(option) = line.strip_prefix("config ") {
             let feature = kinds.iter().find_map(|(prefix, kind)| Some((*kind, option.trim().strip_prefix(prefix)?)));
             open = feature.is_some();
-            masks.extend(feature.map(|(kind, feature)| Mask { kind, feature: feature.to_owned(), condition: "y".to_owned() }));
+            masks.extend(feature.map(|(kind, feature)| Mask {
+                kind,
+                feature: feature.to_owned(),
+                condition: "y".to_owned(),
+            }));
         } else if let (true, Some(mask)) = (open, masks.last_mut()) {
             let condition = line.strip_prefix("depends on ").or_else(|| line.strip_prefix("def_bool "));
             if let Some(condition) = condition.map(str::trim).filter(|&condition| condition != "y") {

@@ -184,7 +184,13 @@ mod tests {
         let rows = ordered(&lists(&["a b", "b c"]));
         let text = print(&trees, "# words\n", &rows);
         assert_eq!(parse::<String>(&trees, "w.tsv", &text).unwrap(), rows);
-        assert_eq!(parse::<String>(&trees, "w.tsv", "a b *").unwrap_err().to_string(), "w.tsv:1: expected 2 cells, found 3");
-        assert_eq!(parse::<String>(&trees, "w.tsv", "\na 3").unwrap_err().to_string(), "w.tsv:2: no tree has the label `3`");
+        assert_eq!(
+            parse::<String>(&trees, "w.tsv", "a b *").unwrap_err().to_string(),
+            "w.tsv:1: expected 2 cells, found 3"
+        );
+        assert_eq!(
+            parse::<String>(&trees, "w.tsv", "\na 3").unwrap_err().to_string(),
+            "w.tsv:2: no tree has the label `3`"
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 mod cells;
 
-use cells::{unwrapped, wrapped};
 pub use cells::{parse_bit, print_bit};
+use cells::{unwrapped, wrapped};
 
 use super::facts::{Fact, Row, of_tree, ordered, parse, print, sorted};
 use super::{TableError, TreeList};

@@ -213,7 +213,11 @@ mod tests {
     #[test]
     fn trees_stand_in_release_order() {
         let mut list = list();
-        let tree = |version: &str| Tree { label: version.to_owned(), version: version.to_owned(), source: "two words".to_owned() };
+        let tree = |version: &str| Tree {
+            label: version.to_owned(),
+            version: version.to_owned(),
+            source: "two words".to_owned(),
+        };
         assert_eq!(list.insert(tree("6.1.9")), Some(3));
         assert_eq!(list.insert(tree("3.10")), Some(0));
         assert_eq!(list.insert(tree("7.4-rc1")), Some(7));

@@ -66,9 +66,9 @@ pub fn nearest(release: &str) -> Nearest {
     let Some(found) = TREES.iter().map(|tree| tree.release).filter(|&numbers| numbers <= wanted).max() else {
         return Nearest { tree: 0, distance: Distance::Oldest };
     };
-    let source = distribution(release);
     let trees = || TREES.iter().enumerate().filter(|(_, tree)| tree.release == found).map(|(index, _)| index);
-    let tree = trees().find(|&tree| TREES[tree].source.starts_with(source)).or_else(|| trees().next_back());
+    let of = |source: &str| trees().find(|&tree| TREES[tree].source.starts_with(source));
+    let tree = of(distribution(release)).or_else(|| of("kernel.org")).or_else(|| trees().next_back());
     let distance = if found == wanted { Distance::SameRelease } else { Distance::Older };
     Nearest { tree: tree.unwrap_or(0), distance }
 }
@@ -123,6 +123,7 @@ mod tests {
         assert_eq!(found("6.8"), ("6.8", Distance::Same));
         assert_eq!(found("6.8.0-31-generic"), ("6.8", Distance::SameRelease));
         assert_eq!(found("6.8.12"), ("6.8vanilla", Distance::SameRelease));
+        assert_eq!(found("6.8.12-1-amd64"), ("6.8vanilla", Distance::SameRelease));
         assert_eq!(found("6.9.1-gentoo"), ("6.8vanilla", Distance::Older));
         assert_eq!(found("6.11.0-9-generic"), ("6.8", Distance::Older));
     }

@@ -129,7 +129,8 @@ fn tables_name_features() {
         let words: Vec<u8> = words(index).map(|word| word.index).collect();
         assert_eq!(words, (0..).take(words.len()).collect::<Vec<u8>>());
         assert!(words.len() <= usize::from(tree.ncapints));
-        let power: Vec<u8> = POWER_FLAGS.iter().filter(|flag| flag.trees.contains(index)).map(|flag| flag.bit).collect();
+        let power: Vec<u8> =
+            POWER_FLAGS.iter().filter(|flag| flag.trees.contains(index)).map(|flag| flag.bit).collect();
         assert_eq!(power, (0..13).collect::<Vec<u8>>());
     }
     let mpx = MASKS.iter().find(|mask| mask.macro_name == "MPX").unwrap();

@@ -24,19 +24,20 @@ pub enum FixupEffect {
 pub enum Condition {
     /// The host's own CPUID has the bit.
     HostHasBit,
-    /// KVM's answer has this bit.
+    /// KVM's answer, with the fix-ups, has this bit.
     Supported(Place),
     /// The interrupt controller is in the kernel, wholly or split (`true`), or in QEMU (`false`).
     IrqchipInKernel(bool),
     /// The interrupt controller is split between kernel and QEMU.
     IrqchipSplit,
-    /// KVM has the capability of this number (`KVM_CHECK_EXTENSION`).
+    /// KVM has the capability of this number (`KVM_CHECK_EXTENSION`); of 143, disabled exits, its bit 0 (MWAIT).
     Capability(u32),
     /// `-overcommit cpu-pm=on` was given (`true`) or not (`false`).
     CpuPm(bool),
     /// `KVM_GET_MSR_INDEX_LIST` lacks this MSR.
     NotInMsrIndex(u32),
-    /// The host is a Haswell whose transactions are broken: Intel family 6 model 60, 69, 70, or model 63 before stepping 4.
+    /// The host is a Haswell whose transactions are broken: Intel family 6 model 60, 69, 70, or model 63 before
+    /// stepping 4.
     HaswellTsx,
     /// `-cpu host` or `max` is being expanded; filtering of a model does not ask.
     HostModel,

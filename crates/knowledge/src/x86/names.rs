@@ -8,8 +8,9 @@ pub fn fold(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | '.' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// The features that a name stands for in any system, the likeliest first: ids, then QEMU's properties, then the manuals,
-/// libvirt, and what people type. A place, `7.0.EBX[16]` or as Intel's manual writes it, is a name too.
+/// The features that a name stands for in any system, the likeliest first: ids, then QEMU's properties, then the
+/// manuals, libvirt, what people type, and Linux's macros. A place, `7.0.EBX[16]` or as Intel's manual writes it, is
+/// a name too.
 ///
 /// Empty if nobody uses the name; [`suggest`] then has near ones.
 #[must_use]
@@ -25,7 +26,10 @@ pub fn resolve(name: &str) -> Vec<&'static Feature> {
         return Vec::new();
     }
     let stands_there = |feature: &&Feature| {
-        feature.places.iter().any(|place| [format!("{place}"), format!("{place:#}")].iter().any(|text| fold(text) == folded))
+        feature
+            .places
+            .iter()
+            .any(|place| [format!("{place}"), format!("{place:#}")].iter().any(|text| fold(text) == folded))
     };
     FEATURES.iter().filter(stands_there).collect()
 }
@@ -107,6 +111,7 @@ mod tests {
     #[test]
     fn every_systems_spelling_is_understood() {
         assert_eq!(ids("SSE3"), ["pni"]);
+        assert_eq!(ids("XMM3"), ["pni"]);
         assert_eq!(ids("sse4.1"), ["sse4_1"]);
         assert_eq!(ids("tsc-deadline"), ["tsc_deadline_timer"]);
         assert_eq!(ids("AVX512_VNNI"), ["avx512_vnni"]);

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::kvm::{self, Cap, CapKind, Handling, Op};
-use cpusieve_knowledge::rules::{self, KvmCondition, RemedyKind, Rule, RuleEffect, Software};
+use cpusieve_knowledge::kvm::{self, By, Cap, CapKind, Handling, Op};
+use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
@@ -76,20 +76,18 @@ fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incomi
     if let Some(predicted) = by_own_rule(host, tree, feature) {
         return predicted;
     }
-    let by = |when: &str, state: State| generic(when, state);
-    match kvm::handles(tree, bit.leaf) {
+    match kvm::handling(tree, bit) {
         Handling::Constant(registers) => {
-            let set = registers.get(bit.register) >> bit.bit & 1 == 1;
-            return by("constant-leaf", State::from_bit(set));
+            return generic("constant-leaf", State::from_bit(registers.get(bit.register) >> bit.bit & 1 == 1));
         }
-        Handling::Zero => return by("zero-leaf", State::Absent),
-        Handling::Raw => return by("raw-leaf", incoming),
+        Handling::Zero => return generic("zero-leaf", State::Absent),
+        Handling::Raw => return generic("raw-leaf", incoming),
         Handling::Masked | Handling::Computed => {}
     }
     match kvm::cap(tree, bit) {
         None => {
             let later = kvm::trees_offering(bit).iter().any(|other| other > tree);
-            by(if later { "masked-here" } else { "masked-always" }, State::Absent)
+            generic(if later { "masked-here" } else { "masked-always" }, State::Absent)
         }
         Some(cap) => by_cap(host, tree, cap, incoming),
     }
@@ -131,37 +129,37 @@ fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predic
         CapKind::AdjustOnly | CapKind::Vendor => generic("set-by-condition", State::Absent),
         _ => generic("listed", incoming),
     };
-    kvm::adjustments_of(tree, cap).filter(|adjust| applies(host, adjust.by)).fold(listed, |so_far, adjust| {
-        let condition = adjust.conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
+    let adjustments = kvm::adjustments_of(tree, cap.macro_name).filter(|adjust| adjust.place == cap.place);
+    adjustments.filter(|adjust| runs(host, adjust.by)).fold(listed, |so_far, adjust| {
         let target = match adjust.op {
             Op::Set => State::Present,
-            Op::CheckAndSet => incoming,
+            Op::CheckAndSet | Op::SetFromRaw => incoming,
             Op::Clear => State::Absent,
         };
-        adjusted(so_far, condition, adjust.conditions.is_empty(), target)
+        adjusted(so_far, adjust.conditions, tree, target)
     })
 }
 
 /// Whether an adjustment is code of this host's vendor module.
-fn applies(host: &Machine<'_>, by: &str) -> bool {
+fn runs(host: &Machine<'_>, by: By) -> bool {
     match (by, host.vendor()) {
-        ("intel", Some(vendor)) => matches!(vendor, Vendor::Intel | Vendor::Centaur | Vendor::Zhaoxin),
-        ("amd", Some(vendor)) => matches!(vendor, Vendor::Amd | Vendor::Hygon),
-        _ => true,
+        (By::Intel, Some(vendor)) => matches!(vendor, Vendor::Intel | Vendor::Centaur | Vendor::Zhaoxin),
+        (By::Amd, Some(vendor)) => matches!(vendor, Vendor::Amd | Vendor::Hygon),
+        (By::Common | By::CommonLate, _) | (_, None) => true,
     }
 }
 
-/// One adjustment under a condition that was not seen: what it changes becomes unknown.
-fn adjusted(so_far: Predicted, condition: Option<&'static KvmCondition>, always: bool, target: State) -> Predicted {
-    if so_far.state == target {
+/// One adjustment. Under a condition that nobody saw, what it would change becomes unknown, and the condition is named.
+fn adjusted(so_far: Predicted, conditions: &[&str], tree: usize, target: State) -> Predicted {
+    if so_far.state == target || target.known().is_none() {
         return so_far;
     }
-    let Some(condition) = condition else {
-        return if always { Predicted { state: target, ..so_far } } else { Predicted { state: State::Unknown, ..so_far } };
-    };
-    // A condition that hangs on the host's hardware or on a module parameter is not known; one that cannot be brought
-    // about by anybody does not hold.
-    let impossible = condition.remedy.is_some_and(|remedy| remedy.kind == RemedyKind::None) && target == State::Present;
-    let state = if impossible { so_far.state } else { State::Unknown };
-    Predicted { state, rule: condition.id, cite: condition.cite, because: so_far.because }
+    let condition = conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
+    match condition {
+        None if conditions.is_empty() => Predicted { state: target, ..so_far },
+        None => Predicted { state: State::Unknown, ..so_far },
+        Some(condition) => {
+            Predicted { state: State::Unknown, rule: condition.id, cite: condition.cite, because: so_far.because }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::rules::{Condition, Need};
+use cpusieve_knowledge::rules::{Condition, Field, Need, Signature};
 use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, State, Vendor};
 
 use crate::Machine;
@@ -36,6 +36,15 @@ pub trait Inputs {
     fn vendor(&self) -> Option<Vendor>;
     /// Display family and model.
     fn family_model(&self) -> Option<(u32, u32)>;
+    /// The stepping.
+    fn stepping(&self) -> Option<u32> {
+        self.observed().and_then(Machine::stepping)
+    }
+    /// The microcode revision.
+    fn microcode(&self) -> Option<u64> {
+        let cpus = self.observed().map(|machine| machine.snapshot.cpus.as_slice()).unwrap_or_default();
+        cpus.iter().find_map(|cpu| cpu.cpuinfo.as_ref()?.identity.microcode)
+    }
     /// Whether the hypervisor's signature is this one.
     fn hypervisor(&self, name: &str) -> State;
 }
@@ -129,6 +138,16 @@ pub fn holds(inputs: &dyn Inputs, need: &Need) -> Sight {
         }
         Condition::Param(words) => parameter(inputs, words),
         Condition::Config(option) => config(inputs, option),
+        Condition::Signature(signatures) => signature(inputs, signatures).into(),
+        Condition::Field(field) => field_compares(inputs, field),
+        Condition::MsrReadable(index) => match msr_reading(inputs, MsrBit { index, bit: 0 }) {
+            State::Unknown => State::Unknown.into(),
+            state => State::from_bit(state != State::Unreadable).into(),
+        },
+        Condition::MicrocodeBelow(revision) => {
+            inputs.microcode().map_or(State::Unknown, |seen| State::from_bit(seen < revision)).into()
+        }
+        Condition::Bug(name) => bug(inputs, name),
         Condition::Model(_) | Condition::Other(_) => State::Unknown.into(),
     };
     let state = sight.state.known().map_or(State::Unknown, |known| State::from_bit(known != need.negated));
@@ -137,11 +156,48 @@ pub fn holds(inputs: &dyn Inputs, need: &Need) -> Sight {
 
 /// An MSR bit. A register that faults has no bit set: code that tests it with `rdmsrl_safe` sees none.
 fn msr(inputs: &dyn Inputs, bit: MsrBit) -> Sight {
-    let Some(machine) = inputs.observed() else { return State::Unknown.into() };
-    match machine.msr(bit) {
+    match msr_reading(inputs, bit) {
         State::Unreadable => State::Absent.into(),
         state => state.into(),
     }
+}
+
+fn msr_reading(inputs: &dyn Inputs, bit: MsrBit) -> State {
+    inputs.observed().map_or(State::Unknown, |machine| machine.msr(bit))
+}
+
+/// Family, model and stepping are one of these; unknown if one of them is not known and decides.
+fn signature(inputs: &dyn Inputs, signatures: &[Signature]) -> State {
+    let Some((family, model)) = inputs.family_model() else { return State::Unknown };
+    let stepping = inputs.stepping();
+    let found = signatures.iter().map(|signature| signature.matches(family, model, stepping));
+    found.fold(State::Absent, |so_far, matches| match (so_far, matches) {
+        (State::Present, _) | (_, Some(true)) => State::Present,
+        (State::Unknown, _) | (_, None) => State::Unknown,
+        (_, Some(false)) => so_far,
+    })
+}
+
+/// A field of CPUID, where CPUID was seen.
+fn field_compares(inputs: &dyn Inputs, field: Field) -> Sight {
+    let table = inputs.observed().and_then(Machine::cpuid);
+    let Some(table) = table.filter(|table| !table.is_empty()) else { return State::Unknown.into() };
+    if table.maximum(field.low.leaf).is_some_and(|maximum| field.low.leaf > maximum) {
+        return State::Absent.into();
+    }
+    let Some(registers) = table.get(field.low.leaf, field.low.subleaf) else { return State::Unknown.into() };
+    let mask = u32::MAX.checked_shr(32 - u32::from(field.width)).unwrap_or(0);
+    let value = registers.get(field.low.register) >> field.low.bit & mask;
+    let holds = if field.exactly { value == field.number } else { value >= field.number };
+    let evidence = inputs.observed().map(|machine| machine.register_evidence("CPUID", table, field.low));
+    Sight { state: State::from_bit(holds), evidence }
+}
+
+/// A bug of the `bugs` line.
+fn bug(inputs: &dyn Inputs, name: &str) -> Sight {
+    let cpus = inputs.observed().map(|machine| machine.snapshot.cpus.as_slice()).unwrap_or_default();
+    let line = cpus.iter().find_map(|cpu| cpu.cpuinfo.as_ref()?.bugs.as_ref());
+    line.map_or(State::Unknown, |bugs| State::from_bit(bugs.contains(name))).into()
 }
 
 /// The hypervisor, by its signature in leaf 40000000H.
