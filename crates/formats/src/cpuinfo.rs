@@ -37,19 +37,21 @@ impl Kind {
         }
     }
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Flags => "flags",
-            Self::VmxFlags => "vmx flags",
-            Self::Bugs => "bugs",
-        }
-    }
-
-    fn slot(self, cpuinfo: &mut Cpuinfo) -> &mut Option<FlagList> {
-        match self {
-            Self::Flags => &mut cpuinfo.flags,
-            Self::VmxFlags => &mut cpuinfo.vmx_flags,
-            Self::Bugs => &mut cpuinfo.bugs,
+    /// Puts a line of flags where it belongs. The first of its kind counts; a second that differs is reported.
+    fn put(self, log: &mut Log, number: u32, cpuinfo: &mut Cpuinfo, list: FlagList) {
+        let (slot, name) = match self {
+            Self::Flags => (&mut cpuinfo.flags, "flags"),
+            Self::VmxFlags => (&mut cpuinfo.vmx_flags, "vmx flags"),
+            Self::Bugs => (&mut cpuinfo.bugs, "bugs"),
+        };
+        let Some(first) = slot else {
+            *slot = Some(list);
+            return;
+        };
+        log.ignored.values += 1;
+        if *first != list {
+            let what = format!("a second line of {name} that differs; the first is used");
+            log.warning_expected(number, what, "one machine in one file");
         }
     }
 }
@@ -169,20 +171,7 @@ impl<'a> Reader<'a> {
         }
         if let Some(kind) = Kind::of(key) {
             let list = self.shared.list(log, number, kind, value);
-            let slot = kind.slot(cpuinfo);
-            match slot {
-                None => *slot = Some(list),
-                Some(first) => {
-                    log.ignored.values += 1;
-                    if *first != list {
-                        log.warning_expected(
-                            number,
-                            format!("a second line of {} that differs; the first is used", kind.name()),
-                            "one machine in one file",
-                        );
-                    }
-                }
-            }
+            kind.put(log, number, cpuinfo, list);
             return;
         }
         if !identify(cpuinfo, key, value) {

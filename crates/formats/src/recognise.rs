@@ -136,7 +136,8 @@ fn by_root(text: &[u8]) -> Format {
 
 /// Text: the first line that only one format has; failing that, lines of flags.
 fn by_lines(text: &[u8]) -> Format {
-    let mut flags = None;
+    let mut flags = false;
+    let mut lscpu = false;
     let mut old_flags = 0;
     let mut lines = Lines::new(text);
     while let Some((_, line)) = lines.next_of_any_length() {
@@ -146,17 +147,18 @@ fn by_lines(text: &[u8]) -> Format {
         }
         let key = line.split(|&byte| byte == b':').next().unwrap_or_default().trim_ascii_end();
         if [&b"flags"[..], b"Flags", b"vmx flags", b"bugs"].contains(&key) && key.len() < line.len() {
-            flags.get_or_insert(Format::FlagsLine);
+            flags = true;
+        } else if [&b"Vendor ID"[..], b"Model name", b"CPU family"].contains(&key) {
+            lscpu = true;
         } else {
             old_flags += cpuinfo::known_flags(line);
         }
     }
-    match flags {
-        Some(format) => format,
-        // Three of the oldest flags, and nothing that cannot be one: a line of flags without its label.
-        None if old_flags >= 3 && all_flags(text) => Format::FlagsLine,
-        None => Format::Unknown,
+    if flags {
+        return if lscpu { Format::LscpuText } else { Format::FlagsLine };
     }
+    // Three of the oldest flags, and nothing that cannot be one: a line of flags without its label.
+    if old_flags >= 3 && all_flags(text) { Format::FlagsLine } else { Format::Unknown }
 }
 
 fn all_flags(text: &[u8]) -> bool {
@@ -183,7 +185,7 @@ fn by_line(line: &[u8]) -> Option<Format> {
         Some(Format::Aida64)
     } else if [&b"processor"[..], b"vendor_id", b"model name", b"cpu family"].into_iter().any(field) {
         Some(Format::Cpuinfo)
-    } else if [&b"Architecture"[..], b"CPU op-mode(s)", b"Vendor ID", b"Model name"].into_iter().any(field) {
+    } else if [&b"Architecture"[..], b"CPU op-mode(s)"].into_iter().any(field) {
         Some(Format::LscpuText)
     } else {
         None
@@ -207,6 +209,8 @@ mod tests {
             ("Flags:   fpu vme\n", Format::FlagsLine),
             ("fpu vme de pse\ntsc", Format::FlagsLine),
             ("Architecture:   x86_64\nFlags:  fpu\n", Format::LscpuText),
+            ("Model name: x\nFlags:  fpu\n", Format::LscpuText),
+            ("Aborted\nModel name: x\n", Format::Unknown),
             ("{\"lscpu\":[]}", Format::LscpuJson),
             (" {\"x\":{\"return\":1},\"guest_cpu_config\":{}}", Format::FirecrackerFingerprint),
             ("{\"cpuid_modifiers\":[]}", Format::FirecrackerTemplate),

@@ -5,7 +5,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpusieve_formats::limits::{MAX_DIAGNOSTICS, MAX_XML_ATTRIBUTES, MAX_XML_NODES};
+use cpusieve_formats::limits::{MAX_DIAGNOSTICS, MAX_FIELDS, MAX_JSON_MEMBERS, MAX_XML_ATTRIBUTES, MAX_XML_NODES};
 use cpusieve_formats::{Format, Parsed, Severity, firecracker, lab, libvirt_xml, lscpu, qmp, read, record};
 use cpusieve_model::{FlagList, MsrReading, Registers, Vendor};
 
@@ -471,6 +471,20 @@ fn no_cut_and_no_changed_byte_of_any_sample_panics() {
             }
         }
     }
+}
+
+#[test]
+fn expansions_properties_and_fields_are_bounded() {
+    let properties: Vec<String> = (0..MAX_JSON_MEMBERS + 2).map(|n| format!("\"p{n}\":true")).collect();
+    let reply = |properties: &str| format!(r#"{{"return":{{"model":{{"name":"base","props":{{{properties}}}}}}}}}"#);
+    let parsed = qmp::parse("q", reply(&properties.join(",")).as_bytes());
+    assert_eq!((parsed.snapshot.expansions[0].flags.len(), parsed.ignored.values), (MAX_JSON_MEMBERS, 2));
+    let parsed = qmp::parse("q", reply("\"aes\":true").repeat(MAX_FIELDS + 3).as_bytes());
+    assert_eq!((parsed.snapshot.expansions.len(), parsed.ignored.values), (MAX_FIELDS, 3));
+    let fields: String = (0..MAX_FIELDS + 4).map(|n| format!("field {n}: x\n")).collect();
+    let parsed = lscpu::parse("l", format!("Vendor ID: x\nFlags: fpu\n{fields}").as_bytes());
+    let block = parsed.snapshot.cpus[0].cpuinfo.as_ref().unwrap();
+    assert_eq!((block.other.len(), parsed.ignored.fields), (MAX_FIELDS, 4));
 }
 
 #[test]

@@ -275,7 +275,8 @@ impl File {
     /// The first of `paths` that the tree has.
     fn read(tree: &dyn SourceTree, paths: &[&str]) -> Result<Self, KvmError> {
         let found = paths.iter().find_map(|path| tree.read(path).map(|text| (*path, text)));
-        let (path, text) = found.ok_or_else(|| KvmError::MissingFile(paths.first().copied().unwrap_or("").to_owned()))?;
+        let (path, text) =
+            found.ok_or_else(|| KvmError::MissingFile(paths.first().copied().unwrap_or("").to_owned()))?;
         Ok(Self { path: path.to_owned(), code: c::without_comments(&text) })
     }
 

@@ -46,7 +46,9 @@ fn bit(place: CpuidBit) -> String {
 }
 
 fn print_caps(text: &mut String, kvm: &KvmTables) {
-    text.push_str("/// Every bit that KVM can offer in any tree, in the order of places.\npub static CAPS: &[Cap] = &[\n");
+    text.push_str(
+        "/// Every bit that KVM can offer in any tree, in the order of places.\npub static CAPS: &[Cap] = &[\n",
+    );
     for Row { fact: KvmCap { place, macro_name, kind, condition }, trees } in &kvm.caps {
         let place = bit(*place);
         let adjusted = kvm.adjusts.iter().any(|row| {
@@ -77,6 +79,10 @@ fn print_adjusts(text: &mut String, kvm: &KvmTables) -> Result<()> {
         );
     }
     text.push_str("];\n");
+    let mut by_macro: Vec<(&str, usize)> =
+        kvm.adjusts.iter().enumerate().map(|(index, row)| (row.fact.macro_name.as_str(), index)).collect();
+    by_macro.sort_unstable();
+    let _ = writeln!(text, "static ADJUSTS_BY_MACRO: &[(&str, u16)] = &{by_macro:?};");
     Ok(())
 }
 
@@ -96,9 +102,8 @@ fn place_of(kvm: &KvmTables, macro_name: &str, trees: TreeSet) -> Result<CpuidBi
 fn print_offered(text: &mut String, kvm: &KvmTables, answers: &[Answer]) {
     let mut offered: BTreeMap<CpuidBit, u64> = BTreeMap::new();
     for Row { fact: cap, trees } in &kvm.caps {
-        let added = kvm.adjusts.iter().filter(|row| {
-            row.fact.op != AdjustOp::Clear && row.fact.macro_name == cap.macro_name
-        });
+        let added =
+            kvm.adjusts.iter().filter(|row| row.fact.op != AdjustOp::Clear && row.fact.macro_name == cap.macro_name);
         let added = added.fold(0, |set, row| set | row.trees.0);
         let reached = answers.iter().filter(|answer| {
             answer.leaf == cap.place.leaf
@@ -174,7 +179,10 @@ fn answers(trees: &TreeList, text: &str) -> Result<Vec<Answer>> {
                 Some(("is", value)) => format!("Constant({:#x})", hex(value)?),
                 _ => word(handling).ok_or_else(|| fail(format!("`{handling}` is no handling")))?.to_owned(),
             };
-            let gates = gates.split(',').filter(|gate| *gate != "-").map(|gate| gate_of(gate).ok_or_else(|| fail(format!("`{gate}` is no gate"))));
+            let gates = gates
+                .split(',')
+                .filter(|gate| *gate != "-")
+                .map(|gate| gate_of(gate).ok_or_else(|| fail(format!("`{gate}` is no gate"))));
             let gates = gates.collect::<std::result::Result<_, _>>()?;
             answers.push(Answer { leaf: hex(leaf)?, first, last, register, handling, gates, trees: set });
         }

@@ -71,16 +71,21 @@ fn set(releases: &TreeList, text: &str) -> Result<String> {
 }
 
 fn words(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
+    let mut order = Vec::new();
     writeln!(out, "static WORDS: &[FeatureWord] = &[")?;
     let text = tables.read("qemu/words.tsv")?;
     for (line, cells) in rows(&text) {
         let [word, present] = cells[..] else {
             return Err(format!("qemu/words.tsv:{line}: expected register and releases").into());
         };
-        let word = Word::parse(word)?.expression();
-        writeln!(out, "FeatureWord {{ word: {word}, releases: {} }},", set(releases, present)?)?;
+        let word = Word::parse(word)?;
+        writeln!(out, "FeatureWord {{ word: {}, releases: {} }},", word.expression(), set(releases, present)?)?;
+        order.push(word);
     }
     writeln!(out, "];")?;
+    let mut by_word: Vec<usize> = (0..order.len()).collect();
+    by_word.sort_by_key(|&index| order[index]);
+    writeln!(out, "static WORDS_SORTED: &[u8] = &{by_word:?};")?;
     Ok(())
 }
 
@@ -117,8 +122,7 @@ fn aliases(tables: &Tables, out: &mut String) -> Result<()> {
 }
 
 fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
-    writeln!(out, "/// What QEMU adds to and removes from KVM's answer by itself, in the order of its code.")?;
-    writeln!(out, "pub static FIXUPS: &[Fixup] = &[")?;
+    let mut found = Vec::new();
     let text = tables.read("qemu/fixups.tsv")?;
     for (line, cells) in rows(&text) {
         let [place, effect, present, condition, cite] = cells[..] else {
@@ -135,14 +139,19 @@ fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> 
             _ => return Err(format!("qemu/fixups.tsv:{line}: `{effect}` is no effect").into()),
         };
         let conditions = conditions(condition).map_err(|error| format!("qemu/fixups.tsv:{line}: {error}"))?;
-        writeln!(
-            out,
+        let fixup = format!(
             "Fixup {{ word: {}, mask: {mask:#x}, effect: {effect}, releases: {}, \
              conditions: &[{conditions}], cite: {cite:?} }},",
             word.expression(),
             set(releases, present)?,
-        )?;
+        );
+        found.push((word, fixup));
     }
+    // Stable: the fix-ups of one register stay in the order of the code.
+    found.sort_by_key(|(word, _)| *word);
+    writeln!(out, "/// What QEMU adds to and removes from KVM's answer by itself, by register, then in the order of its code.")?;
+    writeln!(out, "pub static FIXUPS: &[Fixup] = &[")?;
+    found.iter().try_for_each(|(_, fixup)| writeln!(out, "{fixup}"))?;
     writeln!(out, "];")?;
     Ok(())
 }

@@ -21,6 +21,7 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let mut rules = BTreeMap::new();
     let mut conditions = BTreeMap::new();
     let mut by_feature: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut by_when: BTreeMap<(String, String), String> = BTreeMap::new();
     for (path, software, releases) in FILES {
         let releases = TreeList::parse(releases, &tables.read(releases)?)?;
         let file: Table = tables.read(path)?.parse().map_err(|error| format!("{path}: {error}"))?;
@@ -28,7 +29,13 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
         for block in blocks("rule") {
             let block = Block::new(path, &block)?;
             let id = block.id()?;
-            for feature in block.list("feature")? {
+            let features = block.list("feature")?;
+            if let (true, Some(when)) = (features.is_empty(), block.optional("when")?)
+                && by_when.insert((when, software.to_owned()), id.clone()).is_some()
+            {
+                return Err(block.error("another generic rule stands for this situation").into());
+            }
+            for feature in features {
                 by_feature.entry(feature).or_default().push(id.clone());
             }
             if rules.insert(id.clone(), block.rule(software, &releases)?).is_some() {
@@ -43,13 +50,14 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
             }
         }
     }
-    Ok(print(&rules, &conditions, &by_feature))
+    Ok(print(&rules, &conditions, &by_feature, &by_when))
 }
 
 fn print(
     rules: &BTreeMap<String, String>,
     conditions: &BTreeMap<String, String>,
     by_feature: &BTreeMap<String, Vec<String>>,
+    by_when: &BTreeMap<(String, String), String>,
 ) -> String {
     let position: BTreeMap<&String, usize> = rules.keys().enumerate().map(|(index, id)| (id, index)).collect();
     let mut text = String::from("/// All rules, by identity.\npub static RULES: &[Rule] = &[\n");
@@ -63,8 +71,21 @@ fn print(
         indices.dedup();
         let _ = writeln!(text, "({feature:?}, &{indices:?}),");
     }
+    text.push_str("];\nstatic BY_WHEN: &[(&str, Software, u16)] = &[\n");
+    for ((when, software), id) in by_when {
+        let _ = writeln!(text, "({when:?}, Software::{}, {}),", software_name(software), position[id]);
+    }
     text.push_str("];\n");
     text
+}
+
+fn software_name(software: &str) -> &'static str {
+    match software {
+        "kvm" => "Kvm",
+        "linux" => "Linux",
+        "qemu" => "Qemu",
+        _ => "Silicon",
+    }
 }
 
 /// One block of a file, with what an error needs to name it.
@@ -147,12 +168,7 @@ impl<'a> Block<'a> {
         if stage != software {
             return Err(self.error(&format!("stage `{stage}` does not belong into this file")).into());
         }
-        let software = match software {
-            "kvm" => "Kvm",
-            "linux" => "Linux",
-            "qemu" => "Qemu",
-            _ => "Silicon",
-        };
+        let software = software_name(software);
         let effect = match self.text("effect")?.as_str() {
             "sets" => "Sets",
             "clears" => "Clears",

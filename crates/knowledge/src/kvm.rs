@@ -320,7 +320,10 @@ pub fn adjustments(tree: usize) -> impl Iterator<Item = &'static Adjust> {
 
 /// The adjustments of one macro (without `X86_FEATURE_`) in this tree, in order.
 pub fn adjustments_of(tree: usize, macro_name: &str) -> impl Iterator<Item = &'static Adjust> {
-    adjustments(tree).filter(move |adjust| adjust.macro_name == macro_name)
+    let start = ADJUSTS_BY_MACRO.partition_point(|(other, _)| *other < macro_name);
+    let end = ADJUSTS_BY_MACRO.partition_point(|(other, _)| *other <= macro_name);
+    let of_macro = ADJUSTS_BY_MACRO.get(start..end).unwrap_or(&[]).iter();
+    of_macro.filter_map(|&(_, index)| ADJUSTS.get(usize::from(index))).filter(move |adjust| adjust.trees.contains(tree))
 }
 
 /// The limits on EAX of this tree.
@@ -386,8 +389,12 @@ pub fn handles(tree: usize, leaf: u32) -> Handling {
     for answer in answers(tree, leaf) {
         summary = match (summary, answer.how) {
             (_, How::Caps) => return Handling::Masked,
-            (Handling::Zero, How::Constant(value)) => Handling::Constant(with(Registers::default(), answer.register, value)),
-            (Handling::Constant(so_far), How::Constant(value)) => Handling::Constant(with(so_far, answer.register, value)),
+            (Handling::Zero, How::Constant(value)) => {
+                Handling::Constant(with(Registers::default(), answer.register, value))
+            }
+            (Handling::Constant(so_far), How::Constant(value)) => {
+                Handling::Constant(with(so_far, answer.register, value))
+            }
             (Handling::Zero | Handling::Raw, How::Raw | How::RawAnd(_) | How::RawEbx) => Handling::Raw,
             _ => Handling::Computed,
         };

@@ -175,8 +175,11 @@ pub fn bit(place: Place) -> Option<&'static Bit> {
 /// Whether the register of this place is a feature word of `release`. If not, the bit never reaches a guest.
 #[must_use]
 pub fn word_exists(release: usize, place: Place) -> bool {
-    let word = Word::of(place);
-    WORDS.iter().any(|known| Some(known.word) == word && known.releases.contains(release))
+    let Some(word) = Word::of(place) else { return false };
+    let known = |index: &u8| WORDS.get(usize::from(*index));
+    let found = WORDS_SORTED.binary_search_by_key(&Some(word), |index| known(index).map(|known| known.word));
+    let known = found.ok().and_then(|position| known(&WORDS_SORTED[position]));
+    known.is_some_and(|known| known.releases.contains(release))
 }
 
 /// The name of the property that stands for this bit in `release`.

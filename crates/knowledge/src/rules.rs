@@ -224,7 +224,10 @@ pub fn of_feature(software: Software, feature: &str) -> impl Iterator<Item = &'s
 /// The generic rule of a situation.
 #[must_use]
 pub fn generic(software: Software, when: &str) -> Option<&'static Rule> {
-    RULES.iter().find(|rule| rule.software == software && rule.when == Some(when) && rule.features.is_empty())
+    let start = BY_WHEN.partition_point(|(other, ..)| *other < when);
+    let same = BY_WHEN.get(start..).unwrap_or(&[]).iter().take_while(|(other, ..)| *other == when);
+    let index = same.into_iter().find(|(_, of, _)| *of == software).map(|(.., index)| *index)?;
+    RULES.get(usize::from(index))
 }
 
 /// What this C expression hangs on in this kernel tree.

@@ -32,40 +32,36 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         None => (0..qemu::RELEASES.len()).rev().collect(),
     };
     let cost = |world: &World<'_>| misfits(world, &lost, &gained, &both);
-    let mut best: Option<(usize, World<'a>)> = None;
-    let mut fits = Vec::new();
-    for migratable in [true, false] {
-        for host_tree in host.trees().iter() {
-            for &release in &releases {
-                let cpu = CpuArgument::Host { migratable };
-                let world = World { host, guest: Some(guest), host_tree, qemu: release, guest_tree, cpu };
-                let cost = cost(&world);
-                fits.push((cost, migratable, host_tree, release));
-                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                    best = Some((cost, world));
-                }
-            }
-        }
-    }
-    let fallback = World { guest: Some(guest), guest_tree, ..World::of_host(host) };
-    let (least, mut world) = best.unwrap_or((0, fallback));
-    let mut qemu_fits = TreeSet::EMPTY;
-    for &(cost, _, host_tree, release) in &fits {
-        if cost == least && host_tree == world.host_tree {
-            qemu_fits = qemu_fits.union(TreeSet(1 << release));
-        }
-    }
+    let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
+    let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
+    let trees = host.trees().iter().map(|host_tree| World { host_tree, ..first });
+    let (_, of_tree) = cheapest(trees, &cost).unwrap_or((0, first));
+    let worlds = [true, false].into_iter().flat_map(|migratable| {
+        let cpu = CpuArgument::Host { migratable };
+        releases.iter().map(move |&qemu| World { qemu, cpu, ..of_tree })
+    });
+    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (cost(&world), world)).collect();
+    let least = priced.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
+    let mut world = priced.iter().find(|(cost, _)| *cost == least).map_or(of_tree, |(_, world)| *world);
+    let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
+    let qemu_fits = TreeSet(fits.fold(0, |set, (_, world)| set | 1 << world.qemu));
     let unexplained = lost.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
-    for tree in guest.trees().iter() {
-        let other = World { guest_tree: tree, ..world };
-        if cost(&other) < cost(&world) {
-            world = other;
-        }
+    if guest.trees().iter().count() > 1 {
+        let trees = guest.trees().iter().map(|guest_tree| World { guest_tree, ..world });
+        world = cheapest(trees, &cost).map_or(world, |(_, world)| world);
     }
     Chosen { world, qemu_told: told, qemu_fits }
+}
+
+/// The first of the worlds that cost least.
+fn cheapest<'a>(
+    worlds: impl Iterator<Item = World<'a>>,
+    cost: &impl Fn(&World<'_>) -> usize,
+) -> Option<(usize, World<'a>)> {
+    worlds.map(|world| (cost(&world), world)).min_by_key(|(cost, _)| *cost)
 }
 
 /// How many flags this world predicts otherwise than they were seen.

@@ -73,16 +73,7 @@ pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
     let mut shared = Shared::default();
     for list in &lists {
         let flags = shared.list(&mut log, list.line, list.kind, &list.words);
-        let slot = list.kind.slot(&mut cpuinfo);
-        if let Some(first) = slot {
-            log.ignored.values += 1;
-            if *first != flags {
-                let what = format!("a second line of {} that differs; the first is used", list.kind.name());
-                log.warning_expected(list.line, what, "one machine in one file");
-            }
-        } else {
-            *slot = Some(flags);
-        }
+        list.kind.put(&mut log, list.line, &mut cpuinfo, flags);
     }
     let mut snapshot = Snapshot::default();
     if cpuinfo == Cpuinfo::default() {

@@ -412,9 +412,9 @@ mod tests {
 
     #[test]
     fn a_function_is_found_by_its_definition() {
-        let code = "int f(int a);\nint gf(int a)\n{ no(); }\nint f(int a)\n{ yes(); }\n";
+        let code = "int f(int a);\nint gf(int a)\n{\n no();\n}\nint f(int a)\n{ yes();\n}\n";
         let (start, end) = function_body(code, "f").unwrap();
-        assert_eq!(&code[start..end], " yes(); ");
+        assert_eq!(&code[start..end], " yes();\n");
         assert_eq!(function_body(code, "h"), None);
         assert_eq!(all_bodies(code).count(), 2);
     }

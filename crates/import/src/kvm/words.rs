@@ -11,7 +11,7 @@ use crate::{SourceTree, c};
 /// KVM's capability words, by name, and the macros.
 pub(super) struct Words {
     /// `reverse_cpuid[]`: the leaf, subleaf and register of a word.
-    registers: BTreeMap<String, (u32, u32, Register)>,
+    registers: BTreeMap<String, WordRegister>,
     /// The words that Linux has too, in Linux' order.
     linux: Vec<String>,
     /// `X86_FEATURE_*` of Linux: word and bit.
@@ -19,6 +19,9 @@ pub(super) struct Words {
     /// `KVM_X86_FEATURE_*`, and `X86_FEATURE_*` that only KVM knows: word and bit.
     kvm: BTreeMap<String, (String, u8)>,
 }
+
+/// The leaf, subleaf and register whose bits a word holds.
+type WordRegister = (u32, u32, Register);
 
 /// The names of bits that code writes as numbers, as later releases call them (`cpufeatures.h` of 6.3 and later).
 const NAMED_LATER: [(u32, Register, u8, &str); 4] = [
@@ -115,10 +118,15 @@ fn linux_words(file: &File) -> Result<Vec<String>, KvmError> {
 }
 
 /// `reverse_cpuid[]`: rows `[WORD] = { leaf, subleaf, CPUID_EDX }`. None if the file does not have it.
-fn registers(file: &File) -> Result<Vec<(String, (u32, u32, Register))>, KvmError> {
+fn registers(file: &File) -> Result<Vec<(String, WordRegister)>, KvmError> {
     let Some(start) = file.code.find("reverse_cpuid[] =") else { return Ok(Vec::new()) };
     let rest = file.code.get(start + "reverse_cpuid[]".len()..).unwrap_or("");
-    let bad = |what: &str| file.unexpected(0, format!("reverse_cpuid[]: expected `[WORD] = {{ leaf, subleaf, register }}`, found `{what}`"));
+    let bad = |what: &str| {
+        file.unexpected(
+            0,
+            format!("reverse_cpuid[]: expected `[WORD] = {{ leaf, subleaf, register }}`, found `{what}`"),
+        )
+    };
     let open = rest.find('{').ok_or_else(|| bad(""))?;
     let close = closing(rest, open).ok_or_else(|| bad(""))?;
     let mut found = Vec::new();

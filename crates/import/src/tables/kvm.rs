@@ -166,12 +166,8 @@ impl Words for CapKind {
 }
 
 impl Words for AdjustSite {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("common", Self::Common),
-        ("intel", Self::Intel),
-        ("amd", Self::Amd),
-        ("common-late", Self::CommonLate),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("common", Self::Common), ("intel", Self::Intel), ("amd", Self::Amd), ("common-late", Self::CommonLate)];
 }
 
 impl Words for AdjustOp {

@@ -58,7 +58,12 @@ fn every_condition_is_explained_in_its_tree() {
         for c in adjustments(tree).flat_map(|adjust| adjust.conditions.iter().copied()).chain(masks).chain(pv) {
             let condition = rules::kvm_condition(c, tree);
             let condition = condition.unwrap_or_else(|| panic!("{}: nothing explains `{c}`", TREES[tree].label));
-            assert!(condition.trees.contains(tree), "{}: {} does not speak of this tree", TREES[tree].label, condition.id);
+            assert!(
+                condition.trees.contains(tree),
+                "{}: {} does not speak of this tree",
+                TREES[tree].label,
+                condition.id
+            );
             seen.insert(c);
         }
     }
@@ -92,7 +97,12 @@ fn what_is_answered_has_a_case() {
         }
         let limited = |leaf| at_most(tree, leaf).is_some();
         for answer in ANSWERS.iter().filter(|answer| answer.trees.contains(tree)) {
-            assert_eq!(answer.how == How::Limited, answer.register == Register::Eax && answer.first_subleaf == 0 && limited(answer.leaf), "{:#x}", answer.leaf);
+            assert_eq!(
+                answer.how == How::Limited,
+                answer.register == Register::Eax && answer.first_subleaf == 0 && limited(answer.leaf),
+                "{:#x}",
+                answer.leaf
+            );
         }
     }
 }
@@ -105,7 +115,12 @@ fn registers_are_answered_in_one_way() {
                 && answer.first_subleaf <= other.last_subleaf
                 && other.first_subleaf <= answer.last_subleaf
                 && answer.gates.contains(&Gate::Otherwise) == other.gates.contains(&Gate::Otherwise);
-            assert!(!same || answer.trees.intersection(other.trees).is_empty(), "{:#x} {}", answer.leaf, answer.register);
+            assert!(
+                !same || answer.trees.intersection(other.trees).is_empty(),
+                "{:#x} {}",
+                answer.leaf,
+                answer.register
+            );
         }
     }
 }

@@ -122,7 +122,9 @@ pub fn fixups(release: usize, place: Place) -> impl Iterator<Item = &'static Fix
         Place::Msr(bit) => bit.bit,
         Place::Linux(bit) => bit.bit,
     };
-    FIXUPS.iter().filter(move |fixup| {
-        Word::of(place) == Some(fixup.word) && fixup.mask >> bit & 1 == 1 && fixup.releases.contains(release)
-    })
+    let word = Word::of(place);
+    let start = FIXUPS.partition_point(|fixup| Some(fixup.word) < word);
+    let end = FIXUPS.partition_point(|fixup| Some(fixup.word) <= word);
+    let of_word = FIXUPS.get(start..end).unwrap_or(&[]).iter();
+    of_word.filter(move |fixup| fixup.mask >> bit & 1 == 1 && fixup.releases.contains(release))
 }

@@ -3,7 +3,7 @@
 use cpusieve_knowledge::rules::{RuleEffect, Software};
 use cpusieve_knowledge::linux::Distance;
 use cpusieve_knowledge::{TreeSet, linux, rules};
-use cpusieve_model::{Place, State};
+use cpusieve_model::{FlagList, Place, State};
 
 use super::conditions::{self, Observed};
 use crate::Machine;
@@ -75,34 +75,44 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
 }
 
 fn from_flags(machine: &Machine<'_>) -> Candidates {
-    let misfits: Vec<usize> = (0..linux::TREES.len()).map(|tree| misfit(machine, tree)).collect();
-    let least = misfits.iter().min().copied().unwrap_or(0);
-    let trees = misfits.iter().enumerate().filter(|&(_, &misfit)| misfit == least).fold(0, |set, (tree, _)| set | 1 << tree);
-    let trees = TreeSet(trees);
-    let unknown = machine
-        .flags()
-        .into_iter()
-        .flat_map(cpusieve_model::FlagList::iter)
-        .filter(|name| trees.iter().all(|tree| !prints(tree, name)))
-        .map(str::to_owned)
+    let Some(flags) = machine.flags() else { return Candidates::any() };
+    let trees = least(TreeSet(all()), &misnamed(flags));
+    let contradictions: Vec<usize> = (0..linux::TREES.len())
+        .map(|tree| {
+            let counts = trees.contains(tree) && trees.iter().count() > 1;
+            if counts { linux::features(tree).filter(|feature| contradicts(machine, tree, feature)).count() } else { 0 }
+        })
         .collect();
+    let trees = least(trees, &contradictions);
+    let unknown = flags.iter().filter(|name| trees.iter().all(|tree| !prints(tree, name))).map(str::to_owned).collect();
     Candidates { trees, because: Because::Flags, unknown }
 }
 
-/// How many things in the line this tree would not have done: names it does not print, names out of its order, invented
-/// flags that it would have set or not set.
-fn misfit(machine: &Machine<'_>, tree: usize) -> usize {
-    let Some(flags) = machine.flags() else { return 0 };
-    let mut misfit = 0;
-    let mut last = 0;
+/// Those of some trees that have the fewest misfits.
+fn least(trees: TreeSet, misfits: &[usize]) -> TreeSet {
+    let least = trees.iter().map(|tree| misfits[tree]).min().unwrap_or(0);
+    TreeSet(trees.iter().filter(|&tree| misfits[tree] == least).fold(0, |set, tree| set | 1 << tree))
+}
+
+/// By tree, how many names in a line it does not print, twice, and how many stand out of its order.
+fn misnamed(flags: &FlagList) -> Vec<usize> {
+    let mut misfits = vec![0; linux::TREES.len()];
+    let mut last = vec![0; linux::TREES.len()];
     for name in flags.iter() {
-        match position(tree, name) {
-            None => misfit += 2,
-            Some(position) if position < last => misfit += 1,
-            Some(position) => last = position,
+        let mut printing = TreeSet::EMPTY;
+        for feature in linux::by_shown(name) {
+            for tree in feature.trees.iter() {
+                if feature.number() < last[tree] {
+                    misfits[tree] += 1;
+                } else {
+                    last[tree] = feature.number();
+                }
+            }
+            printing = printing.union(feature.trees);
         }
+        misfits.iter_mut().enumerate().filter(|(tree, _)| !printing.contains(*tree)).for_each(|(_, misfit)| *misfit += 2);
     }
-    misfit + linux::features(tree).filter(|feature| contradicts(machine, tree, feature)).count()
+    misfits
 }
 
 /// Whether an invented flag is there though no rule sets it, or is missing though a rule surely sets it.
