@@ -65,7 +65,7 @@ pub fn in_general(feature: &'static Feature) -> Why {
         last = Some(passage);
     }
     let passage = last.unwrap_or_else(|| Passage {
-        feature: feature.id.to_owned(),
+        feature: feature.id.into(),
         place: feature.place(),
         steps: Vec::new(),
         outcome: State::Unknown,

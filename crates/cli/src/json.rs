@@ -68,5 +68,5 @@ pub(crate) fn step(step: &Step) -> Value {
 }
 
 fn evidence(evidence: &Evidence) -> Value {
-    json!({"source": evidence.source, "value": evidence.value})
+    json!({"source": evidence.source(), "value": evidence.value()})
 }

@@ -278,12 +278,11 @@ pub fn feature_by_id(tree: usize, id: &str) -> Option<&'static Feature> {
 fn equal(
     index: &'static [u16],
     key: &str,
-    of: impl Fn(&Feature) -> &'static str,
+    of: impl Fn(&Feature) -> &'static str + Copy,
 ) -> impl Iterator<Item = &'static Feature> {
     let at = |position: &u16| &FEATURES[usize::from(*position)];
     let first = index.partition_point(|position| of(at(position)) < key);
-    let last = index.partition_point(|position| of(at(position)) <= key);
-    index[first..last].iter().map(at)
+    index[first..].iter().map(at).take_while(move |feature| of(feature) == key)
 }
 
 /// Where a tree's feature comes from: a CPUID bit, through its word or scattered, or else the bit of Linux itself.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::Place;
+use crate::{CpuidBit, Place};
 
 /// The six sieves, in machine order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,11 +117,64 @@ impl fmt::Display for Cite {
 
 /// A value that was seen and on which a step rests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Evidence {
-    /// Where it was seen: `guest flags`, `host KVM_GET_SUPPORTED_CPUID`.
-    pub source: Cow<'static, str>,
-    /// What was seen: `CPUID.01H:EDX = 0x178bfbff`, `hypervisor`.
-    pub value: String,
+pub enum Evidence {
+    /// A flags line prints a name, or does not.
+    Flag {
+        /// Whose line: `host`, `guest`.
+        of: &'static str,
+        /// The name.
+        name: Cow<'static, str>,
+        /// Whether it is printed.
+        printed: bool,
+    },
+    /// A bit of a register was seen.
+    Register {
+        /// Whose register: `host`, `guest`.
+        of: &'static str,
+        /// Who answered: `CPUID`, `KVM_GET_SUPPORTED_CPUID`.
+        answer: &'static str,
+        /// The bit.
+        bit: CpuidBit,
+        /// The register's value; `None` if the leaf is not there.
+        value: Option<u32>,
+    },
+    /// A line of a kernel command line or configuration.
+    Setting {
+        /// Where: `kernel command line`.
+        source: &'static str,
+        /// The line.
+        text: String,
+    },
+}
+
+impl Evidence {
+    /// Where it was seen: `guest's flags`, `host's KVM_GET_SUPPORTED_CPUID`.
+    #[must_use]
+    pub fn source(&self) -> String {
+        match self {
+            Self::Flag { of, .. } => format!("{of}'s flags"),
+            Self::Register { of, answer, .. } => format!("{of}'s {answer}"),
+            Self::Setting { source, .. } => (*source).to_owned(),
+        }
+    }
+
+    /// What was seen: `no acpi`, `1.EDX = 0x178bfbff, bit 22 is 0`.
+    #[must_use]
+    pub fn value(&self) -> String {
+        match self {
+            Self::Flag { name, printed: true, .. } => name.to_string(),
+            Self::Flag { name, printed: false, .. } => format!("no {name}"),
+            Self::Register { bit, value, .. } => {
+                let short = format!("{bit:#}");
+                let register = short.split('[').next().unwrap_or_default();
+                match value {
+                    Some(value) => format!("{register} = {value:#010x}, bit {} is {}", bit.bit, value >> bit.bit & 1),
+                    None => format!("{register} is not there"),
+                }
+            }
+            Self::Setting { text, .. } => text.clone(),
+        }
+    }
 }
 
 /// One decision: at this stage, this feature was kept, dropped, added, forced or left unknown, by this rule.

@@ -133,11 +133,13 @@ impl<'a> Machine<'a> {
     #[must_use]
     pub fn capability(&self, tree: usize, id: &str) -> Sight {
         match self.prints(id) {
-            Some(true) => Sight { state: State::Present, evidence: Some(self.flag_evidence(id, true)) },
-            Some(false) if linux_kernel::prints(tree, id) => {
-                Sight { state: State::Absent, evidence: Some(self.flag_evidence(id, false)) }
+            Some(printed) => {
+                let shows = || linux::feature_by_id(tree, id).is_some_and(|row| row.shown.is_some());
+                let says = printed || shows();
+                let evidence = says.then(|| self.flag_evidence(known_name(id), printed));
+                Sight { state: if says { State::from_bit(printed) } else { State::Unknown }, evidence }
             }
-            Some(false) | None => Sight::default(),
+            None => Sight::default(),
         }
     }
 
@@ -167,23 +169,17 @@ impl<'a> Machine<'a> {
         states.into_iter().find(|&state| state != State::Unknown).unwrap_or_default()
     }
 
-    /// A register of a table, as evidence.
+    /// A register of a table, as evidence; `answer` says who answered.
     #[must_use]
-    pub fn register_evidence(&self, what: &str, table: &CpuidTable, bit: CpuidBit) -> Evidence {
-        let register = format!("{bit:#}");
-        let register = register.split('[').next().unwrap_or_default().to_owned();
-        let value = match table.get(bit.leaf, bit.subleaf) {
-            Some(registers) => format!("{register} = {:#010x}, bit {}", registers.get(bit.register), bit.bit),
-            None => format!("{register} is not there"),
-        };
-        Evidence { source: Cow::Owned(format!("{}'s {what}", self.role)), value }
+    pub fn register_evidence(&self, answer: &'static str, table: &CpuidTable, bit: CpuidBit) -> Evidence {
+        let value = table.get(bit.leaf, bit.subleaf).map(|registers| registers.get(bit.register));
+        Evidence::Register { of: self.role, answer, bit, value }
     }
 
     /// A printed or missing flag, as evidence.
     #[must_use]
-    pub fn flag_evidence(&self, name: &str, printed: bool) -> Evidence {
-        let value = if printed { name.to_owned() } else { format!("no {name}") };
-        Evidence { source: Cow::Owned(format!("{}'s flags", self.role)), value }
+    pub fn flag_evidence(&self, name: impl Into<Cow<'static, str>>, printed: bool) -> Evidence {
+        Evidence::Flag { of: self.role, name: name.into(), printed }
     }
 
     /// Kernel trees that may run here.
@@ -221,4 +217,9 @@ impl<'a> Machine<'a> {
         }
         generation::is_hybrid(self)
     }
+}
+
+/// A feature's id, borrowed from the tables where they have it.
+pub(crate) fn known_name(id: &str) -> Cow<'static, str> {
+    linux::by_id(id).next().map_or_else(|| Cow::Owned(id.to_owned()), |row| Cow::Borrowed(row.id()))
 }

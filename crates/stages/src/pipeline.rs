@@ -10,7 +10,7 @@ use crate::kvm::{self, Decision};
 use crate::linux::conditions::{Inputs, Sight, Verdict};
 use crate::linux::kernel;
 use crate::linux::setup::{self, Ruling};
-use crate::machine::HYPERVISOR;
+use crate::machine::{HYPERVISOR, known_name};
 use crate::qemu::{self as qemu_stage, CpuArgument, Qemu};
 use crate::Machine;
 
@@ -38,7 +38,7 @@ pub struct World<'a> {
 #[derive(Clone, Debug)]
 pub struct Passage {
     /// The feature, in the kernel's lower case.
-    pub feature: String,
+    pub feature: Cow<'static, str>,
     /// Where it lives on the host's kernel tree, or on the guest's if the host's does not know it.
     pub place: Option<Place>,
     /// The steps, in machine order.
@@ -48,7 +48,7 @@ pub struct Passage {
     /// The index of the step that decided the outcome.
     pub decided: Option<usize>,
     /// The flag from whose loss (or gain) this one follows.
-    pub follows: Option<String>,
+    pub follows: Option<Cow<'static, str>>,
 }
 
 impl Passage {
@@ -94,7 +94,7 @@ impl Way<'_> {
         let of = |tree| linux::feature_by_id(tree, id).and_then(|row| linux::place(tree, row));
         let (on_host, on_guest) = (of(host_tree), of(guest_tree));
         let mut passage = Passage {
-            feature: id.to_owned(),
+            feature: known_name(id),
             place: on_host.or(on_guest),
             steps: Vec::new(),
             outcome: State::Unknown,
@@ -207,7 +207,7 @@ impl Way<'_> {
                 // The host's kernel made the same flag of the same bit.
                 let incoming = if incoming == State::Unknown && !passage.steps.is_empty() { State::Present } else { incoming };
                 let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
-                let id = named.map_or_else(|| passage.feature.clone(), str::to_owned);
+                let id = named.map_or_else(|| passage.feature.clone(), Cow::Borrowed);
                 let decisions = self.vcpu(&id, bit, incoming);
                 let offset = passage.steps.len();
                 passage.decided =
@@ -265,7 +265,7 @@ impl Way<'_> {
     ) -> Step {
         let rule = rule.or_else(|| rules::generic(Software::Linux, "word"));
         Step {
-            feature: Cow::Owned(passage.feature.clone()),
+            feature: passage.feature.clone(),
             place,
             at,
             effect,

@@ -1,7 +1,9 @@
 //! Which kernels, which QEMU, which `-cpu`? Those under which the least remains unexplained.
 
+use cpusieve_knowledge::kvm::{self, CapKind};
+use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
-use cpusieve_model::State;
+use cpusieve_model::{FlagList, Place, State};
 use cpusieve_stages::qemu::CpuArgument;
 use cpusieve_stages::{Machine, World};
 
@@ -23,15 +25,16 @@ pub(super) struct Chosen<'a> {
 /// made one after the other.
 pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chosen<'a> {
     let (lost, gained, _) = split(host, guest);
-    let both: Vec<&str> =
-        host.flags().into_iter().flat_map(cpusieve_model::FlagList::iter).filter(|name| guest.prints(name) == Some(true)).collect();
+    let kept = host.flags().into_iter().flat_map(FlagList::iter).filter(|name| guest.prints(name) == Some(true));
+    let both: Vec<&str> = kept.filter(|name| !plain(host.trees(), name)).collect();
     let guest_tree = guest.trees().last().unwrap_or(linux::TREES.len() - 1);
     let told = host.snapshot.qemu.first().map(|binary| binary.version.clone());
     let releases: Vec<usize> = match told.as_deref().map(qemu::nearest) {
         Some(nearest) => vec![nearest.release],
         None => (0..qemu::RELEASES.len()).rev().collect(),
     };
-    let cost = |world: &World<'_>| misfits(world, &lost, &gained, &both);
+    let doubtful: Vec<&str> = lost.iter().copied().filter(|name| !never_offered(host.trees(), name)).collect();
+    let cost = |world: &World<'_>| misfits(world, &doubtful, &gained, &both);
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
     let trees = host.trees().iter().map(|host_tree| World { host_tree, ..first });
@@ -45,7 +48,7 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let mut world = priced.iter().find(|(cost, _)| *cost == least).map_or(of_tree, |(_, world)| *world);
     let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
     let qemu_fits = TreeSet(fits.fold(0, |set, (_, world)| set | 1 << world.qemu));
-    let unexplained = lost.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
+    let unexplained = doubtful.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
@@ -62,6 +65,33 @@ fn cheapest<'a>(
     cost: &impl Fn(&World<'_>) -> usize,
 ) -> Option<(usize, World<'a>)> {
     worlds.map(|world| (cost(&world), world)).min_by_key(|(cost, _)| *cost)
+}
+
+/// Whether every hypothesis drops a flag: no KVM offers the bit, and no QEMU adds it.
+fn never_offered(trees: TreeSet, flag: &str) -> bool {
+    trees.iter().all(|tree| {
+        let bit = linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row)).and_then(Place::cpuid);
+        bit.is_some_and(|bit| {
+            let place = Place::Cpuid(bit);
+            let added = (0..qemu::RELEASES.len()).any(|release| qemu::fixups(release, place).next().is_some());
+            kvm::trees_offering(bit).is_empty() && !added
+        })
+    })
+}
+
+/// Whether every hypothesis keeps a flag that the host shows: a bit that KVM of all these trees passes without a condition
+/// and that every QEMU names and counts as migratable.
+fn plain(trees: TreeSet, flag: &str) -> bool {
+    trees.iter().all(|tree| {
+        let bit = linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row)).and_then(Place::cpuid);
+        let cap = bit.and_then(|bit| kvm::cap(tree, bit));
+        cap.is_some_and(|cap| {
+            let named = qemu::bit(Place::Cpuid(cap.place)).is_some_and(|bit| {
+                bit.named.iter().count() == qemu::RELEASES.len() && bit.unmigratable.is_empty() && bit.no_autoenable.is_empty()
+            });
+            cap.kind == CapKind::Plain && !cap.conditional && named
+        })
+    }) && rules::of_feature(Software::Kvm, flag).next().is_none()
 }
 
 /// How many flags this world predicts otherwise than they were seen.

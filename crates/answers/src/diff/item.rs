@@ -1,8 +1,10 @@
 //! One flag's answer, read off the steps of its way.
 
+use std::borrow::Cow;
+
 use cpusieve_knowledge::rules::{self, RemedyKind, Software};
 use cpusieve_knowledge::{linux, x86};
-use cpusieve_model::{Effect, Stage, State, Step};
+use cpusieve_model::{Effect, Evidence, Stage, State, Step};
 use cpusieve_stages::{Machine, Passage, World};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::linux::setup;
@@ -82,7 +84,7 @@ fn host_hides(world: &World<'_>, passage: Passage) -> Item {
     };
     let Some(rule) = rule else { return no_rule(passage, "The host's kernel would print this flag if the CPU had it, and KVM and QEMU add it to no guest: the guest may run on another host.") };
     let step = Step {
-        feature: flag.clone().into(),
+        feature: flag.clone(),
         place: passage.place,
         at: Stage::Host,
         effect: Effect::Dropped,
@@ -103,7 +105,7 @@ fn unexplained_loss(world: &World<'_>, mut passage: Passage) -> Item {
     if let Some(rule) = perhaps.first() {
         passage.steps.retain(|step| step.at != Stage::Guest);
         let step = Step {
-            feature: passage.feature.clone().into(),
+            feature: passage.feature.clone(),
             place: passage.place,
             at: Stage::Guest,
             effect: Effect::Dropped,
@@ -172,13 +174,14 @@ fn build(world: &World<'_>, passage: Passage, confidence: Confidence, group: Gro
 fn item(passage: Passage, at: Option<Stage>, words: Reason, confidence: Confidence, group: Group) -> Item {
     let Reason { rule, cause, cite, remedy, .. } = words;
     let Passage { feature, place, steps, follows, .. } = passage;
-    Item { flag: feature, place, at, rule, cause, cite, confidence, remedy, others: Vec::new(), group, follows, steps }
+    let (flag, follows) = (feature.into_owned(), follows.map(Cow::into_owned));
+    Item { flag, place, at, rule, cause, cite, confidence, remedy, others: Vec::new(), group, follows, steps }
 }
 
 /// How sure a decided passage is.
 fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let Some(step) = passage.culprit() else { return Confidence::Possible };
-    if step.because.iter().any(|evidence| evidence.source.ends_with("CPUID")) {
+    if step.because.iter().any(|evidence| matches!(evidence, Evidence::Register { .. })) {
         return Confidence::Certain;
     }
     if step.effect == Effect::Unknown || passage.outcome == State::Unknown {

@@ -97,35 +97,36 @@ pub enum NoDiff {
 /// # Errors
 /// If one of them holds neither a flags line nor CPUID.
 pub fn diff(first: &Snapshot, second: &Snapshot) -> Result<Diff, NoDiff> {
-    let as_named = (Machine::new("first", first), Machine::new("second", second));
-    if as_named.0.flags().is_none() {
+    let (mut first, mut second) = (Machine::new("first", first), Machine::new("second", second));
+    if first.flags().is_none() {
         return Err(NoDiff::NothingInFirst);
     }
-    if as_named.1.flags().is_none() {
+    if second.flags().is_none() {
         return Err(NoDiff::NothingInSecond);
     }
-    let relation = relation::between(&as_named.0, &as_named.1);
+    let relation = relation::between(&first, &second);
     Ok(match relation {
-        Relation::HostAndGuest => between_host_and_guest(relation, first, second),
+        Relation::HostAndGuest => between_host_and_guest(relation, &mut first, &mut second),
         Relation::GuestAndHost => {
-            let forward = between_host_and_guest(relation, second, first);
+            let forward = between_host_and_guest(relation, &mut second, &mut first);
             Diff { lost: forward.gained, gained: forward.lost, ..forward }
         }
-        Relation::Guests if relation::may_be_nested(&as_named.0, &as_named.1) => {
-            let mut nested = between_host_and_guest(relation, first, second);
+        Relation::Guests if relation::may_be_nested(&first) => {
+            let mut nested = between_host_and_guest(relation, &mut first, &mut second);
             nested.lost.iter_mut().chain(&mut nested.gained).for_each(item::lower_confidence);
             nested
         }
         Relation::Guests | Relation::Hosts | Relation::DifferentVendors | Relation::Equal => {
-            peers::diff(relation, &as_named.0, &as_named.1)
+            peers::diff(relation, &first, &second)
         }
     })
 }
 
-fn between_host_and_guest(relation: Relation, host: &Snapshot, guest: &Snapshot) -> Diff {
-    let (host, guest) = (Machine::new("host", host), Machine::new("guest", guest));
-    let chosen = hypothesis::choose(&host, &guest);
-    let (lost, gained, kept) = split(&host, &guest);
+fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mut Machine<'_>) -> Diff {
+    (host.role, guest.role) = ("host", "guest");
+    let (host, guest) = (&*host, &*guest);
+    let chosen = hypothesis::choose(host, guest);
+    let (lost, gained, kept) = split(host, guest);
     let lost = lost.iter().map(|flag| item::lost(&chosen, flag)).collect();
     let gained = gained.iter().map(|flag| item::gained(&chosen, flag)).collect();
     let mut unknown = host.kernel.unknown.clone();

@@ -55,6 +55,6 @@ pub(super) fn between(first: &Machine<'_>, second: &Machine<'_>) -> Relation {
 }
 
 /// Two guests may be a guest and a guest inside it: the outer one needs KVM, or the vmx or svm flag.
-pub(super) fn may_be_nested(outer: &Machine<'_>, _inner: &Machine<'_>) -> bool {
+pub(super) fn may_be_nested(outer: &Machine<'_>) -> bool {
     outer.kvm_supported().is_some() || ["vmx", "svm"].iter().any(|flag| outer.prints(flag) == Some(true))
 }

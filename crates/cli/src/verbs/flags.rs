@@ -85,7 +85,7 @@ fn each(page: &mut String, members: &[&Item], style: Style, width: usize) {
         let _ = writeln!(page, "  {}{}", styled(style, &item.flag), styled(QUIET, place));
         explain(page, item, width);
         for evidence in item.steps.iter().flat_map(|step| &step.because) {
-            let seen = format!("seen: {}: {}", evidence.source, evidence.value);
+            let seen = format!("seen: {}: {}", evidence.source(), evidence.value());
             page.push_str(&styled(QUIET, page::wrap(&seen, "    ", "      ", width).trim_end()));
             page.push('\n');
         }

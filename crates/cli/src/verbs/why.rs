@@ -104,7 +104,7 @@ fn way(page: &mut String, step: &Step) {
     let what = if step.rule.0.is_empty() { String::new() } else { format!("{}  {}", step.cite, step.rule) };
     let _ = writeln!(page, "  {:<8} {effect:<8} {}", step.at.name(), styled(QUIET, what));
     for evidence in &step.because {
-        let _ = writeln!(page, "           {}", styled(QUIET, format!("seen: {}: {}", evidence.source, evidence.value)));
+        let _ = writeln!(page, "           {}", styled(QUIET, format!("seen: {}: {}", evidence.source(), evidence.value())));
     }
 }
 

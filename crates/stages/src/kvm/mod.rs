@@ -1,12 +1,11 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
-use std::borrow::Cow;
-
 use cpusieve_knowledge::kvm::{self, By, Cap, CapKind, Handling, Op};
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
+use crate::machine::known_name;
 use crate::linux::conditions::{Observed, all};
 
 /// One decision of a stage about one bit.
@@ -55,7 +54,7 @@ fn decision(feature: &str, bit: CpuidBit, incoming: State, predicted: Predicted,
         (_, Some(false)) => Effect::Dropped,
     };
     let step = Step {
-        feature: Cow::Owned(feature.to_owned()),
+        feature: known_name(feature),
         place: Some(Place::Cpuid(bit)),
         at: Stage::Kvm,
         effect,

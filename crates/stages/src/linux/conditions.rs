@@ -1,7 +1,5 @@
 //! The conditions of rules, decided on what is known of one machine. Three answers: holds, does not hold, not known.
 
-use std::borrow::Cow;
-
 use cpusieve_knowledge::rules::{Condition, Field, Need, Signature};
 use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, State, Vendor};
 
@@ -224,7 +222,7 @@ fn parameter(inputs: &dyn Inputs, words: &str) -> Sight {
         return State::Unknown.into();
     }
     let given = cmdline.split_ascii_whitespace().any(|given| given == words);
-    let evidence = given.then(|| Evidence { source: Cow::Borrowed("kernel command line"), value: words.to_owned() });
+    let evidence = given.then(|| Evidence::Setting { source: "kernel command line", text: words.to_owned() });
     Sight { state: State::from_bit(given), evidence }
 }
 
@@ -233,6 +231,6 @@ fn config(inputs: &dyn Inputs, option: &str) -> Sight {
     let Some(config) = linux.and_then(|linux| linux.config.as_ref()) else { return State::Unknown.into() };
     let name = format!("CONFIG_{option}");
     let value = config.get(&name).map_or("n", String::as_str);
-    let evidence = Evidence { source: Cow::Borrowed("kernel configuration"), value: format!("{name}={value}") };
+    let evidence = Evidence::Setting { source: "kernel configuration", text: format!("{name}={value}") };
     Sight { state: State::from_bit(matches!(value, "y" | "m")), evidence: Some(evidence) }
 }

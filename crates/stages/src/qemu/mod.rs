@@ -1,13 +1,12 @@
 //! What QEMU makes of one CPUID bit that KVM offers: its fix-ups, its feature words, its policy of migration.
 
-use std::borrow::Cow;
-
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect};
 use cpusieve_knowledge::rules::{self, Rule, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::kvm::Decision;
+use crate::machine::known_name;
 
 /// What was asked of QEMU with `-cpu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +40,7 @@ pub fn give(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offere
         (_, Some(false)) => Effect::Dropped,
     };
     let step = Step {
-        feature: Cow::Owned(feature.to_owned()),
+        feature: known_name(feature),
         place: Some(Place::Cpuid(bit)),
         at: Stage::Qemu,
         effect,
