@@ -60,7 +60,7 @@ pub fn of_step(step: &Step, tree: usize) -> Reason {
     let bit = step.place.and_then(Place::cpuid);
     let (title, cause, remedy) = match (rules::rule(step.rule.0), rules::condition(step.rule.0)) {
         (Some(rule), _) => (rule.title, rule.cause, rule.remedy),
-        (None, Some(condition)) => ("depends on a condition", condition.cause, condition.remedy),
+        (None, Some(condition)) => (condition.title, condition.cause, condition.remedy),
         (None, None) => ("no rule is known", "No rule that cpusieve knows speaks of this feature here.", None),
     };
     let when = rules::rule(step.rule.0).and_then(|rule| rule.when);

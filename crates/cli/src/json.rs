@@ -36,6 +36,7 @@ pub(crate) fn item(item: &Item) -> Value {
     put("bit", json!(item.place.map(|place| place.to_string())));
     put("at", json!(item.at.map_or("unknown", |stage| stage.name())));
     put("rule", json!((!item.rule.0.is_empty()).then_some(item.rule.0)));
+    put("title", json!(item.title));
     put("cause", json!(item.cause));
     put("cite", json!((!item.cite.0.is_empty()).then_some(item.cite.0)));
     put("confidence", json!(item.confidence.name()));

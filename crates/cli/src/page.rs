@@ -52,6 +52,11 @@ pub(crate) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> Strin
     lines
 }
 
+/// A text as lines of at most `width` columns.
+pub(crate) fn lines(text: &str, width: usize) -> Vec<String> {
+    wrap(text, "", "", width).lines().map(str::to_owned).collect()
+}
+
 /// Columns that a text fills, styles not counted.
 pub(crate) fn columns(text: &str) -> usize {
     let mut escaped = false;

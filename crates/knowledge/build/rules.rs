@@ -200,12 +200,13 @@ impl<'a> Block<'a> {
 
     fn condition(&self, releases: &TreeList) -> Result<String> {
         Ok(format!(
-            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), cite: Cite({:?}), cause: {:?}, \
-             remedy: {} }},\n",
+            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), cite: Cite({:?}), title: {:?}, \
+             cause: {:?}, remedy: {} }},\n",
             self.id()?,
             self.list("c")?,
             self.trees(releases)?,
             self.cite()?,
+            self.text("title")?,
             self.text("cause")?,
             self.remedy()?,
         ))

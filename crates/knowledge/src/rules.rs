@@ -200,6 +200,8 @@ pub struct KvmCondition {
     pub trees: TreeSet,
     /// Where it stands.
     pub cite: Cite,
+    /// What it is about, in a few words.
+    pub title: &'static str,
     /// What it hangs on, in words.
     pub cause: &'static str,
     /// The module parameter, hardware or kernel that makes it come out right.

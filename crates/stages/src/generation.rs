@@ -7,8 +7,7 @@ use cpusieve_model::{FlagList, State};
 use crate::Machine;
 
 /// The CPU generations that a machine's flags may come from, the likeliest first.
-#[must_use]
-pub fn generations(machine: &Machine<'_>) -> Vec<Guess> {
+pub(crate) fn guess(machine: &Machine<'_>) -> Vec<Guess> {
     let kernel = machine.trees().last().and_then(|tree| linux::TREES.get(tree));
     let known = Known {
         vendor: machine.vendor(),
@@ -20,10 +19,9 @@ pub fn generations(machine: &Machine<'_>) -> Vec<Guess> {
 }
 
 /// Whether the likeliest generations are hybrid: unknown if they do not agree.
-pub(crate) fn is_hybrid(machine: &Machine<'_>) -> State {
+pub(crate) fn is_hybrid(guesses: &[Guess]) -> State {
     /// Generations less probable than this do not count.
     const PLAUSIBLE: f64 = 0.2;
-    let guesses = generations(machine);
     let mut plausible = guesses.iter().filter(|guess| guess.score >= PLAUSIBLE).map(|guess| guess.generation.hybrid);
     match plausible.next() {
         Some(first) if plausible.all(|other| other == first) => State::from_bit(first),

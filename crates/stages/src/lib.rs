@@ -27,7 +27,7 @@ pub mod linux;
 mod machine;
 mod pipeline;
 pub mod qemu;
+pub mod vcpu;
 
-pub use generation::generations;
 pub use machine::Machine;
 pub use pipeline::{Passage, World};

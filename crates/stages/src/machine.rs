@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use cpusieve_knowledge::x86::{Generation, Guess};
 use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{CpuidBit, CpuidTable, Evidence, FlagList, MsrBit, Place, Register, Snapshot, State, Vendor};
 
@@ -24,6 +25,8 @@ pub struct Machine<'a> {
     pub kernel: linux_kernel::Candidates,
     /// Whether the CPU has cores of different kinds.
     pub hybrid: State,
+    /// The CPU generations that its flags may come from, the likeliest first.
+    pub generations: Vec<Guess>,
     /// Whether the flags were concluded from CPUID, for want of a line.
     pub flags_concluded: bool,
     flags: Option<FlagList>,
@@ -43,6 +46,7 @@ impl<'a> Machine<'a> {
             snapshot,
             kernel: linux_kernel::Candidates::any(),
             hybrid: State::Unknown,
+            generations: Vec::new(),
             flags_concluded: false,
             flags: None,
             sorted: Vec::new(),
@@ -59,6 +63,7 @@ impl<'a> Machine<'a> {
             machine.take_flags(Some(concluded));
             machine.flags_concluded = true;
         }
+        machine.generations = generation::guess(&machine);
         machine.hybrid = machine.judge_hybrid();
         machine
     }
@@ -110,6 +115,12 @@ impl<'a> Machine<'a> {
             Some((identity.family?, identity.model?))
         });
         told.or_else(|| self.cpuid?.signature().map(|(family, model, _)| (family, model)))
+    }
+
+    /// The CPU's generation, if one is likelier than all others together.
+    #[must_use]
+    pub fn generation(&self) -> Option<&'static Generation> {
+        self.generations.first().filter(|guess| guess.score > 0.5).map(|guess| guess.generation)
     }
 
     /// The stepping, if the input says it.
@@ -215,7 +226,7 @@ impl<'a> Machine<'a> {
                 return seen;
             }
         }
-        generation::is_hybrid(self)
+        generation::is_hybrid(&self.generations)
     }
 }
 

@@ -3,16 +3,17 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
+use cpusieve_knowledge::x86::Generation;
 use cpusieve_knowledge::{linux, qemu};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::kvm::{self, Decision};
-use crate::linux::conditions::{Inputs, Sight, Verdict};
+use crate::linux::conditions::{Inputs, Observed, Sight, Verdict};
 use crate::linux::kernel;
 use crate::linux::setup::{self, Ruling};
 use crate::machine::{HYPERVISOR, known_name};
 use crate::qemu::{self as qemu_stage, CpuArgument, Qemu};
-use crate::Machine;
+use crate::{Machine, vcpu};
 
 /// How deep one flag may follow from another.
 const DEPTH: u8 = 6;
@@ -176,7 +177,9 @@ impl Way<'_> {
         if place.is_none() {
             return self.printed(passage, id, None, None);
         }
-        let ruling = setup::invented(self, tree, id);
+        let on_host = Observed { machine: self.world.host, tree: self.world.host_tree };
+        let elsewhere = passage.steps.first().map(|_| &on_host as &dyn Inputs);
+        let ruling = setup::invented(self, elsewhere, tree, id);
         passage.outcome = ruling.state;
         if ruling.state == State::Present {
             self.printed(passage, id, place, None);
@@ -229,6 +232,9 @@ impl Way<'_> {
     /// A bit through KVM and QEMU to the vCPU; a captured CPUID of the guest decides.
     fn vcpu(&self, id: &str, bit: CpuidBit, incoming: State) -> Vec<Decision> {
         let World { host, host_tree, guest, qemu, cpu, .. } = self.world;
+        if let Some(source) = vcpu::mirrored(bit) {
+            return vec![vcpu::edit(id, bit, self.bit(source).state)];
+        }
         let offered = kvm::offer(host, host_tree, id, bit, incoming);
         let mut given = qemu_stage::give(Qemu { release: qemu, cpu }, host, id, bit, offered.state);
         let seen = guest.and_then(Machine::cpuid).map(|table| (table, table.state(bit)));
@@ -333,6 +339,10 @@ impl Inputs for Way<'_> {
 
     fn vendor(&self) -> Option<Vendor> {
         self.world.guest.and_then(Machine::vendor).or_else(|| self.world.host.vendor())
+    }
+
+    fn generation(&self) -> Option<&'static Generation> {
+        self.world.host.generation().or_else(|| self.world.guest.and_then(Machine::generation))
     }
 
     fn family_model(&self) -> Option<(u32, u32)> {

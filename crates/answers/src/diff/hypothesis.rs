@@ -15,6 +15,8 @@ const OTHER_MODEL: usize = 4;
 /// The world that fits best.
 pub(super) struct Chosen<'a> {
     pub(super) world: World<'a>,
+    /// Whether one of several host kernels fits better than all others.
+    host_decided: bool,
     qemu_told: Option<String>,
     qemu_fits: TreeSet,
 }
@@ -38,7 +40,11 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
     let trees = host.trees().iter().map(|host_tree| World { host_tree, ..first });
-    let (_, of_tree) = cheapest(trees, &cost).unwrap_or((0, first));
+    let by_tree: Vec<(usize, World<'a>)> = trees.map(|world| (cost(&world), world)).collect();
+    let fewest = by_tree.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
+    let best: Vec<World<'a>> = by_tree.iter().filter(|(cost, _)| *cost == fewest).map(|(_, world)| *world).collect();
+    let of_tree = best.last().copied().unwrap_or(first);
+    let host_decided = best.len() == 1 && by_tree.len() > 1;
     let worlds = [true, false].into_iter().flat_map(|migratable| {
         let cpu = CpuArgument::Host { migratable };
         releases.iter().map(move |&qemu| World { qemu, cpu, ..of_tree })
@@ -56,7 +62,7 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         let trees = guest.trees().iter().map(|guest_tree| World { guest_tree, ..world });
         world = cheapest(trees, &cost).map_or(world, |(_, world)| world);
     }
-    Chosen { world, qemu_told: told, qemu_fits }
+    Chosen { world, host_decided, qemu_told: told, qemu_fits }
 }
 
 /// The first of the worlds that cost least.
@@ -112,9 +118,14 @@ impl Chosen<'_> {
         let mut add = |what: &str, value: String, because: String| {
             assumed.push(Assumption { what: what.to_owned(), value, because });
         };
-        kernel("host kernel", host, host_tree, &mut add);
+        if let Some(guess) = host.generations.first() {
+            let told = host.family_model().is_some();
+            let because = if told { "family, model and flags".to_owned() } else { format!("its flags; probability {:.2}", guess.score) };
+            add("CPU", guess.generation.name.to_owned(), because);
+        }
+        kernel("host kernel", host, host_tree, self.host_decided, &mut add);
         if let Some(guest) = guest {
-            kernel("guest kernel", guest, guest_tree, &mut add);
+            kernel("guest kernel", guest, guest_tree, false, &mut add);
         }
         let value = match cpu {
             CpuArgument::Host { migratable: true } => "host",
@@ -137,21 +148,18 @@ impl Chosen<'_> {
     }
 }
 
-fn kernel(what: &str, machine: &Machine<'_>, tree: usize, add: &mut impl FnMut(&str, String, String)) {
+/// Which kernel was assumed; `decided` if the comparison chose between several that the flags allow.
+fn kernel(what: &str, machine: &Machine<'_>, tree: usize, decided: bool, add: &mut impl FnMut(&str, String, String)) {
     use cpusieve_stages::linux::kernel::Because;
     let label = linux::TREES[tree].label;
     let (value, because) = match &machine.kernel.because {
         Because::Release(_) => return,
         Because::NearRelease(release) => (label.to_owned(), format!("the nearest release that is known to {release}")),
-        Because::Flags => {
+        Because::Flags if decided => {
             let range = machine.kernel.describe();
-            let because = if range == label {
-                "the names in its flags line and their order".to_owned()
-            } else {
-                format!("the names in its flags line and their order allow {range}; this fits best")
-            };
-            (label.to_owned(), because)
+            (label.to_owned(), format!("the names in its flags line and their order allow {range}; this fits best"))
         }
+        Because::Flags => (machine.kernel.describe(), "the names in its flags line and their order".to_owned()),
         Because::Nothing => (label.to_owned(), "nothing tells the release".to_owned()),
     };
     add(what, value, because);

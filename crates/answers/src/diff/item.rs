@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{self, RemedyKind, Software};
+use cpusieve_knowledge::kvm::{self, Handling};
 use cpusieve_knowledge::{linux, x86};
-use cpusieve_model::{Effect, Evidence, Stage, State, Step};
+use cpusieve_model::{Effect, Evidence, Place, Stage, State, Step};
 use cpusieve_stages::{Machine, Passage, World};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::linux::setup;
@@ -50,7 +51,7 @@ pub(super) fn lost(chosen: &Chosen<'_>, flag: &str) -> Item {
         return unexplained_loss(world, passage);
     }
     let confidence = confidence(world, &passage);
-    let group = group(&passage);
+    let group = group(world, &passage);
     build(world, passage, confidence, group)
 }
 
@@ -120,7 +121,7 @@ fn unexplained_loss(world: &World<'_>, mut passage: Passage) -> Item {
         item.others.extend(perhaps[1..].iter().filter_map(|rule| other(Some(rule), Stage::Guest)));
         return item;
     }
-    if passage.place.and_then(cpusieve_model::Place::cpuid).is_some()
+    if passage.place.and_then(Place::cpuid).is_some()
         && let Some(rule) = rules::generic(Software::Qemu, "model")
         && let Some(index) = passage.steps.iter().position(|step| step.at == Stage::Qemu)
     {
@@ -137,7 +138,7 @@ fn unexplained_loss(world: &World<'_>, mut passage: Passage) -> Item {
 pub(crate) fn decided(world: &World<'_>, passage: Passage) -> Item {
     let confidence = confidence(world, &passage);
     let gained = passage.outcome == State::Present;
-    let group = if gained { Group::Added } else { group(&passage) };
+    let group = if gained { Group::Added } else { group(world, &passage) };
     build(world, passage, confidence, group)
 }
 
@@ -172,10 +173,10 @@ fn build(world: &World<'_>, passage: Passage, confidence: Confidence, group: Gro
 }
 
 fn item(passage: Passage, at: Option<Stage>, words: Reason, confidence: Confidence, group: Group) -> Item {
-    let Reason { rule, cause, cite, remedy, .. } = words;
+    let Reason { rule, title, cause, cite, remedy } = words;
     let Passage { feature, place, steps, follows, .. } = passage;
     let (flag, follows) = (feature.into_owned(), follows.map(Cow::into_owned));
-    Item { flag, place, at, rule, cause, cite, confidence, remedy, others: Vec::new(), group, follows, steps }
+    Item { flag, place, at, rule, title, cause, cite, confidence, remedy, others: Vec::new(), group, follows, steps }
 }
 
 /// How sure a decided passage is.
@@ -187,14 +188,18 @@ fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     if step.effect == Effect::Unknown || passage.outcome == State::Unknown {
         return Confidence::Likely;
     }
-    let when = rules::rule(step.rule.0).and_then(|rule| rule.when);
     let release_told = |machine: &Machine<'_>| machine.trees().iter().count() == 1;
     let of_release = match step.at {
-        Stage::Kvm => !matches!(when, Some("masked-always" | "constant-leaf" | "zero-leaf")) && !release_told(world.host),
+        Stage::Kvm => !in_every_kernel(step) && !release_told(world.host),
         Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest)) && !everywhere(step),
         _ => false,
     };
     if of_release { Confidence::Likely } else { Confidence::Certain }
+}
+
+/// Whether KVM of every release drops the bit.
+fn in_every_kernel(step: &Step) -> bool {
+    step.place.and_then(Place::cpuid).is_some_and(|bit| kvm::trees_offering(bit).is_empty())
 }
 
 /// Whether a rule holds for every kernel.
@@ -202,23 +207,27 @@ fn everywhere(step: &Step) -> bool {
     rules::rule(step.rule.0).is_some_and(|rule| rule.trees.iter().count() == linux::TREES.len())
 }
 
-fn group(passage: &Passage) -> Group {
+fn group(world: &World<'_>, passage: &Passage) -> Group {
     if passage.follows.is_some() {
         return Group::Follows;
     }
     let Some(step) = passage.culprit() else { return Group::Unexplained };
-    let rule = rules::rule(step.rule.0);
-    match (step.at, rule.and_then(|rule| rule.when)) {
-        (Stage::Kvm, Some("constant-leaf" | "zero-leaf")) => Group::ConstantLeaf,
-        (Stage::Kvm, Some("masked-always")) => Group::MaskedAlways,
-        (Stage::Kvm, None) if rule.is_some_and(|rule| rule.remedy.is_none_or(|remedy| remedy.kind == RemedyKind::None)) => {
-            Group::MaskedAlways
-        }
+    let bit = step.place.and_then(Place::cpuid);
+    let constant = |bit| matches!(kvm::handling(world.host_tree, bit), Handling::Constant(_) | Handling::Zero);
+    match (step.at, rules::rule(step.rule.0).and_then(|rule| rule.when)) {
+        (Stage::Kvm, _) if bit.is_some_and(constant) => Group::ConstantLeaf,
+        (Stage::Kvm, _) if in_every_kernel(step) && !has_remedy(step) => Group::MaskedAlways,
         (Stage::Kvm | Stage::Silicon | Stage::Host, _) => Group::Conditional,
         (Stage::Qemu | Stage::Vcpu, _) => Group::QemuPolicy,
         (Stage::Guest, Some("hidden" | "no-name")) => Group::Naming,
         (Stage::Guest, _) => Group::GuestKernel,
     }
+}
+
+/// Whether a rule tells a way back.
+fn has_remedy(step: &Step) -> bool {
+    let remedy = rules::rule(step.rule.0).and_then(|rule| rule.remedy);
+    remedy.is_some_and(|remedy| remedy.kind != RemedyKind::None)
 }
 
 /// Whether no kernel tree and no table knows the name.
@@ -234,7 +243,7 @@ pub(super) fn unheard(flag: &str, passage: Passage) -> Item {
 pub(super) fn no_rule(passage: Passage, cause: &str) -> Item {
     let words = Reason {
         rule: cpusieve_model::RuleId(""),
-        title: String::new(),
+        title: cause.to_owned(),
         cause: cause.to_owned(),
         cite: cpusieve_model::Cite(""),
         remedy: Remedy { kind: RemedyKind::None, text: "none is known".to_owned(), cpu: None },

@@ -24,6 +24,8 @@ pub struct Item {
     pub at: Option<Stage>,
     /// The rule that decided.
     pub rule: RuleId,
+    /// What the rule is about, in a few words.
+    pub title: String,
     /// Why, in one or two sentences.
     pub cause: String,
     /// Where that stands in the real software.

@@ -53,6 +53,7 @@ fn lacking(relation: Relation, flag: &str, machine: &Machine<'_>) -> Item {
         place,
         at: None,
         rule: RuleId(""),
+        title: format!("no kernel that cpusieve knows prints `{flag}`"),
         cause: format!("No kernel that cpusieve knows prints `{flag}`."),
         cite: Cite(""),
         confidence: Confidence::Possible,
@@ -83,7 +84,7 @@ fn lacking(relation: Relation, flag: &str, machine: &Machine<'_>) -> Item {
                 (None, None) => not_in_silicon(base, None, Confidence::Likely, &ruling.perhaps),
             }
         }
-        _ => by_ruling(base, setup::invented(&observed, tree, flag), tree),
+        _ => by_ruling(base, setup::invented(&observed, None, tree, flag), tree),
     }
 }
 
@@ -113,6 +114,7 @@ fn generic(mut item: Item, when: &str, at: Stage, trees: TreeSet) -> Item {
     let words = reason::of_step(&step, trees.last().unwrap_or(0));
     item.at = Some(at);
     item.rule = words.rule;
+    item.title = words.title;
     item.cause = words.cause;
     item.cite = words.cite;
     item.remedy = words.remedy;
@@ -175,6 +177,7 @@ fn by_ruling(mut item: Item, ruling: Ruling, tree: usize) -> Item {
     let words = reason::of_step(&step, tree);
     item.at = Some(Stage::Host);
     item.rule = words.rule;
+    item.title = words.title;
     item.cause = words.cause;
     item.cite = words.cite;
     item.remedy = words.remedy;

@@ -45,7 +45,7 @@ fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
     let _ = writeln!(page, "{}: {}.", styled(HEAD, counts), diff.relation.describe());
     let assumed: Vec<String> = diff.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     if !assumed.is_empty() {
-        let concluded = format!("Concluded from the flags: {}.", assumed.join(", "));
+        let concluded = format!("{}: concluded from what the two show.", assumed.join(", "));
         page.push_str(&styled(QUIET, page::wrap(&concluded, "", "", width).trim_end()));
         page.push('\n');
     }

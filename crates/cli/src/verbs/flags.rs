@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anstyle::Style;
 use cpusieve_answers::diff::{Group, Item};
 use cpusieve_answers::reason::Confidence;
+use cpusieve_knowledge::rules::RemedyKind;
 
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 
@@ -30,7 +31,7 @@ pub(super) fn side(page: &mut String, items: &[Item], side: Side, long: bool, wi
         };
         let heading = heading(group, &members);
         let count = format!("{} {what}", members.len());
-        let _ = writeln!(page, "\n{}  {}", styled(HEAD, heading), styled(style, count));
+        let _ = writeln!(page, "\n{}  {}", styled(style.bold(), count), styled(HEAD, heading));
         if long { each(page, &members, style, width) } else { by_rule(page, &members, style, width) }
     }
 }
@@ -39,32 +40,73 @@ fn heading(group: Group, members: &[&Item]) -> String {
     match group {
         Group::ConstantLeaf => {
             let leaf = members.first().and_then(|item| item.place?.cpuid()).map_or(0, |bit| bit.leaf);
-            format!("KVM answers leaf {leaf:X}H with a constant")
+            format!("to KVM's constant answer for leaf {leaf:X}H: nothing brings these back")
         }
-        Group::MaskedAlways => "KVM masks it in every release".to_owned(),
-        Group::Conditional => "KVM offers it in a later release, or under a condition".to_owned(),
-        Group::QemuPolicy => "QEMU leaves it out".to_owned(),
-        Group::GuestKernel => "The kernel that does not show it declines".to_owned(),
-        Group::Follows => "It follows from another flag".to_owned(),
-        Group::Naming => "The kernel that does not show it has no name for it".to_owned(),
-        Group::Silicon => "The CPU does not have it".to_owned(),
-        Group::Added => "Added on the way".to_owned(),
-        Group::Unexplained => "Not explained".to_owned(),
+        Group::MaskedAlways => "masked by KVM in every release: nothing brings these back".to_owned(),
+        Group::Conditional => "that KVM offers in a later release, or under a condition".to_owned(),
+        Group::QemuPolicy => "left out by QEMU".to_owned(),
+        Group::GuestKernel => "declined by the kernel that does not show them".to_owned(),
+        Group::Follows => "because another flag is".to_owned(),
+        Group::Naming => "without a name in the kernel that does not show them".to_owned(),
+        Group::Silicon => "that the CPU does not have".to_owned(),
+        Group::Added => "added on the way".to_owned(),
+        Group::Unexplained => "not explained".to_owned(),
     }
 }
 
-/// Flags of one rule and one remedy stand together.
+/// Flags of one rule and one remedy stand together, what is said of them beside them.
 fn by_rule(page: &mut String, members: &[&Item], style: Style, width: usize) {
     let mut rest: Vec<&Item> = members.to_vec();
     while let Some(&first) = rest.first() {
-        let (same, others): (Vec<&Item>, Vec<&Item>) = rest.iter().partition(|item| {
-            item.rule == first.rule && item.remedy == first.remedy && item.cause == first.cause && item.at == first.at
-        });
+        let (same, others): (Vec<&Item>, Vec<&Item>) = rest
+            .iter()
+            .partition(|item| (item.rule, item.at, &item.remedy) == (first.rule, first.at, &first.remedy) && item.follows == first.follows);
         let flags: Vec<&str> = same.iter().map(|item| item.flag.as_str()).collect();
-        page.push_str(&styled(style, page::wrap(&flags.join(" "), "  ", "  ", width).trim_end()));
-        page.push('\n');
-        explain(page, first, width);
+        let left = match width / 3 {
+            ..20 => width - INDENT,
+            third => third.min(WIDEST),
+        };
+        let flags = page::lines(&flags.join(" "), left);
+        beside(page, &flags, &said(first, width, left), style, left);
         rest = others;
+    }
+}
+
+/// Columns before a flag.
+const INDENT: usize = 2;
+/// The widest column of flags.
+const WIDEST: usize = 32;
+
+/// What is said of one rule: its title, where it stands, how sure it is, and what brings the flag back.
+fn said(item: &Item, width: usize, left: usize) -> Vec<String> {
+    let room = if left + INDENT >= width { width - 2 * INDENT } else { width - left - 2 * INDENT };
+    let follows = item.follows.as_ref().map_or_else(String::new, |flag| format!("follows from {flag}: "));
+    let mut said = page::lines(&format!("{follows}{}", item.title), room);
+    if !item.cite.0.is_empty() {
+        let doubt = if item.confidence == Confidence::Certain { "" } else { item.confidence.name() };
+        let line = format!("{} {} {doubt}", item.cite.function(), item.rule);
+        said.extend(page::lines(&line, room).iter().map(|line| styled(QUIET, line)));
+    }
+    if item.remedy.kind != RemedyKind::None {
+        let remedy = page::lines(&item.remedy.text, room.saturating_sub(2));
+        said.extend(remedy.iter().enumerate().map(|(index, line)| format!("{} {line}", if index == 0 { ">" } else { " " })));
+    }
+    said
+}
+
+/// Two columns, or one below the other where the page is too narrow.
+fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize) {
+    let narrow = said.iter().any(|line| left + 2 * INDENT + page::columns(line) > page::width());
+    if narrow {
+        flags.iter().for_each(|line| { let _ = writeln!(page, "  {}", styled(style, line)); });
+        said.iter().for_each(|line| { let _ = writeln!(page, "    {line}"); });
+        return;
+    }
+    for row in 0..flags.len().max(said.len()) {
+        let flag = flags.get(row).map_or("", String::as_str);
+        let gap = " ".repeat(left.saturating_sub(page::columns(flag)) + INDENT);
+        let line = format!("  {}{gap}{}", styled(style, flag), said.get(row).map_or("", String::as_str));
+        let _ = writeln!(page, "{}", line.trim_end());
     }
 }
 

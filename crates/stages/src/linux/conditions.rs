@@ -1,6 +1,7 @@
 //! The conditions of rules, decided on what is known of one machine. Three answers: holds, does not hold, not known.
 
 use cpusieve_knowledge::rules::{Condition, Field, Need, Signature};
+use cpusieve_knowledge::x86::Generation;
 use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, State, Vendor};
 
 use crate::Machine;
@@ -34,6 +35,10 @@ pub trait Inputs {
     fn vendor(&self) -> Option<Vendor>;
     /// Display family and model.
     fn family_model(&self) -> Option<(u32, u32)>;
+    /// The CPU's generation, as its flags betray it.
+    fn generation(&self) -> Option<&'static Generation> {
+        self.observed().and_then(Machine::generation)
+    }
     /// The stepping.
     fn stepping(&self) -> Option<u32> {
         self.observed().and_then(Machine::stepping)
@@ -166,7 +171,9 @@ fn msr_reading(inputs: &dyn Inputs, bit: MsrBit) -> State {
 
 /// Family, model and stepping are one of these; unknown if one of them is not known and decides.
 fn signature(inputs: &dyn Inputs, signatures: &[Signature]) -> State {
-    let Some((family, model)) = inputs.family_model() else { return State::Unknown };
+    let Some((family, model)) = inputs.family_model() else {
+        return inputs.generation().map_or(State::Unknown, |generation| of_generation(generation, signatures));
+    };
     let stepping = inputs.stepping();
     let found = signatures.iter().map(|signature| signature.matches(family, model, stepping));
     found.fold(State::Absent, |so_far, matches| match (so_far, matches) {
@@ -174,6 +181,16 @@ fn signature(inputs: &dyn Inputs, signatures: &[Signature]) -> State {
         (State::Unknown, _) | (_, None) => State::Unknown,
         (_, Some(false)) => so_far,
     })
+}
+
+/// Where only the generation is known: absent if none of its members has one of these signatures, else unknown.
+fn of_generation(generation: &Generation, signatures: &[Signature]) -> State {
+    let overlaps = |signature: &Signature, models: &(u32, u32)| models.0 <= signature.models.1 && signature.models.0 <= models.1;
+    let may_be = generation.members.iter().any(|member| {
+        let of_family = signatures.iter().filter(|signature| signature.family == member.family);
+        of_family.into_iter().any(|signature| member.models.iter().any(|models| overlaps(signature, models)))
+    });
+    if may_be { State::Unknown } else { State::Absent }
 }
 
 /// A field of CPUID, where CPUID was seen.

@@ -1,10 +1,10 @@
 //! What a kernel's set-up code makes of one capability: the rules that set it, and the rules that clear it.
 
 use cpusieve_knowledge::linux;
-use cpusieve_knowledge::rules::{self, Condition, Rule, RuleEffect, Software};
+use cpusieve_knowledge::rules::{self, Condition, Need, Rule, RuleEffect, Software};
 use cpusieve_model::{Place, State};
 
-use super::conditions::{Inputs, Verdict, all};
+use super::conditions::{self, Inputs, Verdict, all};
 
 /// How one capability came out, and the rule that decided.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Ruling {
 pub fn shown(inputs: &dyn Inputs, tree: usize) -> Vec<&'static str> {
     let state = |feature: &linux::Feature, id: &str| match linux::place(tree, feature) {
         Some(Place::Cpuid(bit)) => announced(inputs, tree, id, inputs.bit(bit).state).state,
-        Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, tree, id).state,
+        Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, None, tree, id).state,
     };
     let printed = linux::features(tree).filter_map(|feature| Some((feature, feature.shown?)));
     printed.filter(|(feature, id)| state(feature, id) == State::Present).map(|(_, id)| id).collect()
@@ -38,29 +38,40 @@ fn of_tree(id: &str, tree: usize) -> impl Iterator<Item = &'static Rule> {
 }
 
 /// An invented capability: some rule must set it, and none may clear it.
+///
+/// If no rule does, the ruling names the one that comes nearest. `elsewhere` is a machine that has the capability (the
+/// host of a guest that lacks it): a rule by which it cannot have come there explains nothing.
 #[must_use]
-pub fn invented(inputs: &dyn Inputs, tree: usize, id: &str) -> Ruling {
+pub fn invented(inputs: &dyn Inputs, elsewhere: Option<&dyn Inputs>, tree: usize, id: &str) -> Ruling {
     let ways = of_tree(id, tree).filter(|rule| rule.effect != RuleEffect::Clears);
-    let mut best: Option<(u8, &'static Rule, Verdict)> = None;
-    for rule in ways {
+    let ranked = ways.map(|rule| {
         let verdict = all(inputs, rule.needs);
-        let rank = match (verdict.state, verdict.deciding.map(|need| need.condition)) {
-            (State::Present, _) => 0,
-            (State::Unknown, _) => 1,
-            // A rule for another vendor or family does not explain why a flag is missing on this one.
-            (_, Some(Condition::Vendor(_) | Condition::Family(..) | Condition::Hypervisor(_))) => 4,
-            (_, Some(Condition::Vm)) => 2,
-            _ => 3,
-        };
-        if best.as_ref().is_none_or(|(least, ..)| rank < *least) {
-            best = Some((rank, rule, verdict));
-        }
-    }
-    let Some((_, rule, verdict)) = best else {
+        let there = elsewhere.filter(|_| verdict.state != State::Present);
+        let there = there.map_or(0, |elsewhere| how_it_came(elsewhere, rule.needs));
+        ((distance(&verdict), there), rule, verdict)
+    });
+    let Some((_, rule, verdict)) = ranked.min_by_key(|(rank, ..)| *rank) else {
         return Ruling { state: State::Unknown, rule: None, verdict: None, perhaps: Vec::new() };
     };
     let set = Ruling { state: verdict.state, rule: Some(rule), verdict: Some(verdict), perhaps: Vec::new() };
     if set.state == State::Absent || rule.effect == RuleEffect::Forces { set } else { cleared(inputs, tree, id, set) }
+}
+
+/// How far a rule is from setting its capability: 0 if it does.
+fn distance(verdict: &Verdict) -> u8 {
+    match (verdict.state, verdict.deciding.map(|need| need.condition)) {
+        (State::Present, _) => 0,
+        (State::Unknown, _) => 1,
+        // A rule for another vendor or family does not explain why a flag is missing on this one.
+        (_, Some(Condition::Vendor(_) | Condition::Family(..) | Condition::Hypervisor(_))) => 4,
+        (_, Some(Condition::Vm)) => 2,
+        _ => 3,
+    }
+}
+
+/// How many of a rule's conditions surely fail on a machine that has the capability; 0 if it may have come by this rule.
+fn how_it_came(machine: &dyn Inputs, needs: &'static [Need]) -> usize {
+    needs.iter().filter(|need| conditions::holds(machine, need).state.known() == Some(false)).count()
 }
 
 /// A capability that CPUID announces: it is there unless a rule clears it, and some rules force it.

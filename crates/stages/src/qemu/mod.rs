@@ -55,16 +55,24 @@ fn generic(when: &str) -> Option<&'static Rule> {
     rules::generic(Software::Qemu, when)
 }
 
+/// The rule that speaks of this feature by name in a situation.
+fn named(feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
+    rules::of_feature(Software::Qemu, feature).find(|rule| rule.trees.contains(release) && rule.when == Some(when))
+}
+
 /// The rule that speaks of this feature by name, else the generic one.
 fn ruled(feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
-    let own = rules::of_feature(Software::Qemu, feature).find(|rule| rule.trees.contains(release) && rule.when == Some(when));
-    own.or_else(|| generic(when))
+    named(feature, release, when).or_else(|| generic(when))
 }
 
 fn outcome(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offered: State) -> (State, Option<&'static Rule>) {
     let Qemu { release, cpu } = qemu;
     let place = Place::Cpuid(bit);
     let (supported, when) = fixed_up(release, host, bit, offered);
+    // Several threads in a package make the bit, whatever KVM says.
+    if let Some(rule) = named(feature, release, "topology-adds").filter(|_| supported.known() != Some(true)) {
+        return (State::Unknown, Some(rule));
+    }
     if supported.known() == Some(false) {
         return (State::Absent, if when == "fixup-removes" { ruled(feature, release, when) } else { generic("not-offered") });
     }
