@@ -101,6 +101,14 @@ impl<'a> Machine<'a> {
         self.supported.as_ref()
     }
 
+    /// A backend of `/dev/kvm` that is neither VMX nor SVM: its own answers are all that is known of it.
+    #[must_use]
+    pub fn other_kvm_backend(&self) -> Option<&'a str> {
+        let params = &self.snapshot.kvm.as_ref()?.params;
+        let modules = params.keys().filter_map(|name| name.split_once('.')).map(|(module, _)| module);
+        modules.into_iter().find(|module| !matches!(*module, "kvm" | "kvm_intel" | "kvm_amd"))
+    }
+
     /// The vendor: as CPUID or `/proc/cpuinfo` say it, or as the flags betray it.
     #[must_use]
     pub fn vendor(&self) -> Option<Vendor> {

@@ -1,9 +1,9 @@
 //! Which kernels, which QEMU, which `-cpu`? Those under which the least remains unexplained.
 
-use cpusieve_knowledge::kvm::{self, CapKind};
+use cpusieve_knowledge::kvm;
 use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
-use cpusieve_model::{FlagList, Place, State};
+use cpusieve_model::{CpuidBit, FlagList, Place, State};
 use cpusieve_stages::qemu::CpuArgument;
 use cpusieve_stages::{Machine, World};
 
@@ -27,20 +27,27 @@ pub(super) struct Chosen<'a> {
 /// made one after the other.
 pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chosen<'a> {
     let (lost, gained, _) = split(host, guest);
-    let kept = host.flags().into_iter().flat_map(FlagList::iter).filter(|name| guest.prints(name) == Some(true));
-    let both: Vec<&str> = kept.filter(|name| !plain(host.trees(), name)).collect();
+    let kept: Vec<&str> =
+        host.flags().into_iter().flat_map(FlagList::iter).filter(|name| guest.prints(name) == Some(true)).collect();
+    let lost = lost.into_iter().filter(|name| !never_offered(host.trees(), name)).collect();
+    let all = Seen { lost, gained, kept };
     let guest_tree = guest.trees().last().unwrap_or(linux::TREES.len() - 1);
     let told = host.snapshot.qemu.first().map(|binary| binary.version.clone());
     let releases: Vec<usize> = match told.as_deref().map(qemu::nearest) {
         Some(nearest) => vec![nearest.release],
         None => (0..qemu::RELEASES.len()).rev().collect(),
     };
-    let doubtful: Vec<&str> = lost.iter().copied().filter(|name| !never_offered(host.trees(), name)).collect();
-    let cost = |world: &World<'_>| misfits(world, &doubtful, &gained, &both);
+    let trees = host.trees();
+    let tells_trees = all.only(|name| bit_of(trees, name).is_some_and(|bit| differs_by_tree(trees, name, bit)));
+    let tells_qemu = all.only(|name| bit_of(trees, name).is_some_and(differs_by_qemu));
+    let tells_guest = all.only(|name| bit_of(trees, name).is_none());
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
-    let trees = host.trees().iter().map(|host_tree| World { host_tree, ..first });
-    let by_tree: Vec<(usize, World<'a>)> = trees.map(|world| (cost(&world), world)).collect();
+        let by_tree: Vec<(usize, World<'a>)> = trees
+        .iter()
+        .map(|host_tree| World { host_tree, ..first })
+        .map(|world| (tells_trees.misfits(&world), world))
+        .collect();
     let fewest = by_tree.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
     let best: Vec<World<'a>> = by_tree.iter().filter(|(cost, _)| *cost == fewest).map(|(_, world)| *world).collect();
     let of_tree = best.last().copied().unwrap_or(first);
@@ -49,61 +56,81 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         let cpu = CpuArgument::Host { migratable };
         releases.iter().map(move |&qemu| World { qemu, cpu, ..of_tree })
     });
-    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (cost(&world), world)).collect();
+    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (tells_qemu.misfits(&world), world)).collect();
     let least = priced.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
     let mut world = priced.iter().find(|(cost, _)| *cost == least).map_or(of_tree, |(_, world)| *world);
     let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
     let qemu_fits = TreeSet(fits.fold(0, |set, (_, world)| set | 1 << world.qemu));
-    let unexplained = doubtful.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
+    let unexplained = all.lost.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
     if guest.trees().iter().count() > 1 {
         let trees = guest.trees().iter().map(|guest_tree| World { guest_tree, ..world });
-        world = cheapest(trees, &cost).map_or(world, |(_, world)| world);
+        world = cheapest(trees, |world| tells_guest.misfits(world)).unwrap_or(world);
     }
     Chosen { world, host_decided, qemu_told: told, qemu_fits }
 }
 
 /// The first of the worlds that cost least.
-fn cheapest<'a>(
-    worlds: impl Iterator<Item = World<'a>>,
-    cost: &impl Fn(&World<'_>) -> usize,
-) -> Option<(usize, World<'a>)> {
-    worlds.map(|world| (cost(&world), world)).min_by_key(|(cost, _)| *cost)
+fn cheapest<'a>(worlds: impl Iterator<Item = World<'a>>, cost: impl Fn(&World<'_>) -> usize) -> Option<World<'a>> {
+    worlds.min_by_key(|world| cost(world))
+}
+
+/// The CPUID bit that a flag is, in some of these trees.
+fn bit_of(trees: TreeSet, flag: &str) -> Option<CpuidBit> {
+    trees.iter().find_map(|tree| linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row))?.cpuid())
 }
 
 /// Whether every hypothesis drops a flag: no KVM offers the bit, and no QEMU adds it.
 fn never_offered(trees: TreeSet, flag: &str) -> bool {
-    trees.iter().all(|tree| {
-        let bit = linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row)).and_then(Place::cpuid);
-        bit.is_some_and(|bit| {
-            let place = Place::Cpuid(bit);
-            let added = (0..qemu::RELEASES.len()).any(|release| qemu::fixups(release, place).next().is_some());
-            kvm::trees_offering(bit).is_empty() && !added
-        })
+    bit_of(trees, flag).is_some_and(|bit| {
+        let added = (0..qemu::RELEASES.len()).any(|release| qemu::fixups(release, Place::Cpuid(bit)).next().is_some());
+        kvm::trees_offering(bit).is_empty() && !added
     })
 }
 
-/// Whether every hypothesis keeps a flag that the host shows: a bit that KVM of all these trees passes without a condition
-/// and that every QEMU names and counts as migratable.
-fn plain(trees: TreeSet, flag: &str) -> bool {
-    trees.iter().all(|tree| {
-        let bit = linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row)).and_then(Place::cpuid);
-        let cap = bit.and_then(|bit| kvm::cap(tree, bit));
-        cap.is_some_and(|cap| {
-            let named = qemu::bit(Place::Cpuid(cap.place)).is_some_and(|bit| {
-                bit.named.iter().count() == qemu::RELEASES.len() && bit.unmigratable.is_empty() && bit.no_autoenable.is_empty()
-            });
-            cap.kind == CapKind::Plain && !cap.conditional && named
-        })
-    }) && rules::of_feature(Software::Kvm, flag).next().is_none()
+/// Whether KVM treats a bit differently from tree to tree.
+fn differs_by_tree(trees: TreeSet, flag: &str, bit: CpuidBit) -> bool {
+    let mut caps = trees.iter().map(|tree| kvm::cap(tree, bit).map(|cap| (cap.kind, cap.conditional)));
+    let first = caps.next();
+    let some = |set: TreeSet| !set.intersection(trees).is_empty() && set.intersection(trees) != trees;
+    caps.any(|cap| Some(cap) != first) || rules::of_feature(Software::Kvm, flag).any(|rule| some(rule.trees))
 }
 
-/// How many flags this world predicts otherwise than they were seen.
-fn misfits(world: &World<'_>, lost: &[&str], gained: &[&str], both: &[&str]) -> usize {
-    let wrong = |names: &[&str], seen: State| names.iter().filter(|name| contradicts(world.pass(name).outcome, seen)).count();
-    wrong(lost, State::Absent) + 2 * wrong(both, State::Present) + 2 * wrong(gained, State::Present)
+/// Whether QEMU treats a bit differently from release to release, or by `migratable`.
+fn differs_by_qemu(bit: CpuidBit) -> bool {
+    let place = Place::Cpuid(bit);
+    let newest = qemu::RELEASES.len() - 1;
+    let fixed_up_otherwise = |release| !qemu::fixups(release, place).eq(qemu::fixups(newest, place));
+    let everywhere = qemu::bit(place).is_some_and(|bit| {
+        bit.named.iter().count() == qemu::RELEASES.len() && bit.unmigratable.is_empty() && bit.no_autoenable.is_empty()
+    });
+    !everywhere || (0..newest).any(fixed_up_otherwise)
+}
+
+/// Flags by what became of them.
+struct Seen<'a> {
+    lost: Vec<&'a str>,
+    gained: Vec<&'a str>,
+    kept: Vec<&'a str>,
+}
+
+impl<'a> Seen<'a> {
+    /// Those of the flags for which something holds.
+    fn only(&self, holds: impl Fn(&str) -> bool) -> Self {
+        let those = |names: &[&'a str]| names.iter().copied().filter(|name| holds(name)).collect();
+        Self { lost: those(&self.lost), gained: those(&self.gained), kept: those(&self.kept) }
+    }
+
+    /// How many flags a world predicts otherwise than they were seen. A flag that is there must be accounted for; one that
+    /// is missing may have been taken out by hand.
+    fn misfits(&self, world: &World<'_>) -> usize {
+        let wrong = |names: &[&str], seen: State| {
+            names.iter().filter(|name| contradicts(world.pass(name).outcome, seen)).count()
+        };
+        wrong(&self.lost, State::Absent) + 2 * wrong(&self.kept, State::Present) + 2 * wrong(&self.gained, State::Present)
+    }
 }
 
 fn contradicts(predicted: State, seen: State) -> bool {

@@ -23,6 +23,8 @@ pub enum Group {
     MaskedAlways,
     /// A later KVM offers the bit, or this one under a condition.
     Conditional,
+    /// This KVM does not offer it, for reasons of its own.
+    OwnAnswer,
     /// QEMU's policy.
     QemuPolicy,
     /// The guest's kernel does not set the flag in a virtual machine, or clears it.
@@ -215,6 +217,7 @@ fn group(world: &World<'_>, passage: &Passage) -> Group {
     let bit = step.place.and_then(Place::cpuid);
     let constant = |bit| matches!(kvm::handling(world.host_tree, bit), Handling::Constant(_) | Handling::Zero);
     match (step.at, rules::rule(step.rule.0).and_then(|rule| rule.when)) {
+        (Stage::Kvm, Some("own-answer")) => Group::OwnAnswer,
         (Stage::Kvm, _) if bit.is_some_and(constant) => Group::ConstantLeaf,
         (Stage::Kvm, _) if in_every_kernel(step) && !has_remedy(step) => Group::MaskedAlways,
         (Stage::Kvm | Stage::Silicon | Stage::Host, _) => Group::Conditional,

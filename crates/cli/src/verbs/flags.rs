@@ -44,6 +44,7 @@ fn heading(group: Group, members: &[&Item]) -> String {
         }
         Group::MaskedAlways => "masked by KVM in every release: nothing brings these back".to_owned(),
         Group::Conditional => "that KVM offers in a later release, or under a condition".to_owned(),
+        Group::OwnAnswer => "that this KVM does not offer, for reasons of its own".to_owned(),
         Group::QemuPolicy => "left out by QEMU".to_owned(),
         Group::GuestKernel => "declined by the kernel that does not show them".to_owned(),
         Group::Follows => "because another flag is".to_owned(),

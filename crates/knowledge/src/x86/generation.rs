@@ -151,54 +151,48 @@ const FEWEST_FLAGS: usize = 3;
 /// How many reasons are told.
 const REASONS: usize = 8;
 
-/// What a line shows of the telling flags, and how it is to be read.
+/// What a line shows of the telling flags, and what that is worth.
 struct Line {
     present: Vec<bool>,
     guest: bool,
-    kernel: Option<(u32, u32)>,
-    /// The youngest flag that the line shows: the kernel is at least that young.
-    youngest: (u32, u32),
+    /// By telling flag, the logarithm of the probability of what the line shows, if a generation [`Trait::Has`],
+    /// [`Trait::May`] have or [`Trait::Lacks`] it; 0 if it says nothing.
+    weights: Vec<[f64; 3]>,
 }
 
 impl Line {
     fn read<'a>(flags: impl IntoIterator<Item = &'a str>, kernel: Option<(u32, u32)>) -> Self {
-        let mut present = vec![false; TELLING.len()];
-        let mut guest = false;
-        for flag in flags {
-            guest |= flag == "hypervisor";
-            for (seen, _) in present.iter_mut().zip(TELLING).filter(|(_, telling)| telling.flag == flag) {
-                *seen = true;
-            }
-        }
+        let mut sorted: Vec<&str> = flags.into_iter().collect();
+        sorted.sort_unstable();
+        let shows = |flag: &str| sorted.binary_search(&flag).is_ok();
+        let guest = shows("hypervisor");
+        let present: Vec<bool> = TELLING.iter().map(|telling| shows(telling.flag)).collect();
         let shown = TELLING.iter().zip(&present).filter(|(_, present)| **present);
+        // The kernel is at least as young as the youngest flag that the line shows.
         let youngest = shown.filter_map(|(telling, _)| telling.since).max().unwrap_or((0, 0));
-        Self { present, guest, kernel, youngest }
-    }
-
-    /// The logarithm of the probability of what the line shows of one flag; 0 if it says nothing.
-    fn evidence(&self, telling: &Telling, present: bool, says: Trait) -> f64 {
-        if self.guest && telling.host_only {
-            return 0.0;
-        }
-        let since = telling.since.unwrap_or((0, 0));
-        let shown = match self.kernel {
-            Some(kernel) if since > kernel && !present => return 0.0,
-            None if since > self.youngest => MAYBE_TOO_YOUNG,
-            _ if self.guest => SHOWN_IN_GUEST,
-            _ => SHOWN_ON_HOST,
-        };
-        let probability = match says {
-            Trait::Has => shown,
-            Trait::May => shown / 2.0,
-            Trait::Lacks => INVENTED,
-        };
-        if present { probability.ln() } else { (1.0 - probability).ln() }
+        let weigh = |(telling, present): (&Telling, &bool)| weigh(telling, *present, guest, kernel, youngest);
+        let weights = TELLING.iter().zip(&present).map(weigh).collect();
+        Self { present, guest, weights }
     }
 
     fn each(&self, generation: &Generation) -> impl Iterator<Item = f64> {
-        let traits = TELLING.iter().zip(&self.present).zip(generation.traits);
-        traits.map(|((telling, present), says)| self.evidence(telling, *present, *says) * DAMPING)
+        self.weights.iter().zip(generation.traits).map(|(weights, says)| weights[*says as usize] * DAMPING)
     }
+}
+
+/// What one flag's presence or absence is worth, by [`Trait`].
+fn weigh(telling: &Telling, present: bool, guest: bool, kernel: Option<(u32, u32)>, youngest: (u32, u32)) -> [f64; 3] {
+    if guest && telling.host_only {
+        return [0.0; 3];
+    }
+    let since = telling.since.unwrap_or((0, 0));
+    let shown = match kernel {
+        Some(kernel) if since > kernel && !present => return [0.0; 3],
+        None if since > youngest => MAYBE_TOO_YOUNG,
+        _ if guest => SHOWN_IN_GUEST,
+        _ => SHOWN_ON_HOST,
+    };
+    [shown, shown / 2.0, INVENTED].map(|probability: f64| if present { probability } else { 1.0 - probability }.ln())
 }
 
 /// The generations that a `flags` line may come from, the likeliest first; of equals, the first in [`GENERATIONS`].

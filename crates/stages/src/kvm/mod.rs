@@ -38,7 +38,8 @@ pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, inco
         let open = predicted.state == State::Unknown;
         return decision(feature, bit, incoming, predicted, open);
     };
-    let agrees = predicted.state == State::Unknown || predicted.state.known() == seen.known();
+    let known_backend = host.other_kvm_backend().is_none();
+    let agrees = known_backend && (predicted.state == State::Unknown || predicted.state.known() == seen.known());
     let mut proved = if agrees { predicted } else { own_answer(predicted) };
     proved.state = State::from_bit(seen == State::Present);
     proved.because.push(evidence);
