@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::kvm::{self, CapKind};
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
-use cpusieve_knowledge::x86::{self, Feature, System};
+use cpusieve_knowledge::x86::{Feature, System};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
 use cpusieve_model::Place;
 
@@ -64,12 +64,6 @@ pub struct InQemu {
     pub unmigratable: TreeSet,
 }
 
-/// The cards of all features that some system calls so; empty if none does.
-#[must_use]
-pub fn cards(name: &str) -> Vec<Card> {
-    x86::resolve(name).into_iter().map(card).collect()
-}
-
 /// A word for the way in which KVM comes to report a bit.
 #[must_use]
 pub const fn kind(kind: CapKind) -> &'static str {
@@ -88,7 +82,9 @@ pub const fn kind(kind: CapKind) -> &'static str {
     }
 }
 
-fn card(feature: &'static Feature) -> Card {
+/// The card of a feature.
+#[must_use]
+pub fn card(feature: &'static Feature) -> Card {
     let bits = || feature.places.iter().copied();
     let system = |system: System| match system {
         System::Intel => "Intel manual",
@@ -103,14 +99,7 @@ fn card(feature: &'static Feature) -> Card {
     Card {
         feature,
         linux: in_linux(feature),
-        kvm: caps
-            .map(|cap| InKvm {
-                place: Place::Cpuid(cap.place),
-                kind: cap.kind,
-                conditional: cap.conditional,
-                trees: cap.trees,
-            })
-            .collect(),
+        kvm: in_kvm(caps),
         qemu: bits()
             .filter_map(qemu::bit)
             .map(|bit| InQemu { place: bit.place, name: bit.name, named: bit.named, unmigratable: bit.unmigratable })
@@ -119,6 +108,27 @@ fn card(feature: &'static Feature) -> Card {
         causes: causes(feature),
         dependents: dependents(feature),
     }
+}
+
+/// Rows that say the same in words stand together.
+fn in_kvm<'a>(caps: impl Iterator<Item = &'a kvm::Cap>) -> Vec<InKvm> {
+    let mut rows: Vec<InKvm> = Vec::new();
+    for cap in caps {
+        let row = InKvm {
+            place: Place::Cpuid(cap.place),
+            kind: cap.kind,
+            conditional: cap.conditional,
+            trees: cap.trees,
+        };
+        let same = |other: &&mut InKvm| {
+            (other.place, kind(other.kind), other.conditional) == (row.place, kind(row.kind), row.conditional)
+        };
+        match rows.iter_mut().find(same) {
+            Some(other) => other.trees = other.trees.union(row.trees),
+            None => rows.push(row),
+        }
+    }
+    rows
 }
 
 fn in_linux(feature: &Feature) -> Vec<InLinux> {

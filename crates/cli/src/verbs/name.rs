@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use cpusieve_answers::name::{self, Card};
+use cpusieve_knowledge::x86::Feature;
 use cpusieve_knowledge::{TreeSet, linux, qemu, x86};
 use serde_json::{Value, json};
 
@@ -13,10 +14,8 @@ use crate::json;
 use crate::page::{self, HEAD, QUIET, styled};
 
 pub(crate) fn run(options: &NameOptions, as_json: bool) -> Result<Done, Failure> {
-    let cards = name::cards(&options.flag);
-    if cards.is_empty() {
-        return Err(unheard_of(&options.flag).into());
-    }
+    let (features, namesakes) = called(&options.flag)?;
+    let cards: Vec<Card> = features.into_iter().map(name::card).collect();
     if as_json {
         let cards: Vec<Value> = cards.iter().map(as_value).collect();
         page::print(&json::pretty(&json!({"format": 1, "features": cards})));
@@ -24,19 +23,42 @@ pub(crate) fn run(options: &NameOptions, as_json: bool) -> Result<Done, Failure>
         let width = page::width();
         let pages: Vec<String> = cards.iter().map(|card| text(card, width)).collect();
         page::print(&pages.join("\n"));
+        page::print(&also_called(&options.flag, &namesakes, width));
     }
     Ok(Done::Same)
 }
 
+/// Features of one name: those to answer for, and the others.
+pub(super) type Called = (Vec<&'static Feature>, Vec<&'static Feature>);
+
+/// The features that some system calls so. The one that has the name as its id is meant before all others.
+pub(super) fn called(flag: &str) -> Result<Called, Failure> {
+    let mut all = x86::resolve(flag);
+    if all.is_empty() {
+        return Err(unheard_of(flag).into());
+    }
+    let meant = all.iter().position(|feature| x86::fold(feature.id) == x86::fold(flag));
+    Ok(match meant {
+        Some(index) => (vec![all.remove(index)], all),
+        None => (all, Vec::new()),
+    })
+}
+
+/// Features that share the name, in a line.
+pub(super) fn also_called(flag: &str, others: &[&'static Feature], width: usize) -> String {
+    if others.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = others.iter().map(|feature| format!("{} ({})", feature.id, feature.title)).collect();
+    page::wrap(&format!("Other systems also call this {flag}: {}.", names.join(", ")), "\n", "  ", width)
+}
+
 /// Nobody uses this name; perhaps one that is near.
-pub(super) fn unheard_of(flag: &str) -> String {
+fn unheard_of(flag: &str) -> String {
     let near = x86::suggest(flag);
     let shown: String = flag.chars().take(60).collect();
-    if near.is_empty() {
-        format!("no system that cpusieve knows has a feature called `{shown}`")
-    } else {
-        format!("no system that cpusieve knows has a feature called `{shown}`; perhaps {}", near.join(", "))
-    }
+    let none = format!("no system that cpusieve knows has a feature called `{shown}`");
+    if near.is_empty() { none } else { format!("{none}; perhaps {}", near.join(", ")) }
 }
 
 fn text(card: &Card, width: usize) -> String {
@@ -50,9 +72,10 @@ fn text(card: &Card, width: usize) -> String {
     };
     let group = format!("({}{scope})", card.feature.group);
     let _ = writeln!(page, "{}  {} {}", styled(HEAD, card.feature.id), card.feature.title, styled(QUIET, group));
-    let mut row = |what: &str, value: String| page.push_str(&page::wrap(&value, &format!("  {what:<13} "), &" ".repeat(16), width));
+    let mut row = |what: &str, value: String| page.push_str(&page::wrap(&value, &format!("  {what:<16} "), &" ".repeat(19), width));
     for place in card.feature.places {
-        row("bit", format!("{place}  ({place:#})"));
+        let (long, short) = (place.to_string(), format!("{place:#}"));
+        row("bit", if long == short { long } else { format!("{long}, in short {short}") });
     }
     for linux in &card.linux {
         let (word, bit) = linux.position;

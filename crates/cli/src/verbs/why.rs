@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use cpusieve_answers::why::{self, Why};
 use cpusieve_answers::{name, reason::Reason};
-use cpusieve_knowledge::x86::{self, Feature};
+use cpusieve_knowledge::x86::Feature;
+use cpusieve_knowledge::linux::NamingRule;
 use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{Effect, Snapshot, State, Step};
 use cpusieve_stages::Machine;
@@ -16,10 +17,7 @@ use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 use crate::{input, json};
 
 pub(crate) fn run(options: &WhyOptions, as_json: bool) -> Result<Done, Failure> {
-    let features = x86::resolve(&options.flag);
-    if features.is_empty() {
-        return Err(super::name::unheard_of(&options.flag).into());
-    }
+    let (features, namesakes) = super::name::called(&options.flag)?;
     let host = options.host.as_deref().map(input::read).transpose()?;
     let guest = options.guest.as_deref().map(input::read).transpose()?;
     let answers: Vec<Why> = features.iter().map(|feature| answer(feature, host.as_ref(), guest.as_ref())).collect();
@@ -30,6 +28,7 @@ pub(crate) fn run(options: &WhyOptions, as_json: bool) -> Result<Done, Failure> 
         let width = page::width();
         let pages: Vec<String> = answers.iter().map(|answer| text(answer, width)).collect();
         page::print(&pages.join("\n"));
+        page::print(&super::name::also_called(&options.flag, &namesakes, width));
     }
     Ok(Done::Same)
 }
@@ -69,30 +68,32 @@ fn text(why: &Why, width: usize) -> String {
 }
 
 /// Whether kernels print it, by release, and what they print because of it.
-fn visibility(page: &mut String, feature: &Feature, width: usize) {
-    let Some(card) = name::cards(feature.id).into_iter().find(|card| card.feature.id == feature.id) else { return };
+fn visibility(page: &mut String, feature: &'static Feature, width: usize) {
+    let card = name::card(feature);
     for row in &card.linux {
         let (word, bit) = row.position;
-        let shown = match row.shown {
-            Some(shown) => format!("printed as {shown}"),
-            None => hidden_because(row.trees),
+        let mut line = |trees: TreeSet, shown: String| {
+            let line = format!("X86_FEATURE_{} ({word}*32+{bit}), Linux {}: {shown}", row.macro_name, span(trees));
+            page.push_str(&page::wrap(&line, "  ", "    ", width));
         };
-        let line = format!("X86_FEATURE_{} ({word}*32+{bit}), Linux {}: {shown}", row.macro_name, span(row.trees));
-        page.push_str(&page::wrap(&line, "  ", "    ", width));
+        match row.shown {
+            Some(shown) => line(row.trees, format!("printed as {shown}")),
+            None => hidden(row.trees).for_each(|(trees, why)| line(trees, format!("hidden: {why}"))),
+        }
     }
     if !card.causes.is_empty() {
         page.push_str(&page::wrap(&format!("Because of it Linux sets: {}", card.causes.join(" ")), "  ", "    ", width));
     }
 }
 
-/// Why `mkcapflags.sh` gives a macro no name.
-fn hidden_because(trees: TreeSet) -> String {
-    let newest = trees.last().map(|tree| &linux::TREES[tree]);
-    let rule = match newest.map(|tree| tree.naming) {
-        Some(linux::NamingRule::HiddenUnlessQuoted) => "its line in cpufeatures.h quotes no name, and mkcapflags.sh then prints none",
-        _ => "its line in cpufeatures.h quotes an empty name, which mkcapflags.sh leaves out",
-    };
-    format!("hidden: {rule}")
+/// Why `mkcapflags.sh` gives a macro no name, by the two rules that it had.
+fn hidden(trees: TreeSet) -> impl Iterator<Item = (TreeSet, &'static str)> {
+    let rules = [
+        (NamingRule::MacroUnlessQuoted, "its line in cpufeatures.h quotes an empty name, which mkcapflags.sh leaves out"),
+        (NamingRule::HiddenUnlessQuoted, "its line in cpufeatures.h quotes no name, and mkcapflags.sh prints only quoted ones"),
+    ];
+    let of = move |rule| trees.iter().filter(|&tree| linux::TREES[tree].naming == rule).fold(0, |set, tree| set | 1 << tree);
+    rules.into_iter().map(move |(rule, why)| (TreeSet(of(rule)), why)).filter(|(trees, _)| !trees.is_empty())
 }
 
 fn way(page: &mut String, step: &Step) {

@@ -1,6 +1,7 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
-use cpusieve_knowledge::kvm::{self, By, Cap, CapKind, Handling, Op};
+use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op};
+use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
 
@@ -35,18 +36,18 @@ pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, inco
     let predicted = predict(host, tree, feature, bit, incoming);
     let seen = host.kvm_supported().map(|table| (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit)));
     let Some((seen, evidence)) = seen.filter(|(seen, _)| seen.known().is_some()) else {
-        let open = predicted.state == State::Unknown;
-        return decision(feature, bit, incoming, predicted, open);
+        return decision(feature, bit, tree, incoming, predicted);
     };
     let known_backend = host.other_kvm_backend().is_none();
     let agrees = known_backend && (predicted.state == State::Unknown || predicted.state.known() == seen.known());
     let mut proved = if agrees { predicted } else { own_answer(predicted) };
     proved.state = State::from_bit(seen == State::Present);
     proved.because.push(evidence);
-    decision(feature, bit, incoming, proved, false)
+    decision(feature, bit, tree, incoming, proved)
 }
 
-fn decision(feature: &str, bit: CpuidBit, incoming: State, predicted: Predicted, open: bool) -> Decision {
+fn decision(feature: &str, bit: CpuidBit, tree: usize, incoming: State, predicted: Predicted) -> Decision {
+    let open = predicted.state == State::Unknown;
     let effect = match (incoming.known(), predicted.state.known()) {
         (_, None) => Effect::Unknown,
         (Some(false), Some(true)) => Effect::Added,
@@ -60,10 +61,34 @@ fn decision(feature: &str, bit: CpuidBit, incoming: State, predicted: Predicted,
         at: Stage::Kvm,
         effect,
         rule: predicted.rule,
-        cite: predicted.cite,
+        cite: home(predicted.cite, tree),
         because: predicted.because,
     };
     Decision { state: predicted.state, step, open }
+}
+
+/// Where KVM of this tree keeps its masks: rules cite the function of most releases.
+fn home(cite: Cite, tree: usize) -> Cite {
+    const USUAL: Cite = Cite("arch/x86/kvm/cpuid.c:kvm_set_cpu_caps");
+    let release = linux::TREES.get(tree).map_or((0, 0), |tree| tree.release);
+    match release {
+        _ if cite != USUAL => cite,
+        ..(5, 0) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_ent"),
+        ..(5, 7) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_func"),
+        ..(7, 2) => USUAL,
+        _ => Cite("arch/x86/kvm/cpuid.c:kvm_initialize_cpu_caps"),
+    }
+}
+
+/// Where the vendor module adjusts: conditions that both modules have cite one of them.
+fn vendor_home(cite: Cite, by: By, tree: usize) -> Cite {
+    let release = linux::TREES.get(tree).map_or((0, 0), |tree| tree.release);
+    match (by, release) {
+        (By::Amd, _) if !cite.file().starts_with("arch/x86/kvm/vmx") => cite,
+        (By::Amd, ..(5, 7)) => Cite("arch/x86/kvm/svm.c:svm_set_supported_cpuid"),
+        (By::Amd, _) => Cite("arch/x86/kvm/svm/svm.c:svm_set_cpu_caps"),
+        _ => cite,
+    }
 }
 
 /// The captured answer contradicts the tables: the answer stands, and so does the doubt about the reason.
@@ -136,7 +161,7 @@ fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predic
             Op::CheckAndSet | Op::SetFromRaw => incoming,
             Op::Clear => State::Absent,
         };
-        adjusted(so_far, adjust.conditions, tree, target)
+        adjusted(so_far, adjust, tree, target)
     })
 }
 
@@ -150,16 +175,17 @@ fn runs(host: &Machine<'_>, by: By) -> bool {
 }
 
 /// One adjustment. Under a condition that nobody saw, what it would change becomes unknown, and the condition is named.
-fn adjusted(so_far: Predicted, conditions: &[&str], tree: usize, target: State) -> Predicted {
+fn adjusted(so_far: Predicted, adjust: &Adjust, tree: usize, target: State) -> Predicted {
     if so_far.state == target || target.known().is_none() {
         return so_far;
     }
-    let condition = conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
+    let condition = adjust.conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
     match condition {
-        None if conditions.is_empty() => Predicted { state: target, ..so_far },
+        None if adjust.conditions.is_empty() => Predicted { state: target, ..so_far },
         None => Predicted { state: State::Unknown, ..so_far },
         Some(condition) => {
-            Predicted { state: State::Unknown, rule: condition.id, cite: condition.cite, because: so_far.because }
+            let cite = vendor_home(condition.cite, adjust.by, tree);
+            Predicted { state: State::Unknown, rule: condition.id, cite, because: so_far.because }
         }
     }
 }

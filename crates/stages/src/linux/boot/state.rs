@@ -1,0 +1,299 @@
+//! The boot CPU's capabilities while the kernel boots.
+
+use cpusieve_model::{CpuidBit, Registers, Vendor};
+
+use super::Input;
+use super::assume::Register as Assumptions;
+use super::cmdline::Cmdline;
+use super::program::{CAPS, Compiled, NO_FEATURE, Program, WORDS};
+use cpusieve_knowledge::rules::RuleEffect;
+
+/// Capability words.
+#[derive(Clone, Copy)]
+pub(super) struct Caps(pub(super) [u32; WORDS]);
+
+impl Caps {
+    const NONE: Self = Self([0; WORDS]);
+
+    pub(super) fn has(&self, number: u16) -> bool {
+        self.0.get(usize::from(number) / 32).is_some_and(|word| word >> (number % 32) & 1 == 1)
+    }
+
+    pub(super) fn put(&mut self, number: u16, set: bool) {
+        if let Some(word) = self.0.get_mut(usize::from(number) / 32) {
+            let bit = 1 << (number % 32);
+            *word = if set { *word | bit } else { *word & !bit };
+        }
+    }
+}
+
+/// What decided a capability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Nothing so far.
+    #[default]
+    None,
+    /// A capability word holds the CPUID register.
+    Word,
+    /// The kernel copied the bit by itself.
+    Scattered,
+    /// The rule at this position of the table.
+    Rule(u16),
+    /// It went together with this feature.
+    With(u16),
+    /// Its leaf lies above the announced maximum.
+    Level,
+    /// `clearcpuid=` names it.
+    ClearCpuid,
+    /// `setcpuid=` names it.
+    SetCpuid,
+}
+
+/// How long a set or a clear lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lasts {
+    /// Until CPUID is read again.
+    Pass,
+    /// For ever.
+    ForEver,
+}
+
+/// A boot in progress.
+pub(super) struct Boot<'a> {
+    pub(super) input: &'a Input<'a>,
+    pub(super) tree: usize,
+    pub(super) program: &'static Program,
+    pub(super) cmdline: Cmdline<'a>,
+    pub(super) vendor: Vendor,
+    pub(super) family: u32,
+    pub(super) model: u32,
+    pub(super) stepping: u32,
+    /// The highest basic leaf, and the highest extended one (0 if there is none).
+    pub(super) levels: (u32, u32),
+    /// Where KVM's leaves begin, once the kernel has found them.
+    pub(super) kvm_base: Option<u32>,
+    /// `boot_cpu_data.x86_capability`.
+    pub(super) caps: Caps,
+    /// `cpu_caps_cleared` and `cpu_caps_set`.
+    pub(super) cleared: Caps,
+    pub(super) forced: Caps,
+    /// What CPUID announced.
+    pub(super) announced: Caps,
+    pub(super) marks: Box<Marks>,
+    /// Bits by position in [`Program::bugs`]; what was set for ever, and what for one pass.
+    pub(super) bugs: u64,
+    pub(super) vmx: [u32; 5],
+    pub(super) assumptions: Assumptions,
+}
+
+/// Who decided what, by number of the capability.
+pub(super) struct Marks {
+    pub(super) now: [Mark; CAPS],
+    pub(super) cleared: [Mark; CAPS],
+    pub(super) forced: [Mark; CAPS],
+    /// The assumptions on which a capability hangs.
+    pub(super) hangs: [u64; CAPS],
+}
+
+impl<'a> Boot<'a> {
+    pub(super) fn new(input: &'a Input<'a>, tree: usize) -> Self {
+        let (family, model, stepping) = input.cpuid.signature().unwrap_or((4, 0, 0));
+        let basic = input.cpuid.get(0, 0).map_or(0, |registers| registers.eax);
+        let extended = input.cpuid.get(0x8000_0000, 0).map_or(0, |registers| registers.eax);
+        let extended = if extended & 0xffff_0000 == 0x8000_0000 { extended } else { 0 };
+        Self {
+            input,
+            tree,
+            program: Program::of(tree),
+            cmdline: Cmdline::new(input.cmdline),
+            vendor: input.cpuid.vendor().unwrap_or(Vendor::Other),
+            family,
+            model,
+            stepping,
+            levels: (basic, extended),
+            kvm_base: None,
+            caps: Caps::NONE,
+            cleared: Caps::NONE,
+            forced: Caps::NONE,
+            announced: Caps::NONE,
+            marks: Box::new(Marks {
+                now: [Mark::None; CAPS],
+                cleared: [Mark::None; CAPS],
+                forced: [Mark::None; CAPS],
+                hangs: [0; CAPS],
+            }),
+            bugs: 0,
+            vmx: [0; 5],
+            assumptions: Assumptions::default(),
+        }
+    }
+
+    /// The registers of a leaf; zeros if it was not captured.
+    pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> Registers {
+        self.input.cpuid.get(leaf, subleaf).unwrap_or_default()
+    }
+
+    /// Whether a leaf lies within the maximum of its range.
+    pub(super) fn has_leaf(&self, leaf: u32) -> bool {
+        match leaf >> 16 {
+            0 => leaf <= self.levels.0,
+            0x8000 => leaf <= self.levels.1,
+            _ => self.cpuid(leaf & 0xffff_0000, 0).eax >= leaf,
+        }
+    }
+
+    /// A CPUID bit, as set-up code reads it: not above the maximum.
+    pub(super) fn cpuid_bit(&self, mut bit: CpuidBit) -> bool {
+        if bit.leaf >> 8 == 0x40_0000 {
+            bit.leaf += self.kvm_base.map_or(0, |base| base - 0x4000_0000);
+        }
+        self.has_leaf(bit.leaf) && self.cpuid(bit.leaf, bit.subleaf).get(bit.register) >> bit.bit & 1 == 1
+    }
+
+    /// `cpu_has`, by macro.
+    pub(super) fn has(&self, macro_name: &str) -> bool {
+        self.caps.has(self.program.number(macro_name))
+    }
+
+    /// `set_cpu_cap`.
+    fn set_cpu_cap(&mut self, number: u16, mark: Mark) {
+        if !self.caps.has(number) {
+            self.caps.put(number, true);
+            self.mark(number, mark);
+        }
+    }
+
+    /// `setup_force_cpu_cap`.
+    pub(super) fn setup_force_cpu_cap(&mut self, number: u16, mark: Mark) {
+        if usize::from(number) >= CAPS || self.forced.has(number) {
+            return;
+        }
+        self.marks.forced[usize::from(number)] = mark;
+        self.forced.put(number, true);
+        self.set_cpu_cap(number, mark);
+    }
+
+    /// `clear_cpu_cap` and `setup_clear_cpu_cap`: the feature and all that depends on it.
+    pub(super) fn clear(&mut self, number: u16, mark: Mark, lasts: Lasts) {
+        self.clear_feature(number, mark, lasts);
+        let program = self.program;
+        let dependents = program.row(number).map_or(&[][..], |row| row.dependents.as_slice());
+        for &dependent in dependents {
+            self.clear_feature(dependent, Mark::With(number), lasts);
+        }
+    }
+
+    fn clear_feature(&mut self, number: u16, mark: Mark, lasts: Lasts) {
+        if usize::from(number) >= CAPS {
+            return;
+        }
+        if lasts == Lasts::ForEver && !self.cleared.has(number) {
+            self.cleared.put(number, true);
+            self.marks.cleared[usize::from(number)] = mark;
+        }
+        if self.caps.has(number) {
+            self.caps.put(number, false);
+            self.mark(number, mark);
+        }
+        if let Mark::With(parent) = mark {
+            let inherited = self.marks.hangs[usize::from(parent) % CAPS];
+            self.marks.hangs[usize::from(number)] |= inherited;
+        }
+    }
+
+    pub(super) fn mark(&mut self, number: u16, mark: Mark) {
+        if let Some(slot) = self.marks.now.get_mut(usize::from(number)) {
+            *slot = mark;
+        }
+    }
+
+    /// Runs the rules that cite a function, in order of identity; what they set or clear lasts for one pass.
+    pub(super) fn run(&mut self, function: &str) {
+        self.run_rules(function, Lasts::Pass);
+    }
+
+    /// Runs the rules of a function that clears for ever.
+    pub(super) fn run_for_ever(&mut self, function: &str) {
+        self.run_rules(function, Lasts::ForEver);
+    }
+
+    fn run_rules(&mut self, function: &str, lasts: Lasts) {
+        let program = self.program;
+        for compiled in program.rules(function) {
+            self.apply(compiled, lasts);
+        }
+    }
+
+    /// Applies one rule if its conditions hold; notes which assumptions decided.
+    pub(super) fn apply(&mut self, compiled: &'static Compiled, lasts: Lasts) {
+        let clears = compiled.effect == RuleEffect::Clears;
+        // What would change nothing needs no decision, unless it lasts longer than the bit does.
+        let idle = |boot: &Self| match compiled.effect {
+            RuleEffect::Sets => compiled.features.iter().all(|&number| boot.caps.has(number)),
+            RuleEffect::Forces => compiled.features.iter().all(|&number| boot.forced.has(number)),
+            RuleEffect::Clears => lasts == Lasts::Pass && !compiled.features.iter().any(|&number| boot.caps.has(number)),
+        };
+        if idle(self) {
+            return;
+        }
+        let truth = self.all(&compiled.needs);
+        if !truth.holds && truth.on == 0 {
+            return;
+        }
+        let mark = Mark::Rule(compiled.index);
+        for &number in &compiled.features {
+            if self.caps.has(number) == clears {
+                self.marks.hangs[usize::from(number) % CAPS] |= truth.on;
+            }
+            match (truth.holds, compiled.effect) {
+                (false, _) => {}
+                (true, RuleEffect::Sets) => self.set_cpu_cap(number, mark),
+                (true, RuleEffect::Forces) => self.setup_force_cpu_cap(number, mark),
+                (true, RuleEffect::Clears) => self.clear(number, mark, lasts),
+            }
+        }
+    }
+
+    /// `apply_forced_caps`: what was cleared for ever goes, and then what was forced comes.
+    pub(super) fn apply_forced_caps(&mut self) {
+        for word in 0..WORDS {
+            let before = self.caps.0[word];
+            let after = before & !self.cleared.0[word] | self.forced.0[word];
+            self.caps.0[word] = after;
+            let mut changed = before ^ after;
+            while changed != 0 {
+                let bit = changed.trailing_zeros();
+                changed &= changed - 1;
+                let index = word * 32 + bit as usize;
+                let set = after >> bit & 1 == 1;
+                self.marks.now[index] = if set { self.marks.forced[index] } else { self.marks.cleared[index] };
+            }
+        }
+    }
+
+    /// Empties the capability words before CPUID is read again.
+    pub(super) fn begin_pass(&mut self) {
+        self.caps = Caps::NONE;
+        self.marks.now = [Mark::None; CAPS];
+    }
+
+    /// Puts a CPUID register into its word.
+    pub(super) fn fill_word(&mut self, word: usize, value: u32) {
+        let (Some(slot), Some(announced)) = (self.caps.0.get_mut(word), self.announced.0.get_mut(word)) else { return };
+        *slot = value;
+        *announced |= value;
+        let mut rest = value;
+        while rest != 0 {
+            self.marks.now[word * 32 + rest.trailing_zeros() as usize] = Mark::Word;
+            rest &= rest - 1;
+        }
+    }
+
+    /// Copies a scattered bit.
+    pub(super) fn copy_bit(&mut self, number: u16) {
+        if number != NO_FEATURE {
+            self.announced.put(number, true);
+            self.set_cpu_cap(number, Mark::Scattered);
+        }
+    }
+}
