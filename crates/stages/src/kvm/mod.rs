@@ -1,6 +1,6 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
-use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op};
+use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
@@ -71,23 +71,25 @@ fn decision(feature: &str, bit: CpuidBit, tree: usize, incoming: State, predicte
 fn home(cite: Cite, tree: usize) -> Cite {
     const USUAL: Cite = Cite("arch/x86/kvm/cpuid.c:kvm_set_cpu_caps");
     let release = linux::TREES.get(tree).map_or((0, 0), |tree| tree.release);
-    match release {
-        _ if cite != USUAL => cite,
-        ..(5, 0) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_ent"),
-        ..(5, 7) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_func"),
-        ..(7, 2) => USUAL,
-        _ => Cite("arch/x86/kvm/cpuid.c:kvm_initialize_cpu_caps"),
+    if cite != USUAL {
+        return cite;
+    }
+    match kvm::shape(tree) {
+        Some(Shape::ConstMasks) if release < (5, 0) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_ent"),
+        Some(Shape::ConstMasks) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_func"),
+        Some(Shape::CapInit) if release >= (7, 2) => Cite("arch/x86/kvm/cpuid.c:kvm_initialize_cpu_caps"),
+        _ => USUAL,
     }
 }
 
 /// Where the vendor module adjusts: conditions that both modules have cite one of them.
 fn vendor_home(cite: Cite, by: By, tree: usize) -> Cite {
-    let release = linux::TREES.get(tree).map_or((0, 0), |tree| tree.release);
-    match (by, release) {
-        (By::Amd, _) if !cite.file().starts_with("arch/x86/kvm/vmx") => cite,
-        (By::Amd, ..(5, 7)) => Cite("arch/x86/kvm/svm.c:svm_set_supported_cpuid"),
-        (By::Amd, _) => Cite("arch/x86/kvm/svm/svm.c:svm_set_cpu_caps"),
-        _ => cite,
+    if by != By::Amd || !cite.file().starts_with("arch/x86/kvm/vmx") {
+        return cite;
+    }
+    match kvm::shape(tree) {
+        Some(Shape::ConstMasks) => Cite("arch/x86/kvm/svm.c:svm_set_supported_cpuid"),
+        _ => Cite("arch/x86/kvm/svm/svm.c:svm_set_cpu_caps"),
     }
 }
 
