@@ -70,7 +70,12 @@ fn pair(yardstick: Subject<'_>, ours: Subject<'_>) -> Result<(), Box<dyn std::er
 
 fn once((_, program, arguments): Subject<'_>) -> Result<Run, Box<dyn std::error::Error>> {
     let start = Instant::now();
-    let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
     let pid = libc::pid_t::try_from(child.id())?;
     let mut status = 0;
     // SAFETY: an all-zero rusage is a valid value of this plain C struct.

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::{Outcome, cargo, root};
 
 /// Licences that may be in the program; `deny.toml` lists the same.
-const ALLOWED: [&str; 6] = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-3-Clause", "Unicode-3.0", "Zlib"];
+const ALLOWED: [&str; 6] =
+    ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-3-Clause", "Unicode-3.0", "Zlib"];
 
 pub(crate) fn run() -> Outcome {
     let output = cargo().args(["metadata", "--format-version", "1", "--locked"]).output()?;
@@ -39,7 +40,8 @@ pub(crate) fn run() -> Outcome {
     let mut passed = faults.is_empty();
     let installed = Command::new("cargo-deny").arg("--version").output().is_ok_and(|output| output.status.success());
     if installed {
-        let check = Command::new("cargo-deny").args(["check", "bans", "licenses", "sources"]).current_dir(root()).status()?;
+        let check =
+            Command::new("cargo-deny").args(["check", "bans", "licenses", "sources"]).current_dir(root()).status()?;
         passed &= check.success();
     } else {
         println!("cargo-deny is not installed: the check by cargo metadata stands alone");
@@ -51,7 +53,9 @@ pub(crate) fn run() -> Outcome {
 fn may_be_used(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");
     expression.split(" AND ").all(|term| {
-        term.trim_matches(['(', ')', ' ']).split(" OR ").any(|licence| ALLOWED.contains(&licence.trim_matches(['(', ')', ' '])))
+        term.trim_matches(['(', ')', ' '])
+            .split(" OR ")
+            .any(|licence| ALLOWED.contains(&licence.trim_matches(['(', ')', ' '])))
     })
 }
 

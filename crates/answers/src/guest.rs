@@ -29,7 +29,8 @@ pub fn expected(host: &Machine<'_>) -> Expected {
     if let Some(binary) = installed {
         world.qemu = qemu::nearest(&binary.version).release;
     }
-    let mut expected = Expected { assumed: assumed(&world), lost: Vec::new(), gained: Vec::new(), open: Vec::new(), kept: 0 };
+    let mut expected =
+        Expected { assumed: assumed(&world), lost: Vec::new(), gained: Vec::new(), open: Vec::new(), kept: 0 };
     for flag in host.flags().into_iter().flat_map(cpusieve_model::FlagList::iter) {
         let passage = world.pass(flag);
         match passage.outcome.known() {

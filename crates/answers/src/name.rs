@@ -114,12 +114,8 @@ pub fn card(feature: &'static Feature) -> Card {
 fn in_kvm<'a>(caps: impl Iterator<Item = &'a kvm::Cap>) -> Vec<InKvm> {
     let mut rows: Vec<InKvm> = Vec::new();
     for cap in caps {
-        let row = InKvm {
-            place: Place::Cpuid(cap.place),
-            kind: cap.kind,
-            conditional: cap.conditional,
-            trees: cap.trees,
-        };
+        let row =
+            InKvm { place: Place::Cpuid(cap.place), kind: cap.kind, conditional: cap.conditional, trees: cap.trees };
         let same = |other: &&mut InKvm| {
             (other.place, kind(other.kind), other.conditional) == (row.place, kind(row.kind), row.conditional)
         };

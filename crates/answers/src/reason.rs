@@ -1,7 +1,7 @@
 //! Words for a step: its cause, how sure it is, what brings the feature back.
 
-use cpusieve_knowledge::rules::{self, RemedyKind};
 use cpusieve_knowledge::kvm::{self, Since};
+use cpusieve_knowledge::rules::{self, RemedyKind};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
 use cpusieve_model::{Cite, CpuidBit, Place, RuleId, Stage, Step};
 

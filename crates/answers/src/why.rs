@@ -59,6 +59,7 @@ pub fn in_general(feature: &'static Feature) -> Why {
         match over_time.last_mut() {
             Some(before) if before.outcome == era.outcome && same(before, &era) => {
                 before.trees = before.trees.union(era.trees);
+                before.reason = era.reason;
             }
             _ => over_time.push(era),
         }

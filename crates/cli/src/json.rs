@@ -42,9 +42,10 @@ pub(crate) fn item(item: &Item) -> Value {
     put("confidence", json!(item.confidence.name()));
     put("remedy", remedy(&item.remedy));
     put("follows", json!(item.follows));
-    let others = item.others.iter().map(|other| {
-        json!({"at": other.at.name(), "rule": other.rule.0, "cause": other.cause, "cite": other.cite.0})
-    });
+    let others = item
+        .others
+        .iter()
+        .map(|other| json!({"at": other.at.name(), "rule": other.rule.0, "cause": other.cause, "cite": other.cite.0}));
     put("others", Value::Array(others.collect()));
     put("steps", Value::Array(item.steps.iter().map(step).collect()));
     Value::Object(fields)

@@ -2,7 +2,7 @@
 //!
 //! A line is `CPUID leaf: EAX-EBX-ECX-EDX [SL subleaf] [text]` or `MSR index: value`, below a heading that names the
 //! CPU; old dumps lack the colon, the heading, or the subleaf. Without `[SL xx]` the n-th repetition of a leaf is
-//! subleaf n, except for leaf 0DH (see [`Untagged`]). All other sections are noise, and are counted. Windows numbers
+//! subleaf n, except for leaf 0DH (`Untagged` numbers it). All other sections are noise, and are counted. Windows numbers
 //! the CPUs, and so do the dumps.
 
 mod untagged;

@@ -51,13 +51,16 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
     let quoted: Vec<Vec<String>> = rows
         .iter()
         .map(|row| {
-            let quote = |cell: &String| if cell.is_empty() || cell.contains(' ') { format!("\"{cell}\"") } else { cell.clone() };
+            let quote = |cell: &String| {
+                if cell.is_empty() || cell.contains(' ') { format!("\"{cell}\"") } else { cell.clone() }
+            };
             row.iter().map(quote).collect()
         })
         .collect();
     let columns = quoted.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|column| quoted.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| quoted.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in &quoted {
         let mut line = String::new();

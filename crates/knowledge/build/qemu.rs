@@ -149,7 +149,10 @@ fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> 
     }
     // Stable: the fix-ups of one register stay in the order of the code.
     found.sort_by_key(|(word, _)| *word);
-    writeln!(out, "/// What QEMU adds to and removes from KVM's answer by itself, by register, then in the order of its code.")?;
+    writeln!(
+        out,
+        "/// What QEMU adds to and removes from KVM's answer by itself, by register, then in the order of its code."
+    )?;
     writeln!(out, "pub static FIXUPS: &[Fixup] = &[")?;
     found.iter().try_for_each(|(_, fixup)| writeln!(out, "{fixup}"))?;
     writeln!(out, "];")?;

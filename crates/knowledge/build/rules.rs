@@ -62,7 +62,9 @@ fn print(
     let position: BTreeMap<&String, usize> = rules.keys().enumerate().map(|(index, id)| (id, index)).collect();
     let mut text = String::from("/// All rules, by identity.\npub static RULES: &[Rule] = &[\n");
     rules.values().for_each(|rule| text.push_str(rule));
-    text.push_str("];\n/// All conditions of KVM's code, by identity.\npub static KVM_CONDITIONS: &[KvmCondition] = &[\n");
+    text.push_str(
+        "];\n/// All conditions of KVM's code, by identity.\npub static KVM_CONDITIONS: &[KvmCondition] = &[\n",
+    );
     conditions.values().for_each(|condition| text.push_str(condition));
     text.push_str("];\nstatic BY_FEATURE: &[(&str, &[u16])] = &[\n");
     for (feature, ids) in by_feature {
@@ -176,8 +178,7 @@ impl<'a> Block<'a> {
             other => return Err(self.error(&format!("no effect is called `{other}`")).into()),
         };
         let needs = self.list("needs")?;
-        let needs: Vec<String> =
-            needs.iter().map(|need| self.need(need)).collect::<Result<_>>()?;
+        let needs: Vec<String> = needs.iter().map(|need| self.need(need)).collect::<Result<_>>()?;
         let features = self.list("feature")?;
         let when = self.optional("when")?;
         if features.is_empty() && when.is_none() {

@@ -210,18 +210,46 @@ impl<'a> Machine<'a> {
     /// Flags that only one vendor's CPUs, or only one vendor's set-up code, can bring about.
     fn vendor_from_flags(&self) -> Option<Vendor> {
         const TELLTALE: [(Vendor, &[&str]); 4] = [
-            (Vendor::Amd, &["vmmcall", "svm", "sse4a", "cr8_legacy", "misalignsse", "fxsr_opt", "extd_apicid", "3dnow"]),
+            (
+                Vendor::Amd,
+                &["vmmcall", "svm", "sse4a", "cr8_legacy", "misalignsse", "fxsr_opt", "extd_apicid", "3dnow"],
+            ),
             (Vendor::Zhaoxin, &["sm2", "sm2_en", "ccs", "ccs_en"]),
             (Vendor::Centaur, &["rng", "rng_en", "ace", "ace_en", "phe", "phe_en"]),
             (
                 Vendor::Intel,
-                &["vmx", "pebs", "bts", "ds_cpl", "dtes64", "pdcm", "tsx_ctrl", "tpr_shadow", "flexpriority", "intel_pt",
-                    "mpx", "hle", "rtm", "avx512_4vnniw", "waitpkg", "serialize", "cpuid_fault", "arch_perfmon", "dtherm",
-                    "md_clear", "ss", "tsx_async_abort", "amx_tile"],
+                &[
+                    "vmx",
+                    "pebs",
+                    "bts",
+                    "ds_cpl",
+                    "dtes64",
+                    "pdcm",
+                    "tsx_ctrl",
+                    "tpr_shadow",
+                    "flexpriority",
+                    "intel_pt",
+                    "mpx",
+                    "hle",
+                    "rtm",
+                    "avx512_4vnniw",
+                    "waitpkg",
+                    "serialize",
+                    "cpuid_fault",
+                    "arch_perfmon",
+                    "dtherm",
+                    "md_clear",
+                    "ss",
+                    "tsx_async_abort",
+                    "amx_tile",
+                ],
             ),
         ];
         self.flags.as_ref()?;
-        TELLTALE.into_iter().find(|(_, names)| names.iter().any(|name| self.prints(name) == Some(true))).map(|(vendor, _)| vendor)
+        TELLTALE
+            .into_iter()
+            .find(|(_, names)| names.iter().any(|name| self.prints(name) == Some(true)))
+            .map(|(vendor, _)| vendor)
     }
 
     /// 7.0.EDX\[15\] says it; a flags line betrays it by features that Intel gave to hybrid parts alone.

@@ -116,7 +116,14 @@ impl Way<'_> {
 
     fn host_step(&self, passage: &mut Passage, place: Option<Place>, seen: &Sight) {
         if seen.state == State::Present {
-            let step = self.linux_step(Stage::Host, passage, place, Effect::Kept, None, seen.evidence.clone().into_iter().collect());
+            let step = self.linux_step(
+                Stage::Host,
+                passage,
+                place,
+                Effect::Kept,
+                None,
+                seen.evidence.clone().into_iter().collect(),
+            );
             passage.steps.push(step);
         }
     }
@@ -131,7 +138,8 @@ impl Way<'_> {
         let incoming = if seen.state.known().is_some() { seen.state } else { raw };
         let vcpu = self.vcpu(id, bit, incoming);
         let delivered = vcpu.last().map_or(State::Unknown, |decision| decision.state);
-        let culprit = vcpu.iter().position(|decision| decision.step.effect == Effect::Dropped && decision.state == State::Absent);
+        let culprit =
+            vcpu.iter().position(|decision| decision.step.effect == Effect::Dropped && decision.state == State::Absent);
         let open = vcpu.iter().position(|decision| decision.open);
         let added = vcpu.iter().rposition(|decision| decision.step.effect == Effect::Added);
         let offset = passage.steps.len();
@@ -158,7 +166,8 @@ impl Way<'_> {
     fn printed(&self, passage: &mut Passage, id: &str, place: Option<Place>, evidence: Option<Evidence>) {
         let tree = self.world.guest_tree;
         if kernel::prints(tree, id) {
-            let step = self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, evidence.into_iter().collect());
+            let step =
+                self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, evidence.into_iter().collect());
             passage.steps.push(step);
             return;
         }
@@ -188,7 +197,9 @@ impl Way<'_> {
             }
             passage.steps.pop();
         }
-        if ruling.state == State::Absent && let Some(verdict) = &ruling.verdict {
+        if ruling.state == State::Absent
+            && let Some(verdict) = &ruling.verdict
+        {
             self.follow(passage, verdict);
         }
         let host = passage.steps.first().map_or(State::Absent, |_| State::Present);
@@ -208,13 +219,16 @@ impl Way<'_> {
                 let World { host, host_tree, .. } = self.world;
                 let incoming = host.bit(host_tree, bit).0;
                 // The host's kernel made the same flag of the same bit.
-                let incoming = if incoming == State::Unknown && !passage.steps.is_empty() { State::Present } else { incoming };
+                let incoming =
+                    if incoming == State::Unknown && !passage.steps.is_empty() { State::Present } else { incoming };
                 let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
                 let id = named.map_or_else(|| passage.feature.clone(), Cow::Borrowed);
                 let decisions = self.vcpu(&id, bit, incoming);
                 let offset = passage.steps.len();
-                passage.decided =
-                    decisions.iter().position(|decision| decision.state.known() == Some(false)).map(|index| offset + index);
+                passage.decided = decisions
+                    .iter()
+                    .position(|decision| decision.state.known() == Some(false))
+                    .map(|index| offset + index);
                 passage.steps.extend(decisions.into_iter().map(|decision| decision.step));
             }
             Condition::Flag(id) => {

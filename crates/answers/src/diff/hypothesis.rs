@@ -43,7 +43,7 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let tells_guest = all.only(|name| bit_of(trees, name).is_none());
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
-        let by_tree: Vec<(usize, World<'a>)> = trees
+    let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })
         .map(|world| (tells_trees.misfits(&world), world))
@@ -129,7 +129,9 @@ impl<'a> Seen<'a> {
         let wrong = |names: &[&str], seen: State| {
             names.iter().filter(|name| contradicts(world.pass(name).outcome, seen)).count()
         };
-        wrong(&self.lost, State::Absent) + 2 * wrong(&self.kept, State::Present) + 2 * wrong(&self.gained, State::Present)
+        wrong(&self.lost, State::Absent)
+            + 2 * wrong(&self.kept, State::Present)
+            + 2 * wrong(&self.gained, State::Present)
     }
 }
 
@@ -147,7 +149,11 @@ impl Chosen<'_> {
         };
         if let Some(guess) = host.generations.first() {
             let told = host.family_model().is_some();
-            let because = if told { "family, model and flags".to_owned() } else { format!("its flags; probability {:.2}", guess.score) };
+            let because = if told {
+                "family, model and flags".to_owned()
+            } else {
+                format!("its flags; probability {:.2}", guess.score)
+            };
             add("CPU", guess.generation.name.to_owned(), because);
         }
         kernel("host kernel", host, host_tree, self.host_decided, &mut add);

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::rules::{self, RemedyKind, Software};
 use cpusieve_knowledge::kvm::{self, Handling};
+use cpusieve_knowledge::rules::{self, RemedyKind, Software};
 use cpusieve_knowledge::{linux, x86};
 use cpusieve_model::{Effect, Evidence, Place, Stage, State, Step};
-use cpusieve_stages::{Machine, Passage, World};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::linux::setup;
+use cpusieve_stages::{Machine, Passage, World};
 
 use super::hypothesis::Chosen;
 use super::{Item, Other};
@@ -48,7 +48,8 @@ pub(super) fn lost(chosen: &Chosen<'_>, flag: &str) -> Item {
     if unheard_of(flag) {
         return unheard(flag, passage);
     }
-    let explained = passage.outcome != State::Present && passage.culprit().is_some_and(|step| step.effect != Effect::Kept);
+    let explained =
+        passage.outcome != State::Present && passage.culprit().is_some_and(|step| step.effect != Effect::Kept);
     if !explained {
         return unexplained_loss(world, passage);
     }
@@ -85,7 +86,12 @@ fn host_hides(world: &World<'_>, passage: Passage) -> Item {
         let ruling = setup::announced(&observed, tree, &flag, State::Present);
         ruling.rule.or_else(|| ruling.perhaps.first().copied())
     };
-    let Some(rule) = rule else { return no_rule(passage, "The host's kernel would print this flag if the CPU had it, and KVM and QEMU add it to no guest: the guest may run on another host.") };
+    let Some(rule) = rule else {
+        return no_rule(
+            passage,
+            "The host's kernel would print this flag if the CPU had it, and KVM and QEMU add it to no guest: the guest may run on another host.",
+        );
+    };
     let step = Step {
         feature: flag.clone(),
         place: passage.place,

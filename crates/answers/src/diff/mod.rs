@@ -138,7 +138,8 @@ fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mu
 
 /// Flags that only one end shows, in its order, and how many both show.
 fn split<'a>(first: &'a Machine<'_>, second: &'a Machine<'_>) -> (Vec<&'a str>, Vec<&'a str>, usize) {
-    let of = |machine: &'a Machine<'_>| machine.flags().map(|flags| flags.iter().collect::<Vec<_>>()).unwrap_or_default();
+    let of =
+        |machine: &'a Machine<'_>| machine.flags().map(|flags| flags.iter().collect::<Vec<_>>()).unwrap_or_default();
     let (ours, theirs) = (of(first), of(second));
     let only = |names: &[&'a str], other: &Machine<'_>| -> Vec<&'a str> {
         let mut seen = Vec::new();

@@ -134,7 +134,8 @@ fn nameless(item: Item, trees: TreeSet) -> Item {
 fn other_vendor(item: Item, machine: &Machine<'_>) -> Item {
     let vendor = machine.vendor().map_or("this vendor", Vendor::name);
     let mut item = generic(item, "not-in-silicon", Stage::Silicon, machine.trees());
-    item.cause = format!("{vendor} does not make CPUs with this feature, or its kernel code does not set the flag for them.");
+    item.cause =
+        format!("{vendor} does not make CPUs with this feature, or its kernel code does not set the flag for them.");
     item.group = Group::Silicon;
     item.confidence = Confidence::Certain;
     item

@@ -43,7 +43,8 @@ fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
     }
     let counts = format!("{} lost, {} gained, {} kept", diff.lost.len(), diff.gained.len(), diff.kept);
     let _ = writeln!(page, "{}: {}.", styled(HEAD, counts), diff.relation.describe());
-    let assumed: Vec<String> = diff.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
+    let assumed: Vec<String> =
+        diff.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     if !assumed.is_empty() {
         let concluded = format!("{}: concluded from what the two show.", assumed.join(", "));
         page.push_str(&styled(QUIET, page::wrap(&concluded, "", "", width).trim_end()));
@@ -52,7 +53,8 @@ fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
     flags::side(&mut page, &diff.lost, Side::Lost, options.long, width);
     flags::side(&mut page, &diff.gained, Side::Gained, options.long, width);
     if !diff.unknown.is_empty() {
-        let names = format!("{} flags that no kernel known to cpusieve prints: {}", diff.unknown.len(), diff.unknown.join(" "));
+        let names =
+            format!("{} flags that no kernel known to cpusieve prints: {}", diff.unknown.len(), diff.unknown.join(" "));
         page.push('\n');
         page.push_str(&page::wrap(&names, "", "  ", width));
     }

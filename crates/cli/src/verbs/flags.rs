@@ -59,9 +59,9 @@ fn heading(group: Group, members: &[&Item]) -> String {
 fn by_rule(page: &mut String, members: &[&Item], style: Style, width: usize) {
     let mut rest: Vec<&Item> = members.to_vec();
     while let Some(&first) = rest.first() {
-        let (same, others): (Vec<&Item>, Vec<&Item>) = rest
-            .iter()
-            .partition(|item| (item.rule, item.at, &item.remedy) == (first.rule, first.at, &first.remedy) && item.follows == first.follows);
+        let (same, others): (Vec<&Item>, Vec<&Item>) = rest.iter().partition(|item| {
+            (item.rule, item.at, &item.remedy) == (first.rule, first.at, &first.remedy) && item.follows == first.follows
+        });
         let flags: Vec<&str> = same.iter().map(|item| item.flag.as_str()).collect();
         let left = match width / 3 {
             ..20 => width - INDENT,
@@ -90,7 +90,9 @@ fn said(item: &Item, width: usize, left: usize) -> Vec<String> {
     }
     if item.remedy.kind != RemedyKind::None {
         let remedy = page::lines(&item.remedy.text, room.saturating_sub(2));
-        said.extend(remedy.iter().enumerate().map(|(index, line)| format!("{} {line}", if index == 0 { ">" } else { " " })));
+        said.extend(
+            remedy.iter().enumerate().map(|(index, line)| format!("{} {line}", if index == 0 { ">" } else { " " })),
+        );
     }
     said
 }
@@ -99,8 +101,12 @@ fn said(item: &Item, width: usize, left: usize) -> Vec<String> {
 fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize) {
     let narrow = said.iter().any(|line| left + 2 * INDENT + page::columns(line) > page::width());
     if narrow {
-        flags.iter().for_each(|line| { let _ = writeln!(page, "  {}", styled(style, line)); });
-        said.iter().for_each(|line| { let _ = writeln!(page, "    {line}"); });
+        flags.iter().for_each(|line| {
+            let _ = writeln!(page, "  {}", styled(style, line));
+        });
+        said.iter().for_each(|line| {
+            let _ = writeln!(page, "    {line}");
+        });
         return;
     }
     for row in 0..flags.len().max(said.len()) {

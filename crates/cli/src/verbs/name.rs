@@ -72,7 +72,9 @@ fn text(card: &Card, width: usize) -> String {
     };
     let group = format!("({}{scope})", card.feature.group);
     let _ = writeln!(page, "{}  {} {}", styled(HEAD, card.feature.id), card.feature.title, styled(QUIET, group));
-    let mut row = |what: &str, value: String| page.push_str(&page::wrap(&value, &format!("  {what:<16} "), &" ".repeat(19), width));
+    let mut row = |what: &str, value: String| {
+        page.push_str(&page::wrap(&value, &format!("  {what:<16} "), &" ".repeat(19), width))
+    };
     for place in card.feature.places {
         let (long, short) = (place.to_string(), format!("{place:#}"));
         row("bit", if long == short { long } else { format!("{long}, in short {short}") });
@@ -92,7 +94,11 @@ fn text(card: &Card, width: usize) -> String {
     for qemu in &card.qemu {
         let value = match qemu.name {
             Some(name) => {
-                let policy = if qemu.unmigratable.is_empty() { "" } else { "; left out by migratable=on, the default of -cpu host" };
+                let policy = if qemu.unmigratable.is_empty() {
+                    ""
+                } else {
+                    "; left out by migratable=on, the default of -cpu host"
+                };
                 format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named))
             }
             None => format!("no name for {:#}", qemu.place),
@@ -116,7 +122,8 @@ fn text(card: &Card, width: usize) -> String {
 
 /// QEMU releases, as a list.
 fn releases(set: TreeSet) -> String {
-    let labels: Vec<&str> = set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect();
+    let labels: Vec<&str> =
+        set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect();
     labels.join(", ")
 }
 

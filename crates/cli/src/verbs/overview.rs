@@ -10,8 +10,8 @@ use cpusieve_stages::Machine;
 use serde_json::{Value, json};
 
 use super::{Done, Failure, flags, record};
-use crate::page::{self, HEAD, QUIET, styled};
 use crate::json;
+use crate::page::{self, HEAD, QUIET, styled};
 
 pub(crate) fn run(as_json: bool) -> Result<Done, Failure> {
     let snapshot = record::this_machine();
@@ -47,7 +47,10 @@ fn describe(snapshot: &Snapshot, seen: &Seen) -> String {
         Kind::BareMetal => "bare metal".to_owned(),
         Kind::Guest | Kind::HiddenGuest => {
             let hypervisor = seen.hypervisors.first();
-            let name = hypervisor.map_or_else(|| "an unknown hypervisor".to_owned(), |seen| seen.name.unwrap_or(&seen.signature).to_owned());
+            let name = hypervisor.map_or_else(
+                || "an unknown hypervisor".to_owned(),
+                |seen| seen.name.unwrap_or(&seen.signature).to_owned(),
+            );
             let vmm = seen.vmm.map_or_else(String::new, |vmm| format!(", VMM {vmm}"));
             format!("a guest of {name}{vmm}")
         }
@@ -66,36 +69,45 @@ fn stages(snapshot: &Snapshot, seen: &Seen) -> Vec<(Stage, String)> {
     let leaves = snapshot.first_cpuid().map_or(0, |cpu| cpu.cpuid.len());
     let silicon = match seen.kind {
         Kind::BareMetal => format!("CPUID of the CPU itself: {leaves} leaves and subleaves"),
-        _ => format!("no: a hypervisor answers CPUID ({leaves} leaves and subleaves); what it hides cannot be told from what the CPU lacks"),
+        _ => format!(
+            "no: a hypervisor answers CPUID ({leaves} leaves and subleaves); what it hides cannot be told from what the CPU lacks"
+        ),
     };
     let release = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref()).unwrap_or("of unknown release");
     let flags = snapshot.flags().map_or(0, cpusieve_model::FlagList::len);
     let host = format!("Linux {release} shows {flags} flags");
     let backends: Vec<&str> = seen.kvm.backends.iter().map(|backend| backend.module.as_str()).collect();
-    let served = if backends.is_empty() { "a backend that does not show itself".to_owned() } else { backends.join(" or ") };
+    let served =
+        if backends.is_empty() { "a backend that does not show itself".to_owned() } else { backends.join(" or ") };
     let supported = snapshot.kvm.as_ref().and_then(|kvm| kvm.supported.as_ref());
     let kvm = match (supported, &seen.kvm.refusal) {
         (Some(entries), _) => {
             let odd = backends.iter().any(|backend| !matches!(*backend, "kvm_intel" | "kvm_amd"));
-            let odd = if odd { "; neither VMX nor SVM: its own answers are used, its reasons are not known" } else { "" };
+            let odd =
+                if odd { "; neither VMX nor SVM: its own answers are used, its reasons are not known" } else { "" };
             format!("{} CPUID entries offered by {served}{odd}", entries.len())
         }
         (None, Some(refusal)) => format!("no: {refusal}"),
         (None, None) => "no answer".to_owned(),
     };
-    let qemu: Vec<String> = snapshot.qemu.iter().map(|binary| format!("{} ({})", binary.version, binary.path)).collect();
+    let qemu: Vec<String> =
+        snapshot.qemu.iter().map(|binary| format!("{} ({})", binary.version, binary.path)).collect();
     let qemu = if qemu.is_empty() { "none found".to_owned() } else { qemu.join(", ") };
     vec![(Stage::Silicon, silicon), (Stage::Host, host), (Stage::Kvm, kvm), (Stage::Qemu, qemu)]
 }
 
 fn guest_text(page: &mut String, snapshot: &Snapshot, expected: &Expected, width: usize) {
-    let assumed: Vec<String> = expected.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
+    let assumed: Vec<String> =
+        expected.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     let counts = format!("{} lost, {} gained, {} kept", expected.lost.len(), expected.gained.len(), expected.kept);
     let open = if expected.open.is_empty() { String::new() } else { format!(", {} open", expected.open.len()) };
     let without = if snapshot.kvm.is_none() { " (KVM's answer predicted, not seen)" } else { "" };
     let heading = format!("A guest started here with -cpu host: {counts}{open}");
     let _ = writeln!(page, "\n{}", styled(HEAD, heading));
-    page.push_str(&styled(QUIET, page::wrap(&format!("With {}{without}.", assumed.join(", ")), "", "", width).trim_end()));
+    page.push_str(&styled(
+        QUIET,
+        page::wrap(&format!("With {}{without}.", assumed.join(", ")), "", "", width).trim_end(),
+    ));
     page.push('\n');
     flags::side(page, &expected.lost, flags::Side::Lost, false, width);
     flags::side(page, &expected.gained, flags::Side::Gained, false, width);
@@ -110,7 +122,8 @@ fn guest_text(page: &mut String, snapshot: &Snapshot, expected: &Expected, width
 
 fn as_value(snapshot: &Snapshot, seen: &Seen, expected: &Expected) -> Value {
     let items = |items: &[Item]| items.iter().map(json::item).collect::<Vec<_>>();
-    let missing = snapshot.missing.iter().map(|part| json!({"what": part.what, "why": part.why, "remedy": part.remedy}));
+    let missing =
+        snapshot.missing.iter().map(|part| json!({"what": part.what, "why": part.why, "remedy": part.remedy}));
     let stages = stages(snapshot, seen).into_iter().map(|(stage, what)| json!({"stage": stage.name(), "seen": what}));
     let vendor = snapshot.first_cpuid().map(|cpu| &cpu.cpuid).and_then(CpuidTable::vendor_string);
     json!({

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use cpusieve_answers::why::{self, Why};
 use cpusieve_answers::{name, reason::Reason};
-use cpusieve_knowledge::x86::Feature;
 use cpusieve_knowledge::linux::NamingRule;
+use cpusieve_knowledge::x86::Feature;
 use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{Effect, Snapshot, State, Step};
 use cpusieve_stages::Machine;
@@ -82,17 +82,29 @@ fn visibility(page: &mut String, feature: &'static Feature, width: usize) {
         }
     }
     if !card.causes.is_empty() {
-        page.push_str(&page::wrap(&format!("Because of it Linux sets: {}", card.causes.join(" ")), "  ", "    ", width));
+        page.push_str(&page::wrap(
+            &format!("Because of it Linux sets: {}", card.causes.join(" ")),
+            "  ",
+            "    ",
+            width,
+        ));
     }
 }
 
 /// Why `mkcapflags.sh` gives a macro no name, by the two rules that it had.
 fn hidden(trees: TreeSet) -> impl Iterator<Item = (TreeSet, &'static str)> {
     let rules = [
-        (NamingRule::MacroUnlessQuoted, "its line in cpufeatures.h quotes an empty name, which mkcapflags.sh leaves out"),
-        (NamingRule::HiddenUnlessQuoted, "its line in cpufeatures.h quotes no name, and mkcapflags.sh prints only quoted ones"),
+        (
+            NamingRule::MacroUnlessQuoted,
+            "its line in cpufeatures.h quotes an empty name, which mkcapflags.sh leaves out",
+        ),
+        (
+            NamingRule::HiddenUnlessQuoted,
+            "its line in cpufeatures.h quotes no name, and mkcapflags.sh prints only quoted ones",
+        ),
     ];
-    let of = move |rule| trees.iter().filter(|&tree| linux::TREES[tree].naming == rule).fold(0, |set, tree| set | 1 << tree);
+    let of =
+        move |rule| trees.iter().filter(|&tree| linux::TREES[tree].naming == rule).fold(0, |set, tree| set | 1 << tree);
     rules.into_iter().map(move |(rule, why)| (TreeSet(of(rule)), why)).filter(|(trees, _)| !trees.is_empty())
 }
 
@@ -105,7 +117,11 @@ fn way(page: &mut String, step: &Step) {
     let what = if step.rule.0.is_empty() { String::new() } else { format!("{}  {}", step.cite, step.rule) };
     let _ = writeln!(page, "  {:<8} {effect:<8} {}", step.at.name(), styled(QUIET, what));
     for evidence in &step.because {
-        let _ = writeln!(page, "           {}", styled(QUIET, format!("seen: {}: {}", evidence.source(), evidence.value())));
+        let _ = writeln!(
+            page,
+            "           {}",
+            styled(QUIET, format!("seen: {}: {}", evidence.source(), evidence.value()))
+        );
     }
 }
 
@@ -151,7 +167,8 @@ fn as_value(why: &Why) -> Value {
         })
     };
     let eras = why.over_time.iter().map(|era| {
-        let labels: Vec<&str> = era.trees.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect();
+        let labels: Vec<&str> =
+            era.trees.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect();
         json!({"kernels": labels, "outcome": era.outcome.name(), "reason": reason(&era.reason)})
     });
     json!({

@@ -6,8 +6,8 @@ use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
-use crate::machine::known_name;
 use crate::linux::conditions::{Observed, all};
+use crate::machine::known_name;
 
 /// One decision of a stage about one bit.
 #[derive(Clone, Debug)]
@@ -34,7 +34,9 @@ struct Predicted {
 #[must_use]
 pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Decision {
     let predicted = predict(host, tree, feature, bit, incoming);
-    let seen = host.kvm_supported().map(|table| (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit)));
+    let seen = host
+        .kvm_supported()
+        .map(|table| (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit)));
     let Some((seen, evidence)) = seen.filter(|(seen, _)| seen.known().is_some()) else {
         return decision(feature, bit, tree, incoming, predicted);
     };
@@ -96,7 +98,11 @@ fn vendor_home(cite: Cite, by: By, tree: usize) -> Cite {
 /// The captured answer contradicts the tables: the answer stands, and so does the doubt about the reason.
 fn own_answer(predicted: Predicted) -> Predicted {
     let rule = rules::generic(Software::Kvm, "own-answer");
-    Predicted { rule: rule.map_or(predicted.rule, |rule| rule.id), cite: rule.map_or(predicted.cite, |rule| rule.cite), ..predicted }
+    Predicted {
+        rule: rule.map_or(predicted.rule, |rule| rule.id),
+        cite: rule.map_or(predicted.cite, |rule| rule.cite),
+        ..predicted
+    }
 }
 
 fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Predicted {
@@ -152,7 +158,9 @@ fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predic
     let listed = match cap.kind {
         CapKind::Runtime => generic("runtime", State::Absent),
         CapKind::Emulated | CapKind::SynthesizedUnconditional => generic("emulated", State::Present),
-        CapKind::Synthesized => generic("synthesized", if incoming == State::Present { incoming } else { State::Unknown }),
+        CapKind::Synthesized => {
+            generic("synthesized", if incoming == State::Present { incoming } else { State::Unknown })
+        }
         CapKind::AdjustOnly | CapKind::Vendor => generic("set-by-condition", State::Absent),
         _ => generic("listed", incoming),
     };

@@ -112,7 +112,11 @@ pub fn all(inputs: &dyn Inputs, needs: &'static [Need]) -> Verdict {
         match sight.state {
             State::Present => verdict.because.extend(sight.evidence),
             State::Absent | State::Reserved => {
-                return Verdict { state: State::Absent, deciding: Some(need), because: sight.evidence.into_iter().collect() };
+                return Verdict {
+                    state: State::Absent,
+                    deciding: Some(need),
+                    because: sight.evidence.into_iter().collect(),
+                };
             }
             State::Unreadable | State::Unknown => {
                 verdict.state = State::Unknown;
@@ -185,7 +189,8 @@ fn signature(inputs: &dyn Inputs, signatures: &[Signature]) -> State {
 
 /// Where only the generation is known: absent if none of its members has one of these signatures, else unknown.
 fn of_generation(generation: &Generation, signatures: &[Signature]) -> State {
-    let overlaps = |signature: &Signature, models: &(u32, u32)| models.0 <= signature.models.1 && signature.models.0 <= models.1;
+    let overlaps =
+        |signature: &Signature, models: &(u32, u32)| models.0 <= signature.models.1 && signature.models.0 <= models.1;
     let may_be = generation.members.iter().any(|member| {
         let of_family = signatures.iter().filter(|signature| signature.family == member.family);
         of_family.into_iter().any(|signature| member.models.iter().any(|models| overlaps(signature, models)))

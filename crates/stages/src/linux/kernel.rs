@@ -1,7 +1,7 @@
 //! Which kernel printed this line? The release string says it, or the names, their order, and what must be there.
 
-use cpusieve_knowledge::rules::{RuleEffect, Software};
 use cpusieve_knowledge::linux::Distance;
+use cpusieve_knowledge::rules::{RuleEffect, Software};
 use cpusieve_knowledge::{TreeSet, linux, rules};
 use cpusieve_model::{FlagList, Place, State};
 
@@ -110,7 +110,11 @@ fn misnamed(flags: &FlagList) -> Vec<usize> {
             }
             printing = printing.union(feature.trees);
         }
-        misfits.iter_mut().enumerate().filter(|(tree, _)| !printing.contains(*tree)).for_each(|(_, misfit)| *misfit += 2);
+        misfits
+            .iter_mut()
+            .enumerate()
+            .filter(|(tree, _)| !printing.contains(*tree))
+            .for_each(|(_, misfit)| *misfit += 2);
     }
     misfits
 }

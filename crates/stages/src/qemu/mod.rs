@@ -65,7 +65,13 @@ fn ruled(feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
     named(feature, release, when).or_else(|| generic(when))
 }
 
-fn outcome(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offered: State) -> (State, Option<&'static Rule>) {
+fn outcome(
+    qemu: Qemu,
+    host: &Machine<'_>,
+    feature: &str,
+    bit: CpuidBit,
+    offered: State,
+) -> (State, Option<&'static Rule>) {
     let Qemu { release, cpu } = qemu;
     let place = Place::Cpuid(bit);
     let (supported, when) = fixed_up(release, host, bit, offered);
@@ -74,7 +80,10 @@ fn outcome(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offered
         return (State::Unknown, Some(rule));
     }
     if supported.known() == Some(false) {
-        return (State::Absent, if when == "fixup-removes" { ruled(feature, release, when) } else { generic("not-offered") });
+        return (
+            State::Absent,
+            if when == "fixup-removes" { ruled(feature, release, when) } else { generic("not-offered") },
+        );
     }
     if !qemu::word_exists(release, place) {
         return (State::Absent, generic("word-unknown"));
