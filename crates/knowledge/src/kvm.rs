@@ -187,7 +187,7 @@ pub enum How {
     RawEbx,
     /// KVM's capability word.
     Caps,
-    /// Raw, within the [`limits`].
+    /// Raw, within the [`leaf_caps`].
     Limited,
     /// This value, whatever the CPU says.
     Constant(u32),

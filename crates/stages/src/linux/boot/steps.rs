@@ -1,0 +1,144 @@
+//! What came out of a boot: the lines, the steps and the assumptions.
+
+use std::borrow::Cow;
+
+use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule, RuleEffect, Software, generic};
+use cpusieve_model::{CpuidBit, Effect, Evidence, LinuxBit, Place, Step};
+
+use super::Output;
+use super::program::Row;
+use super::state::{Boot, Mark};
+
+/// Reads the result off a boot.
+pub(super) fn output(boot: Boot<'_>) -> Output {
+    let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), ..Output::default() };
+    output.steps.reserve(256);
+    for row in &boot.program.features {
+        let present = boot.caps.has(row.number);
+        if present && !row.feature.shadowed {
+            match row.feature.shown {
+                Some(name) => output.flags.push(name),
+                None => output.hidden.push(row.feature.id()),
+            }
+        }
+        output.steps.extend(step(&boot, row, present));
+    }
+    output.assumed = assumptions(boot);
+    output
+}
+
+/// The step of one capability; none for what neither CPUID announced nor the kernel has.
+fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
+    let number = usize::from(row.number);
+    let announced = boot.announced.has(row.number);
+    let mark = *boot.marks.now.get(number)?;
+    let open = *boot.marks.open.get(number)?;
+    let (mark, effect) = match (announced, present) {
+        (false, false) if open != Mark::None => (open, Effect::Unknown),
+        (false, false) => return None,
+        (true, false) => (mark, Effect::Dropped),
+        (true, true) => (mark, Effect::Kept),
+        (false, true) if boot.forced.has(row.number) => (mark, Effect::Forced),
+        (false, true) => (mark, Effect::Added),
+    };
+    let rule = rule_of(mark)?;
+    Some(Step {
+        feature: Cow::Borrowed(row.feature.id()),
+        place: row.place.or(Some(Place::Linux(LinuxBit { word: row.feature.word, bit: row.feature.bit }))),
+        at: boot.input.at,
+        effect,
+        rule: rule.id,
+        cite: rule.cite,
+        because: because(boot, row, mark, rule, announced),
+    })
+}
+
+/// The rule that a mark stands for.
+fn rule_of(mark: Mark) -> Option<&'static Rule> {
+    let when = match mark {
+        Mark::None => return None,
+        Mark::Rule(index) => return RULES.get(usize::from(index)),
+        Mark::Word => "word",
+        Mark::Scattered => "scattered",
+        Mark::With(_) => "dependency",
+        Mark::Level => "level",
+        Mark::ClearCpuid => "clearcpuid",
+        Mark::SetCpuid => "setcpuid",
+    };
+    generic(Software::Linux, when)
+}
+
+/// The captured values on which a step rests.
+fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Vec<Evidence> {
+    let setting = |text: String| Evidence::Setting { source: "kernel command line", text };
+    let mut because = Vec::new();
+    if announced && let Some(Place::Cpuid(bit)) = row.place {
+        because.push(register(boot, bit));
+    }
+    match mark {
+        Mark::With(parent) => {
+            let name = boot.program.row(parent).map(|row| row.feature.id());
+            because.extend(name.map(|name| Evidence::Flag { of: boot.input.of, name: name.into(), printed: false }));
+        }
+        Mark::Level => because.push(register(boot, CpuidBit::new(0, 0, cpusieve_model::Register::Eax, 0))),
+        Mark::ClearCpuid => because.push(setting(format!("clearcpuid={}", boot.cmdline.value("clearcpuid").unwrap_or("")))),
+        Mark::SetCpuid => because.push(setting(format!("setcpuid={}", boot.cmdline.value("setcpuid").unwrap_or("")))),
+        Mark::Rule(_) => because.extend(rule.needs.iter().filter_map(|need| evidence(boot, need))),
+        Mark::None | Mark::Word | Mark::Scattered => {}
+    }
+    because
+}
+
+/// What was seen of one condition, if it is something that a capture shows.
+fn evidence(boot: &Boot<'_>, need: &Need) -> Option<Evidence> {
+    match need.condition {
+        Condition::Cpuid(bit) => Some(register(boot, bit)),
+        Condition::Field(field) => Some(register(boot, field.low)),
+        Condition::Flag(id) => Some(Evidence::Flag { of: boot.input.of, name: id.into(), printed: !need.negated }),
+        Condition::Vm => {
+            Some(register(boot, CpuidBit::new(1, 0, cpusieve_model::Register::Ecx, 31)))
+        }
+        Condition::Param(words) if !need.negated => {
+            Some(Evidence::Setting { source: "kernel command line", text: words.to_owned() })
+        }
+        _ => None,
+    }
+}
+
+fn register(boot: &Boot<'_>, bit: CpuidBit) -> Evidence {
+    let value = boot.input.cpuid.get(bit.leaf, bit.subleaf).map(|registers| registers.get(bit.register));
+    Evidence::Register { of: boot.input.of, answer: "CPUID", bit, value }
+}
+
+/// The assumptions, each with what hangs on it; those on which nothing hangs in the end are left out.
+fn assumptions(boot: Boot<'_>) -> Vec<super::Assumption> {
+    let mut assumed: Vec<super::Assumption> = boot.assumptions.0.into_iter().map(|(_, assumption)| assumption).collect();
+    for row in &boot.program.features {
+        let mut on = boot.marks.hangs.get(usize::from(row.number)).copied().unwrap_or(0);
+        while on != 0 {
+            let index = on.trailing_zeros() as usize;
+            on &= on - 1;
+            if let Some(assumption) = assumed.get_mut(index) {
+                assumption.hangs.push(row.feature.id());
+            }
+        }
+    }
+    for (bug, on) in boot.bug_hangs {
+        let mut on = on;
+        while on != 0 {
+            let index = on.trailing_zeros() as usize;
+            on &= on - 1;
+            if let Some(assumption) = assumed.get_mut(index) {
+                assumption.hangs.push(bug);
+            }
+        }
+    }
+    assumed.retain(|assumption| !assumption.hangs.is_empty());
+    assumed
+}
+
+/// Whether a rule's effect is to take a feature away.
+#[cfg(test)]
+pub(super) fn takes(rule: &Rule) -> bool {
+    rule.effect == RuleEffect::Clears
+}
