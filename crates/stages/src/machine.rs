@@ -1,6 +1,8 @@
 //! One machine as the stages read it: whatever one input says, and never more.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use cpusieve_knowledge::x86::{Generation, Guess};
 use cpusieve_knowledge::{TreeSet, linux};
@@ -23,14 +25,11 @@ pub struct Machine<'a> {
     pub snapshot: &'a Snapshot,
     /// The kernel trees that may have printed its flags line, and why.
     pub kernel: linux_kernel::Candidates,
-    /// Whether the CPU has cores of different kinds.
-    pub hybrid: State,
-    /// The CPU generations that its flags may come from, the likeliest first.
-    pub generations: Vec<Guess>,
+    generations: OnceCell<Vec<Guess>>,
     /// Whether the flags were concluded from CPUID, for want of a line.
     pub flags_concluded: bool,
     flags: Option<FlagList>,
-    sorted: Vec<usize>,
+    names: HashSet<Box<str>>,
     cpuid: Option<&'a CpuidTable>,
     supported: Option<CpuidTable>,
     vendor: Option<Vendor>,
@@ -45,11 +44,10 @@ impl<'a> Machine<'a> {
             role,
             snapshot,
             kernel: linux_kernel::Candidates::any(),
-            hybrid: State::Unknown,
-            generations: Vec::new(),
+            generations: OnceCell::new(),
             flags_concluded: false,
             flags: None,
-            sorted: Vec::new(),
+            names: HashSet::new(),
             cpuid,
             supported: snapshot.kvm.as_ref().and_then(cpusieve_model::KvmView::supported_table),
             vendor: snapshot.vendor(),
@@ -63,16 +61,11 @@ impl<'a> Machine<'a> {
             machine.take_flags(Some(concluded));
             machine.flags_concluded = true;
         }
-        machine.generations = generation::guess(&machine);
-        machine.hybrid = machine.judge_hybrid();
         machine
     }
 
     fn take_flags(&mut self, flags: Option<FlagList>) {
-        if let Some(flags) = &flags {
-            self.sorted = (0..flags.len()).collect();
-            self.sorted.sort_unstable_by_key(|&index| flags.get(index));
-        }
+        self.names = flags.iter().flat_map(FlagList::iter).map(Box::from).collect();
         self.flags = flags;
     }
 
@@ -85,8 +78,8 @@ impl<'a> Machine<'a> {
     /// Whether the `flags` line prints this name; `None` if there is no line.
     #[must_use]
     pub fn prints(&self, name: &str) -> Option<bool> {
-        let flags = self.flags.as_ref()?;
-        Some(self.sorted.binary_search_by_key(&Some(name), |&index| flags.get(index)).is_ok())
+        self.flags.as_ref()?;
+        Some(self.names.contains(name))
     }
 
     /// CPUID of the first CPU on which it was seen.
@@ -125,10 +118,16 @@ impl<'a> Machine<'a> {
         told.or_else(|| self.cpuid?.signature().map(|(family, model, _)| (family, model)))
     }
 
+    /// The CPU generations that its flags may come from, the likeliest first.
+    #[must_use]
+    pub fn generations(&self) -> &[Guess] {
+        self.generations.get_or_init(|| generation::guess(self))
+    }
+
     /// The CPU's generation, if one is likelier than all others together.
     #[must_use]
     pub fn generation(&self) -> Option<&'static Generation> {
-        self.generations.first().filter(|guess| guess.score > 0.5).map(|guess| guess.generation)
+        self.generations().first().filter(|guess| guess.score > 0.5).map(|guess| guess.generation)
     }
 
     /// The stepping, if the input says it.
@@ -252,8 +251,9 @@ impl<'a> Machine<'a> {
             .map(|(vendor, _)| vendor)
     }
 
-    /// 7.0.EDX\[15\] says it; a flags line betrays it by features that Intel gave to hybrid parts alone.
-    fn judge_hybrid(&self) -> State {
+    /// Whether the CPU has cores of different kinds. 7.0.EDX\[15\] says it; a flags line betrays it by features that Intel gave to hybrid parts alone.
+    #[must_use]
+    pub fn hybrid(&self) -> State {
         const HYBRID: CpuidBit = CpuidBit::new(7, 0, Register::Edx, 15);
         if let Some(table) = self.cpuid {
             let seen = table.state(HYBRID);
@@ -262,7 +262,7 @@ impl<'a> Machine<'a> {
                 return seen;
             }
         }
-        generation::is_hybrid(&self.generations)
+        generation::is_hybrid(self.generations())
     }
 }
 

@@ -4,6 +4,7 @@ use cpusieve_knowledge::kvm;
 use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
 use cpusieve_model::{CpuidBit, FlagList, Place, State};
+use cpusieve_stages::linux::kernel;
 use cpusieve_stages::qemu::CpuArgument;
 use cpusieve_stages::{Machine, World};
 
@@ -40,7 +41,8 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let trees = host.trees();
     let tells_trees = all.only(|name| bit_of(trees, name).is_some_and(|bit| differs_by_tree(trees, name, bit)));
     let tells_qemu = all.only(|name| bit_of(trees, name).is_some_and(differs_by_qemu));
-    let tells_guest = all.only(|name| bit_of(trees, name).is_none());
+    let guest_trees = guest.trees();
+    let tells_guest = all.only(|name| bit_of(trees, name).is_none() && kernel::differs(guest_trees, name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
     let by_tree: Vec<(usize, World<'a>)> = trees
@@ -147,7 +149,7 @@ impl Chosen<'_> {
         let mut add = |what: &str, value: String, because: String| {
             assumed.push(Assumption { what: what.to_owned(), value, because });
         };
-        if let Some(guess) = host.generations.first() {
+        if let Some(guess) = host.generations().first() {
             let told = host.family_model().is_some();
             let because = if told {
                 "family, model and flags".to_owned()
@@ -156,9 +158,9 @@ impl Chosen<'_> {
             };
             add("CPU", guess.generation.name.to_owned(), because);
         }
-        kernel("host kernel", host, host_tree, self.host_decided, &mut add);
+        assumed_kernel("host kernel", host, host_tree, self.host_decided, &mut add);
         if let Some(guest) = guest {
-            kernel("guest kernel", guest, guest_tree, false, &mut add);
+            assumed_kernel("guest kernel", guest, guest_tree, false, &mut add);
         }
         let value = match cpu {
             CpuArgument::Host { migratable: true } => "host",
@@ -182,8 +184,8 @@ impl Chosen<'_> {
 }
 
 /// Which kernel was assumed; `decided` if the comparison chose between several that the flags allow.
-fn kernel(what: &str, machine: &Machine<'_>, tree: usize, decided: bool, add: &mut impl FnMut(&str, String, String)) {
-    use cpusieve_stages::linux::kernel::Because;
+fn assumed_kernel(what: &str, machine: &Machine<'_>, tree: usize, decided: bool, add: &mut impl FnMut(&str, String, String)) {
+    use kernel::Because;
     let label = linux::TREES[tree].label;
     let (value, because) = match &machine.kernel.because {
         Because::Release(_) => return,

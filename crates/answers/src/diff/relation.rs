@@ -37,9 +37,7 @@ impl Relation {
 
 /// Judges by vendor and the hypervisor bit.
 pub(super) fn between(first: &Machine<'_>, second: &Machine<'_>) -> Relation {
-    let names =
-        |machine: &Machine<'_>| machine.flags().map(|flags| flags.iter().map(str::to_owned).collect::<Vec<_>>());
-    if names(first) == names(second) {
+    if first.flags() == second.flags() {
         return Relation::Equal;
     }
     if let (Some(one), Some(other)) = (first.vendor(), second.vendor())

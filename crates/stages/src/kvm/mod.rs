@@ -130,7 +130,7 @@ fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incomi
 fn by_own_rule(host: &Machine<'_>, tree: usize, feature: &str) -> Option<Predicted> {
     let observed = Observed { machine: host, tree };
     rules::of_feature(Software::Kvm, feature).filter(|rule| rule.trees.contains(tree)).find_map(|rule| {
-        if rule.only == Some("hybrid") && host.hybrid != State::Present {
+        if rule.only == Some("hybrid") && host.hybrid() != State::Present {
             return None;
         }
         let verdict = all(&observed, rule.needs);

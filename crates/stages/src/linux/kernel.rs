@@ -77,15 +77,24 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
 fn from_flags(machine: &Machine<'_>) -> Candidates {
     let Some(flags) = machine.flags() else { return Candidates::any() };
     let trees = least(TreeSet(all()), &misnamed(flags));
+    let telling: Vec<&linux::Feature> =
+        linux::FEATURES.iter().filter(|feature| feature.shown.is_some_and(|name| differs(trees, name))).collect();
     let contradictions: Vec<usize> = (0..linux::TREES.len())
         .map(|tree| {
-            let counts = trees.contains(tree) && trees.iter().count() > 1;
-            if counts { linux::features(tree).filter(|feature| contradicts(machine, tree, feature)).count() } else { 0 }
+            let of_tree = telling.iter().filter(|feature| trees.contains(tree) && feature.trees.contains(tree));
+            of_tree.filter(|feature| contradicts(machine, tree, feature)).count()
         })
         .collect();
     let trees = least(trees, &contradictions);
     let unknown = flags.iter().filter(|name| trees.iter().all(|tree| !prints(tree, name))).map(str::to_owned).collect();
     Candidates { trees, because: Because::Flags, unknown }
+}
+
+/// Whether some of these trees set or clear a flag by other rules than the others.
+#[must_use]
+pub fn differs(trees: TreeSet, name: &str) -> bool {
+    let some = |set: TreeSet| !set.intersection(trees).is_empty() && set.intersection(trees) != trees;
+    rules::of_feature(Software::Linux, name).any(|rule| some(rule.trees))
 }
 
 /// Those of some trees that have the fewest misfits.
