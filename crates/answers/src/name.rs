@@ -1,10 +1,10 @@
 //! A feature's names in every system, its bits, where it is hidden, and the releases it needs.
 
-use cpusieve_knowledge::kvm::{self, CapKind};
+use cpusieve_knowledge::kvm::{self, By, CapKind, Op};
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
 use cpusieve_knowledge::x86::{Feature, System};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
-use cpusieve_model::Place;
+use cpusieve_model::{Place, Register};
 
 /// All that is known of one feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub const fn kind(kind: CapKind) -> &'static str {
         CapKind::Scattered => "if kernel and CPU have it; scattered",
         CapKind::Raw => "if the CPU has it",
         CapKind::Passthrough => "if the CPU has it, whatever the kernel says",
-        CapKind::Emulated => "always: emulated",
+        CapKind::Emulated => "always, whatever the CPU has",
         CapKind::Synthesized => "if the kernel has it, with or without the CPU",
         CapKind::SynthesizedUnconditional => "always: synthesized",
         CapKind::Alias1Edx => "as a copy of leaf 1, on AMD",
@@ -99,7 +99,7 @@ pub fn card(feature: &'static Feature) -> Card {
     Card {
         feature,
         linux: in_linux(feature),
-        kvm: in_kvm(caps),
+        kvm: in_kvm(caps).into_iter().chain(bits().filter_map(paravirtual)).collect(),
         qemu: bits()
             .filter_map(qemu::bit)
             .map(|bit| InQemu { place: bit.place, name: bit.name, named: bit.named, unmigratable: bit.unmigratable })
@@ -110,12 +110,28 @@ pub fn card(feature: &'static Feature) -> Card {
     }
 }
 
+/// A feature of KVM's own leaf, 40000001H:EAX.
+fn paravirtual(place: Place) -> Option<InKvm> {
+    let bit = place.cpuid().filter(|bit| (bit.leaf, bit.register) == (0x4000_0001, Register::Eax))?;
+    let offers = |tree: &usize| kvm::pv_features(*tree).any(|feature| feature.bit == bit.bit);
+    let trees = TreeSet((0..linux::TREES.len()).filter(offers).fold(0, |set, tree| set | 1 << tree));
+    (!trees.is_empty()).then_some(InKvm { place, kind: CapKind::Emulated, conditional: false, trees })
+}
+
 /// Rows that say the same in words stand together.
 fn in_kvm<'a>(caps: impl Iterator<Item = &'a kvm::Cap>) -> Vec<InKvm> {
     let mut rows: Vec<InKvm> = Vec::new();
     for cap in caps {
-        let row =
-            InKvm { place: Place::Cpuid(cap.place), kind: cap.kind, conditional: cap.conditional, trees: cap.trees };
+        let tree = cap.trees.first().unwrap_or_default();
+        let mut adjustments = kvm::adjustments_of(tree, cap.macro_name).filter(|adjust| adjust.place == cap.place);
+        let always = adjustments
+            .any(|adjust| adjust.op == Op::Set && adjust.conditions.is_empty() && adjust.by == By::Common);
+        let row = InKvm {
+            place: Place::Cpuid(cap.place),
+            kind: if always { CapKind::Emulated } else { cap.kind },
+            conditional: cap.conditional,
+            trees: cap.trees,
+        };
         let same = |other: &&mut InKvm| {
             (other.place, kind(other.kind), other.conditional) == (row.place, kind(row.kind), row.conditional)
         };

@@ -5,6 +5,7 @@ use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, Effect, FlagList, LinuxView, Snapshot, State};
 use cpusieve_stages::{Machine, Passage, World};
 
+use crate::diff;
 use crate::reason::{self, Reason};
 
 /// The answer for one feature.
@@ -33,14 +34,18 @@ pub struct Era {
 
 /// On a given host, and a guest if one was seen.
 #[must_use]
-pub fn on(host: &Machine<'_>, guest: Option<&Machine<'_>>, feature: &'static Feature) -> Why {
-    let mut world = World::of_host(host);
+pub fn on<'a>(host: &'a Machine<'a>, guest: Option<&'a Machine<'a>>, feature: &'static Feature) -> Why {
+    let world = match guest {
+        Some(guest) if guest.flags().is_some() => diff::world(host, guest),
+        _ => World { guest, ..World::of_host(host) },
+    };
+    let mut passage = world.pass(feature.id);
+    // What the guest shows stands, whatever was predicted.
     if let Some(guest) = guest {
-        world.guest = Some(guest);
-        world.guest_tree = guest.trees().last().unwrap_or(world.guest_tree);
+        let seen = guest.capability(world.guest_tree, feature.id).state;
+        passage.outcome = if seen == State::Unknown { passage.outcome } else { seen };
     }
-    let passage = world.pass(feature.id);
-    let reason = reason_of(&passage, world.host_tree);
+    let reason = reason_of(&passage, world.host_tree).filter(|_| passage.outcome != State::Present);
     Why { feature, passage, reason, over_time: Vec::new() }
 }
 

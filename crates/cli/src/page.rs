@@ -1,7 +1,7 @@
 //! Text for people: styles, widths, wrapped lines.
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 
@@ -70,11 +70,11 @@ pub(crate) fn columns(text: &str) -> usize {
         .count()
 }
 
-/// Writes to standard output; a reader that has seen enough ends the program in silence.
-pub(crate) fn print(text: &str) {
-    let written = anstream::stdout().write_all(text.as_bytes());
-    if written.is_err() {
-        std::process::exit(0);
+/// Writes to standard output. A reader that has seen enough is no error: the verb's own status stands.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}"))),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
-use cpusieve_knowledge::x86::Generation;
+use cpusieve_knowledge::x86::{self, Generation};
 use cpusieve_knowledge::{linux, qemu};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
 
@@ -33,6 +33,9 @@ pub struct World<'a> {
     pub guest_tree: usize,
     /// What QEMU was asked for.
     pub cpu: CpuArgument,
+    /// Whether a flag that the guest prints proves that its bit arrived. A hypothesis that is being tested must not take
+    /// what it ought to predict for proved.
+    pub flags_prove: bool,
 }
 
 /// One feature's way: every step, and what came of it.
@@ -72,6 +75,7 @@ impl<'a> World<'a> {
             qemu: qemu::RELEASES.len() - 1,
             guest_tree: tree,
             cpu: CpuArgument::Host { migratable: true },
+            flags_prove: true,
         }
     }
 
@@ -103,7 +107,10 @@ impl Way<'_> {
             follows: None,
         };
         let seen = host.capability(host_tree, id);
-        match on_guest.or(on_host) {
+        // What no kernel tree knows may still be a bit that KVM and QEMU know.
+        let elsewhere = || x86::feature(id).and_then(x86::Feature::place).filter(|place| place.cpuid().is_some());
+        passage.place = passage.place.or_else(elsewhere);
+        match passage.place.filter(|_| on_guest.is_none()).or(on_guest) {
             Some(Place::Cpuid(bit)) => self.announced(&mut passage, id, bit, seen),
             Some(Place::Linux(_) | Place::Msr(_)) => {
                 self.host_step(&mut passage, on_host, &seen);
@@ -147,6 +154,9 @@ impl Way<'_> {
 
         let ruling = setup::announced(self, guest_tree, id, delivered);
         passage.outcome = ruling.state;
+        if let Some(source) = vcpu::mirrored(bit).filter(|_| delivered == State::Absent) {
+            passage.follows = linux::at(host_tree, Place::Cpuid(source)).map(|row| Cow::Borrowed(row.id()));
+        }
         passage.decided = match delivered {
             State::Present => added,
             State::Unknown => open,
@@ -243,6 +253,17 @@ impl Way<'_> {
         }
     }
 
+    /// Whether a bit arrived in a guest that was seen: its CPUID says so; a flag that it prints proves it.
+    fn arrived(&self, guest: &Machine<'_>, bit: CpuidBit) -> Option<(bool, Evidence)> {
+        if let Some(table) = guest.cpuid()
+            && let Some(known) = table.state(bit).known()
+        {
+            return Some((known, guest.register_evidence("CPUID", table, bit)));
+        }
+        let (state, evidence) = guest.bit(self.world.guest_tree, bit);
+        (self.world.flags_prove && state == State::Present).then_some((true, evidence?))
+    }
+
     /// A bit through KVM and QEMU to the vCPU; a captured CPUID of the guest decides.
     fn vcpu(&self, id: &str, bit: CpuidBit, incoming: State) -> Vec<Decision> {
         let World { host, host_tree, guest, qemu, cpu, .. } = self.world;
@@ -251,11 +272,7 @@ impl Way<'_> {
         }
         let offered = kvm::offer(host, host_tree, id, bit, incoming);
         let mut given = qemu_stage::give(Qemu { release: qemu, cpu }, host, id, bit, offered.state);
-        let seen = guest.and_then(Machine::cpuid).map(|table| (table, table.state(bit)));
-        if let (Some(guest), Some((table, seen))) = (guest, seen)
-            && let Some(known) = seen.known()
-        {
-            let evidence = guest.register_evidence("CPUID", table, bit);
+        if let Some((known, evidence)) = guest.and_then(|guest| self.arrived(guest, bit)) {
             given = observed(given, offered.state, known, evidence);
         }
         vec![offered, given]

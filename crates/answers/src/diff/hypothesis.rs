@@ -3,10 +3,10 @@
 use cpusieve_knowledge::kvm;
 use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
-use cpusieve_model::{CpuidBit, FlagList, Place, State};
+use cpusieve_model::{CpuidBit, FlagList, Place, Stage, State, Step};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::qemu::CpuArgument;
-use cpusieve_stages::{Machine, World};
+use cpusieve_stages::{Machine, Passage, World};
 
 use super::{Assumption, split};
 
@@ -18,6 +18,8 @@ pub(super) struct Chosen<'a> {
     pub(super) world: World<'a>,
     /// Whether one of several host kernels fits better than all others.
     host_decided: bool,
+    /// The host kernels that fit equally well.
+    tied: TreeSet,
     qemu_told: Option<String>,
     qemu_fits: TreeSet,
 }
@@ -44,7 +46,7 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let guest_trees = guest.trees();
     let tells_guest = all.only(|name| bit_of(trees, name).is_none() && kernel::differs(guest_trees, name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
-    let first = World { guest: Some(guest), guest_tree, qemu: newest, ..World::of_host(host) };
+    let first = World { guest: Some(guest), guest_tree, qemu: newest, flags_prove: false, ..World::of_host(host) };
     let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })
@@ -52,7 +54,8 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         .collect();
     let fewest = by_tree.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
     let best: Vec<World<'a>> = by_tree.iter().filter(|(cost, _)| *cost == fewest).map(|(_, world)| *world).collect();
-    let of_tree = best.last().copied().unwrap_or(first);
+    let of_tree = best.first().copied().unwrap_or(first);
+    let tied = TreeSet(best.iter().fold(0, |set, world| set | 1 << world.host_tree));
     let host_decided = best.len() == 1 && by_tree.len() > 1;
     let worlds = [true, false].into_iter().flat_map(|migratable| {
         let cpu = CpuArgument::Host { migratable };
@@ -63,7 +66,7 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let mut world = priced.iter().find(|(cost, _)| *cost == least).map_or(of_tree, |(_, world)| *world);
     let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
     let qemu_fits = TreeSet(fits.fold(0, |set, (_, world)| set | 1 << world.qemu));
-    let unexplained = all.lost.iter().filter(|flag| world.pass(flag).outcome == State::Present).count();
+    let unexplained = all.lost.iter().filter(|flag| left_out(&world.pass(flag))).count();
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
@@ -71,7 +74,14 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         let trees = guest.trees().iter().map(|guest_tree| World { guest_tree, ..world });
         world = cheapest(trees, |world| tells_guest.misfits(world)).unwrap_or(world);
     }
-    Chosen { world, host_decided, qemu_told: told, qemu_fits }
+    world.flags_prove = true;
+    Chosen { world, host_decided, tied, qemu_told: told, qemu_fits }
+}
+
+/// Whether `-cpu host` would have kept a flag that is lost, or the guest's CPUID shows that QEMU left it out.
+fn left_out(passage: &Passage) -> bool {
+    let by_model = |step: &Step| step.at == Stage::Qemu && rules::rule(step.rule.0).is_some_and(|rule| rule.when == Some("model"));
+    passage.outcome == State::Present || passage.culprit().is_some_and(by_model)
 }
 
 /// The first of the worlds that cost least.
@@ -141,7 +151,17 @@ fn contradicts(predicted: State, seen: State) -> bool {
     predicted.known().is_some_and(|predicted| Some(predicted) != seen.known())
 }
 
-impl Chosen<'_> {
+impl<'a> Chosen<'a> {
+    /// The worlds that may answer differently for a flag: one, unless KVM's treatment of it tells the tied kernels apart.
+    pub(super) fn worlds(&self, flag: &str) -> Vec<World<'a>> {
+        match bit_of(self.tied, flag) {
+            Some(bit) if differs_by_tree(self.tied, flag, bit) => {
+                self.tied.iter().map(|host_tree| World { host_tree, ..self.world }).collect()
+            }
+            _ => vec![self.world],
+        }
+    }
+
     /// What the answer rests on and neither input says.
     pub(super) fn assumptions(&self) -> Vec<Assumption> {
         let World { host, guest, host_tree, guest_tree, cpu, .. } = self.world;

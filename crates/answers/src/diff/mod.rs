@@ -1,12 +1,14 @@
 //! Which flags went and came between two ends, and who took each one.
 
+mod gained;
 mod hypothesis;
 pub(crate) mod item;
+mod lost;
 mod peers;
 mod relation;
 
 use cpusieve_model::{Cite, Place, RuleId, Snapshot, Stage, Step};
-use cpusieve_stages::Machine;
+use cpusieve_stages::{Machine, World};
 
 pub use item::Group;
 pub use relation::Relation;
@@ -129,11 +131,16 @@ fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mu
     let (host, guest) = (&*host, &*guest);
     let chosen = hypothesis::choose(host, guest);
     let (lost, gained, kept) = split(host, guest);
-    let lost = lost.iter().map(|flag| item::lost(&chosen, flag)).collect();
-    let gained = gained.iter().map(|flag| item::gained(&chosen, flag)).collect();
+    let lost = lost.iter().map(|flag| lost::lost(&chosen, flag)).collect();
+    let gained = gained.iter().map(|flag| gained::gained(&chosen, flag)).collect();
     let mut unknown = host.kernel.unknown.clone();
     unknown.extend(guest.kernel.unknown.iter().filter(|name| !host.kernel.unknown.contains(name)).cloned());
     Diff { relation, assumed: chosen.assumptions(), lost, gained, kept, unknown }
+}
+
+/// The world that fits a host and a guest best.
+pub(crate) fn world<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> World<'a> {
+    hypothesis::choose(host, guest).world
 }
 
 /// Flags that only one end shows, in its order, and how many both show.

@@ -19,9 +19,9 @@ pub(crate) fn run(options: &DiffOptions, as_json: bool) -> Result<Done, Failure>
     let (a, b) = (input::read(&options.a)?, input::read(&options.b)?);
     let found = diff::diff(&a, &b).map_err(|why| no_diff(why, options))?;
     if as_json {
-        page::print(&json::diff(&found));
+        page::print(&json::diff(&found))?;
     } else {
-        page::print(&text(&found, options, page::width()));
+        page::print(&text(&found, options, page::width()))?;
     }
     Ok(if found.lost.is_empty() && found.gained.is_empty() { Done::Same } else { Done::Different })
 }

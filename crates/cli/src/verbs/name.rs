@@ -18,12 +18,12 @@ pub(crate) fn run(options: &NameOptions, as_json: bool) -> Result<Done, Failure>
     let cards: Vec<Card> = features.into_iter().map(name::card).collect();
     if as_json {
         let cards: Vec<Value> = cards.iter().map(as_value).collect();
-        page::print(&json::pretty(&json!({"format": 1, "features": cards})));
+        page::print(&json::pretty(&json!({"format": 1, "features": cards})))?;
     } else {
         let width = page::width();
         let pages: Vec<String> = cards.iter().map(|card| text(card, width)).collect();
-        page::print(&pages.join("\n"));
-        page::print(&also_called(&options.flag, &namesakes, width));
+        page::print(&pages.join("\n"))?;
+        page::print(&also_called(&options.flag, &namesakes, width))?;
     }
     Ok(Done::Same)
 }

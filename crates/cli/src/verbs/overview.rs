@@ -20,9 +20,9 @@ pub(crate) fn run(as_json: bool) -> Result<Done, Failure> {
     let host = Machine::new("host", &snapshot);
     let expected = guest::expected(&host);
     if as_json {
-        page::print(&json::pretty(&as_value(&snapshot, &seen, &expected)));
+        page::print(&json::pretty(&as_value(&snapshot, &seen, &expected)))?;
     } else {
-        page::print(&text(&snapshot, &seen, &expected, page::width()));
+        page::print(&text(&snapshot, &seen, &expected, page::width()))?;
     }
     Ok(if snapshot.missing.is_empty() { Done::Same } else { Done::InPart })
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(options: &RecordOptions) -> Result<Done, Failure> {
     let text = record::print(&snapshot);
     match &options.output {
         Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?,
-        None => page::print(&text),
+        None => page::print(&text)?,
     }
     for part in &snapshot.missing {
         page::warn(&missing(part));

@@ -23,12 +23,12 @@ pub(crate) fn run(options: &WhyOptions, as_json: bool) -> Result<Done, Failure> 
     let answers: Vec<Why> = features.iter().map(|feature| answer(feature, host.as_ref(), guest.as_ref())).collect();
     if as_json {
         let answers: Vec<Value> = answers.iter().map(as_value).collect();
-        page::print(&json::pretty(&json!({"format": 1, "answers": answers})));
+        page::print(&json::pretty(&json!({"format": 1, "answers": answers})))?;
     } else {
         let width = page::width();
         let pages: Vec<String> = answers.iter().map(|answer| text(answer, width)).collect();
-        page::print(&pages.join("\n"));
-        page::print(&super::name::also_called(&options.flag, &namesakes, width));
+        page::print(&pages.join("\n"))?;
+        page::print(&super::name::also_called(&options.flag, &namesakes, width))?;
     }
     Ok(Done::Same)
 }
@@ -57,7 +57,7 @@ fn text(why: &Why, width: usize) -> String {
     }
     page.push('\n');
     for step in &why.passage.steps {
-        way(&mut page, step);
+        way(&mut page, step, width);
     }
     let _ = writeln!(page, "  {:<8} {}", "outcome", outcome(why.passage.outcome, why.reason.as_ref()));
     if let Some(follows) = &why.passage.follows {
@@ -108,20 +108,19 @@ fn hidden(trees: TreeSet) -> impl Iterator<Item = (TreeSet, &'static str)> {
     rules.into_iter().map(move |(rule, why)| (TreeSet(of(rule)), why)).filter(|(trees, _)| !trees.is_empty())
 }
 
-fn way(page: &mut String, step: &Step) {
-    let effect = match step.effect {
-        Effect::Dropped => styled(LOST, step.effect),
-        Effect::Added | Effect::Forced => styled(GAINED, step.effect),
-        Effect::Kept | Effect::Unknown => step.effect.to_string(),
+fn way(page: &mut String, step: &Step, width: usize) {
+    let style = match step.effect {
+        Effect::Dropped => LOST,
+        Effect::Added | Effect::Forced => GAINED,
+        Effect::Kept | Effect::Unknown => anstyle::Style::new(),
     };
     let what = if step.rule.0.is_empty() { String::new() } else { format!("{}  {}", step.cite, step.rule) };
-    let _ = writeln!(page, "  {:<8} {effect:<8} {}", step.at.name(), styled(QUIET, what));
+    let effect = styled(style, format!("{:<8}", step.effect.name()));
+    let head = format!("  {:<8} {effect} ", step.at.name());
+    page.push_str(&page::wrap(&styled(QUIET, what), &head, &" ".repeat(20), width));
     for evidence in &step.because {
-        let _ = writeln!(
-            page,
-            "           {}",
-            styled(QUIET, format!("seen: {}: {}", evidence.source(), evidence.value()))
-        );
+        let seen = format!("seen: {}: {}", evidence.source(), evidence.value());
+        page.push_str(&page::wrap(&seen, &" ".repeat(20), &" ".repeat(26), width));
     }
 }
 

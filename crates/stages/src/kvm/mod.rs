@@ -3,7 +3,7 @@
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, Register, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::linux::conditions::{Observed, all};
@@ -19,6 +19,9 @@ pub struct Decision {
     /// Whether the rule leaves it open, and only the outcome tells: the condition hangs on what nobody saw.
     pub open: bool,
 }
+
+/// KVM's own features (`KVM_CPUID_FEATURES`).
+const PARAVIRTUAL: u32 = 0x4000_0001;
 
 /// What the tables say before any captured answer is looked at.
 struct Predicted {
@@ -109,21 +112,30 @@ fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incomi
     if let Some(predicted) = by_own_rule(host, tree, feature) {
         return predicted;
     }
+    if (bit.leaf, bit.register) == (PARAVIRTUAL, Register::Eax) {
+        let offered = kvm::pv_features(tree).any(|feature| feature.bit == bit.bit);
+        return generic(if offered { "emulated" } else { "masked-here" }, State::from_bit(offered));
+    }
     match kvm::handling(tree, bit) {
         Handling::Constant(registers) => {
             return generic("constant-leaf", State::from_bit(registers.get(bit.register) >> bit.bit & 1 == 1));
         }
+        Handling::Zero if offered_later(tree, bit) => return generic("masked-here", State::Absent),
         Handling::Zero => return generic("zero-leaf", State::Absent),
         Handling::Raw => return generic("raw-leaf", incoming),
         Handling::Masked | Handling::Computed => {}
     }
     match kvm::cap(tree, bit) {
         None => {
-            let later = kvm::trees_offering(bit).iter().any(|other| other > tree);
-            generic(if later { "masked-here" } else { "masked-always" }, State::Absent)
+            generic(if offered_later(tree, bit) { "masked-here" } else { "masked-always" }, State::Absent)
         }
         Some(cap) => by_cap(host, tree, cap, incoming),
     }
+}
+
+/// Whether a later KVM offers the bit.
+fn offered_later(tree: usize, bit: CpuidBit) -> bool {
+    kvm::trees_offering(bit).iter().any(|other| other > tree)
 }
 
 /// A rule that speaks of this feature by name, if its conditions surely hold.

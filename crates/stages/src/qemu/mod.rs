@@ -6,7 +6,8 @@ use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, State, Step, 
 
 use crate::Machine;
 use crate::kvm::Decision;
-use crate::machine::known_name;
+use crate::linux::conditions::{Observed, all};
+use crate::machine::{HYPERVISOR, known_name};
 
 /// What was asked of QEMU with `-cpu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +56,18 @@ fn generic(when: &str) -> Option<&'static Rule> {
     rules::generic(Software::Qemu, when)
 }
 
-/// The rule that speaks of this feature by name in a situation.
-fn named(feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
-    rules::of_feature(Software::Qemu, feature).find(|rule| rule.trees.contains(release) && rule.when == Some(when))
+/// The rule that speaks of this feature by name in a situation: of several, the one whose conditions hold, or may.
+fn named(host: &Machine<'_>, feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
+    let observed = Observed { machine: host, tree: host.trees().last().unwrap_or_default() };
+    let those =
+        rules::of_feature(Software::Qemu, feature).filter(|rule| rule.trees.contains(release) && rule.when == Some(when));
+    let ranked = those.map(|rule| (all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds)), rule));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, rule)| rule)
 }
 
 /// The rule that speaks of this feature by name, else the generic one.
-fn ruled(feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
-    named(feature, release, when).or_else(|| generic(when))
+fn ruled(host: &Machine<'_>, feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
+    named(host, feature, release, when).or_else(|| generic(when))
 }
 
 fn outcome(
@@ -76,13 +81,13 @@ fn outcome(
     let place = Place::Cpuid(bit);
     let (supported, when) = fixed_up(release, host, bit, offered);
     // Several threads in a package make the bit, whatever KVM says.
-    if let Some(rule) = named(feature, release, "topology-adds").filter(|_| supported.known() != Some(true)) {
+    if let Some(rule) = named(host, feature, release, "topology-adds").filter(|_| supported.known() != Some(true)) {
         return (State::Unknown, Some(rule));
     }
     if supported.known() == Some(false) {
         return (
             State::Absent,
-            if when == "fixup-removes" { ruled(feature, release, when) } else { generic("not-offered") },
+            if when == "fixup-removes" { ruled(host, feature, release, when) } else { generic("not-offered") },
         );
     }
     if !qemu::word_exists(release, place) {
@@ -90,18 +95,23 @@ fn outcome(
     }
     if let CpuArgument::Host { migratable: true } = cpu {
         if qemu::unmigratable(release, place) {
-            return (State::Absent, ruled(feature, release, "unmigratable"));
+            return (State::Absent, ruled(host, feature, release, "unmigratable"));
         }
         if qemu::name(release, place).is_none() {
             return (State::Absent, generic("unnamed"));
         }
     }
     if qemu::no_autoenable(release, place) {
-        return (State::Unknown, ruled(feature, release, "no-autoenable"));
+        return (State::Unknown, ruled(host, feature, release, "no-autoenable"));
     }
     match cpu {
+        // Every named model has the hypervisor bit (`x86_cpu_load_model`).
+        CpuArgument::Other if bit == HYPERVISOR => (State::Present, ruled(host, feature, release, when)),
+        CpuArgument::Other if offered.known() != Some(true) && when == "fixup-adds" => {
+            (State::Unknown, ruled(host, feature, release, when))
+        }
         CpuArgument::Other => (State::Unknown, generic("model")),
-        CpuArgument::Host { .. } => (supported, ruled(feature, release, when)),
+        CpuArgument::Host { .. } => (supported, ruled(host, feature, release, when)),
     }
 }
 
