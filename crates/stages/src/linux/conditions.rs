@@ -157,8 +157,34 @@ pub fn holds(inputs: &dyn Inputs, need: &Need) -> Sight {
         Condition::Bug(name) => bug(inputs, name),
         Condition::Model(_) | Condition::Other(_) => State::Unknown.into(),
     };
-    let state = sight.state.known().map_or(State::Unknown, |known| State::from_bit(known != need.negated));
+    let state = match (sight.state.known(), need.condition) {
+        (Some(known), _) => State::from_bit(known != need.negated),
+        // A command line that nobody saw is taken to be a plain one, where the rule wants a parameter to be missing.
+        (None, Condition::Param(_)) if need.negated => State::Present,
+        (None, Condition::Config(option)) => stock(option, need.negated),
+        (None, _) => State::Unknown,
+    };
     Sight { state, evidence: sight.evidence }
+}
+
+/// An option of a kernel whose configuration nobody saw, as distributions build it; unknown where they differ.
+fn stock(option: &str, negated: bool) -> State {
+    const ON: [&str; 9] = [
+        "KVM_INTEL",
+        "MITIGATION_PAGE_TABLE_ISOLATION",
+        "PAGE_TABLE_ISOLATION",
+        "PM_SLEEP",
+        "SMP",
+        "X86_5LEVEL",
+        "X86_SMAP",
+        "X86_X2APIC",
+        "X86_INTEL_MEMORY_PROTECTION_KEYS",
+    ];
+    match option {
+        "X86_32" => State::from_bit(negated),
+        _ if ON.contains(&option) => State::from_bit(!negated),
+        _ => State::Unknown,
+    }
 }
 
 /// An MSR bit. A register that faults has no bit set: code that tests it with `rdmsrl_safe` sees none.
