@@ -1,0 +1,150 @@
+//! The program as its users meet it: text, JSON, exit status, bad input.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program and read its output")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::{env, fs, process};
+
+use serde_json::Value;
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/examples").join(name)
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn diff(a: &str, b: &str, more: &[&str]) -> Output {
+    let (a, b) = (example(a), example(b));
+    run(&[&["diff", a.to_str().unwrap(), b.to_str().unwrap()], more].concat())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A file that lives as long as the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: &[u8]) -> Self {
+        let path = env::temp_dir().join(format!("cpusieve-{}-{name}", process::id()));
+        fs::write(&path, content).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_readme_shows_what_the_program_prints() {
+    let output = diff("hybrid-host.flags", "hybrid-guest.flags", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let printed = text(&output.stdout);
+    assert!(readme.contains(printed.trim_end()), "the README's first screen is not what is printed:\n{printed}");
+}
+
+#[test]
+fn json_has_the_fields_of_the_contract() {
+    let output = diff("hybrid-host.flags", "hybrid-guest.flags", &["--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["format"], 1);
+    assert_eq!(value["lost"].as_array().unwrap().len(), 35);
+    assert_eq!(value["gained"].as_array().unwrap().len(), 1);
+    assert_eq!(value["kept"], 105);
+    for item in value["lost"].as_array().unwrap().iter().chain(value["gained"].as_array().unwrap()) {
+        for field in ["flag", "at", "rule", "cause", "cite", "confidence"] {
+            assert!(item[field].is_string(), "{field} of {item}");
+        }
+        assert!(["certain", "likely", "possible"].contains(&item["confidence"].as_str().unwrap()));
+        assert!(item["remedy"]["kind"].is_string() && item["remedy"]["text"].is_string());
+        assert!(item["remedy"].get("cpu").is_some() && item["others"].is_array());
+    }
+    let acpi = value["lost"].as_array().unwrap().iter().find(|item| item["flag"] == "acpi").unwrap();
+    assert_eq!(acpi["bit"], "CPUID.01H:EDX[22]");
+    assert_eq!(acpi["at"], "kvm");
+}
+
+#[test]
+fn equal_ends_end_with_status_0_and_different_ones_with_1() {
+    assert_eq!(diff("hybrid-host.flags", "hybrid-host.flags", &[]).status.code(), Some(0));
+    assert_eq!(diff("hybrid-guest.flags", "hybrid-host.flags", &[]).status.code(), Some(1));
+}
+
+#[test]
+fn bad_input_ends_with_status_2_and_names_the_file() {
+    let empty = Scratch::new("empty", b"");
+    let binary = Scratch::new("binary", &[0xff, 0x00, 0x9c, 0x01].repeat(1000));
+    let host = example("hybrid-host.flags");
+    for bad in [empty.0.to_str().unwrap(), binary.0.to_str().unwrap(), "/nowhere/at/all", "/"] {
+        let output = run(&["diff", host.to_str().unwrap(), bad]);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(bad), "{}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+    assert_eq!(run(&["diff", "-", "-"]).status.code(), Some(2));
+    assert_eq!(run(&["frobnicate"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_typo_gets_a_suggestion() {
+    let output = run(&["why", "avx521f"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("avx512f"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_hidden_feature_is_explained() {
+    let shown = text(&run(&["why", "spec_ctrl"]).stdout);
+    for words in ["18*32+26", "mkcapflags.sh", "ibrs", "ibpb"] {
+        assert!(shown.contains(words), "{words} is missing:\n{shown}");
+    }
+}
+
+#[test]
+fn names_of_all_systems_lead_to_the_same_feature() {
+    for name in ["pni", "sse3", "SSE3", "invtsc", "nonstop_tsc", "sse4.1", "pclmuldq", "lahf-lm"] {
+        let output = run(&["name", name, "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{name}");
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(!value["features"].as_array().unwrap().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn no_colour_reaches_a_pipe() {
+    for arguments in [&["why", "acpi"][..], &["name", "acpi"], &["--help"], &["diff", "--help"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.contains(&0x1b), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_record_of_this_machine_is_read_back() {
+    let output = run(&["record", "--only", "cpuid"]);
+    let scratch = Scratch::new("record", &output.stdout);
+    let parsed = cpusieve_formats::read("record", &output.stdout);
+    assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
+    assert!(!parsed.snapshot.cpus.is_empty());
+    // A machine compared with itself is the same, whatever it is.
+    let path = scratch.0.to_str().unwrap();
+    assert_eq!(run(&["diff", path, path]).status.code(), Some(0));
+}
+
+#[test]
+fn the_bare_program_says_what_this_machine_is() {
+    let output = run(&["--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["format"], 1);
+    let hypervisor = fs::read_to_string("/proc/cpuinfo").unwrap().contains(" hypervisor");
+    let kind = value["machine"]["kind"].as_str().unwrap();
+    assert_eq!(kind.starts_with("guest"), hypervisor, "{kind}");
+    assert!(value["guest"]["kept"].as_u64().unwrap() > 0);
+}
