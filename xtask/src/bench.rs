@@ -20,7 +20,9 @@ pub(crate) fn run() -> Outcome {
     if !cargo().args(["build", "--release", "--quiet", "--package", "cpusieve"]).status()?.success() {
         return Err("the release build failed".into());
     }
-    let program = root().join("target/x86_64-unknown-linux-gnu/release/cpusieve");
+    // This program stands in the folder of the debug build, wherever that is.
+    let built = std::env::current_exe()?;
+    let program = built.ancestors().nth(2).ok_or("the build folder has no parent")?.join("release/cpusieve");
     let sample = |name: &str| root().join("corpus/examples").join(name);
     println!("{RUNS} runs each, interleaved; wall clock of spawn to wait in ms; peak resident set in MiB");
     println!("{:<46} {:>7} {:>7} {:>7} {:>8} {:>9}", "", "min", "median", "p90", "MiB", "ratio");

@@ -86,6 +86,17 @@ impl<'a> World<'a> {
     }
 }
 
+impl World<'_> {
+    /// What reaches the vCPU of a bit, by the feature that the host's kernel makes of it.
+    #[must_use]
+    pub fn delivered(&self, feature: &str, bit: CpuidBit) -> State {
+        let way = Way { world: *self, depth: 0 };
+        let seen = self.host.capability(self.host_tree, feature).state;
+        let steps = way.vcpu(feature, bit, way.incoming(seen, bit));
+        steps.last().map_or(State::Unknown, |decision| decision.state)
+    }
+}
+
 /// A world, and how many flags we followed to get here.
 #[derive(Clone, Copy)]
 struct Way<'a> {
@@ -137,12 +148,10 @@ impl Way<'_> {
 
     /// A feature that CPUID announces.
     fn announced(&self, passage: &mut Passage, id: &str, bit: CpuidBit, seen: Sight) {
-        let World { host, host_tree, guest, guest_tree, .. } = self.world;
+        let World { host_tree, guest, guest_tree, .. } = self.world;
         let place = Some(Place::Cpuid(bit));
         self.host_step(passage, place, &seen);
-        let raw = host.bit(host_tree, bit).0;
-        // Where both were seen, KVM starts from the kernel's word, which is never more than the register's.
-        let incoming = if seen.state.known().is_some() { seen.state } else { raw };
+        let incoming = self.incoming(seen.state, bit);
         let vcpu = self.vcpu(id, bit, incoming);
         let delivered = vcpu.last().map_or(State::Unknown, |decision| decision.state);
         let culprit =
@@ -170,6 +179,12 @@ impl Way<'_> {
             let evidence = guest.and_then(|guest| guest.capability(guest_tree, id).evidence);
             self.printed(passage, id, place, evidence);
         }
+    }
+
+    /// What KVM starts from: the kernel's capability where it was seen, which is never more than the register's bit.
+    fn incoming(&self, capability: State, bit: CpuidBit) -> State {
+        let World { host, host_tree, .. } = self.world;
+        if capability.known().is_some() { capability } else { host.bit(host_tree, bit).0 }
     }
 
     /// The name: a kernel that has the bit may not print it.
@@ -344,8 +359,7 @@ impl Inputs for Way<'_> {
             }
         }
         let id = linux::at(host_tree, Place::Cpuid(bit)).map_or("", linux::Feature::id);
-        let seen = host.capability(host_tree, id).state;
-        let incoming = if seen.known().is_some() { seen } else { host.bit(host_tree, bit).0 };
+        let incoming = self.incoming(host.capability(host_tree, id).state, bit);
         self.vcpu(id, bit, incoming).last().map_or(State::Unknown, |decision| decision.state).into()
     }
 

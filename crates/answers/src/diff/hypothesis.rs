@@ -29,11 +29,7 @@ pub(super) struct Chosen<'a> {
 /// The host's kernel and QEMU decide what reaches the vCPU, the guest's kernel what it makes of that: the two choices are
 /// made one after the other.
 pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chosen<'a> {
-    let (lost, gained, _) = split(host, guest);
-    let kept: Vec<&str> =
-        host.flags().into_iter().flat_map(FlagList::iter).filter(|name| guest.prints(name) == Some(true)).collect();
-    let lost = lost.into_iter().filter(|name| !never_offered(host.trees(), name)).collect();
-    let all = Seen { lost, gained, kept };
+    let subjects = subjects(host, guest);
     let guest_tree = guest.trees().last().unwrap_or(linux::TREES.len() - 1);
     let told = host.snapshot.qemu.first().map(|binary| binary.version.clone());
     let releases: Vec<usize> = match told.as_deref().map(qemu::nearest) {
@@ -41,16 +37,17 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         None => (0..qemu::RELEASES.len()).rev().collect(),
     };
     let trees = host.trees();
-    let tells_trees = all.only(|name| bit_of(trees, name).is_some_and(|bit| differs_by_tree(trees, name, bit)));
-    let tells_qemu = all.only(|name| bit_of(trees, name).is_some_and(differs_by_qemu));
     let guest_trees = guest.trees();
-    let tells_guest = all.only(|name| bit_of(trees, name).is_none() && kernel::differs(guest_trees, name));
+    let only = |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
+    let tells_trees = only(&|subject| subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit)));
+    let tells_qemu = only(&|subject| subject.bit.is_some_and(differs_by_qemu));
+    let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, flags_prove: false, ..World::of_host(host) };
     let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })
-        .map(|world| (tells_trees.misfits(&world), world))
+        .map(|world| (misfits(&tells_trees, &world), world))
         .collect();
     let fewest = by_tree.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
     let best: Vec<World<'a>> = by_tree.iter().filter(|(cost, _)| *cost == fewest).map(|(_, world)| *world).collect();
@@ -61,18 +58,19 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         let cpu = CpuArgument::Host { migratable };
         releases.iter().map(move |&qemu| World { qemu, cpu, ..of_tree })
     });
-    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (tells_qemu.misfits(&world), world)).collect();
+    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (misfits(&tells_qemu, &world), world)).collect();
     let least = priced.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
     let mut world = priced.iter().find(|(cost, _)| *cost == least).map_or(of_tree, |(_, world)| *world);
     let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
     let qemu_fits = TreeSet(fits.fold(0, |set, (_, world)| set | 1 << world.qemu));
-    let unexplained = all.lost.iter().filter(|flag| left_out(&world.pass(flag))).count();
+    let lost = subjects.iter().filter(|subject| subject.fate == Fate::Lost);
+    let unexplained = lost.filter(|subject| left_out(&world.pass(subject.name))).count();
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
     if guest.trees().iter().count() > 1 {
         let trees = guest.trees().iter().map(|guest_tree| World { guest_tree, ..world });
-        world = cheapest(trees, |world| tells_guest.misfits(world)).unwrap_or(world);
+        world = cheapest(trees, |world| misfits(&tells_guest, world)).unwrap_or(world);
     }
     world.flags_prove = true;
     Chosen { world, host_decided, tied, qemu_told: told, qemu_fits }
@@ -94,12 +92,10 @@ fn bit_of(trees: TreeSet, flag: &str) -> Option<CpuidBit> {
     trees.iter().find_map(|tree| linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row))?.cpuid())
 }
 
-/// Whether every hypothesis drops a flag: no KVM offers the bit, and no QEMU adds it.
-fn never_offered(trees: TreeSet, flag: &str) -> bool {
-    bit_of(trees, flag).is_some_and(|bit| {
-        let added = (0..qemu::RELEASES.len()).any(|release| qemu::fixups(release, Place::Cpuid(bit)).next().is_some());
-        kvm::trees_offering(bit).is_empty() && !added
-    })
+/// Whether every hypothesis drops a bit: no KVM offers it, and no QEMU adds it.
+fn never_offered(bit: CpuidBit) -> bool {
+    let added = |release| qemu::fixups(release, Place::Cpuid(bit)).next().is_some();
+    kvm::trees_offering(bit).is_empty() && !(0..qemu::RELEASES.len()).any(added)
 }
 
 /// Whether KVM treats a bit differently from tree to tree.
@@ -121,30 +117,43 @@ fn differs_by_qemu(bit: CpuidBit) -> bool {
     !everywhere || (0..newest).any(fixed_up_otherwise)
 }
 
-/// Flags by what became of them.
-struct Seen<'a> {
-    lost: Vec<&'a str>,
-    gained: Vec<&'a str>,
-    kept: Vec<&'a str>,
+/// What became of a flag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Lost,
+    Gained,
+    Kept,
 }
 
-impl<'a> Seen<'a> {
-    /// Those of the flags for which something holds.
-    fn only(&self, holds: impl Fn(&str) -> bool) -> Self {
-        let those = |names: &[&'a str]| names.iter().copied().filter(|name| holds(name)).collect();
-        Self { lost: those(&self.lost), gained: those(&self.gained), kept: those(&self.kept) }
-    }
+/// A flag by which hypotheses are told apart.
+struct Subject<'a> {
+    name: &'a str,
+    /// The bit that it is, unless Linux invents it.
+    bit: Option<CpuidBit>,
+    fate: Fate,
+}
 
-    /// How many flags a world predicts otherwise than they were seen. A flag that is there must be accounted for; one that
-    /// is missing may have been taken out by hand.
-    fn misfits(&self, world: &World<'_>) -> usize {
-        let wrong = |names: &[&str], seen: State| {
-            names.iter().filter(|name| contradicts(world.pass(name).outcome, seen)).count()
+/// All flags of both ends but those that every hypothesis drops.
+fn subjects<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Vec<Subject<'a>> {
+    let (lost, gained, _) = split(host, guest);
+    let kept = host.flags().into_iter().flat_map(FlagList::iter).filter(|name| guest.prints(name) == Some(true));
+    let with = |fate: Fate| move |name: &'a str| Subject { name, bit: bit_of(host.trees(), name), fate };
+    let lost = lost.into_iter().map(with(Fate::Lost)).filter(|subject| !subject.bit.is_some_and(never_offered));
+    lost.chain(gained.into_iter().map(with(Fate::Gained))).chain(kept.map(with(Fate::Kept))).collect()
+}
+
+/// How many flags a world predicts otherwise than they were seen. A flag that is there must be accounted for; one that
+/// is missing may have been taken out by hand.
+fn misfits(subjects: &[&Subject<'_>], world: &World<'_>) -> usize {
+    let weight = |subject: &Subject<'_>| {
+        let (seen, weight) = if subject.fate == Fate::Lost { (State::Absent, 1) } else { (State::Present, 2) };
+        let predicted = match subject.bit {
+            Some(bit) => world.delivered(subject.name, bit),
+            None => world.pass(subject.name).outcome,
         };
-        wrong(&self.lost, State::Absent)
-            + 2 * wrong(&self.kept, State::Present)
-            + 2 * wrong(&self.gained, State::Present)
-    }
+        if contradicts(predicted, seen) { weight } else { 0 }
+    };
+    subjects.iter().map(|subject| weight(subject)).sum()
 }
 
 fn contradicts(predicted: State, seen: State) -> bool {

@@ -68,7 +68,7 @@ fn by_rule(page: &mut String, members: &[&Item], style: Style, width: usize) {
             third => third.min(WIDEST),
         };
         let flags = page::lines(&flags.join(" "), left);
-        beside(page, &flags, &said(first, width, left), style, left);
+        beside(page, &flags, &said(first, width, left), style, left, width);
         rest = others;
     }
 }
@@ -98,8 +98,8 @@ fn said(item: &Item, width: usize, left: usize) -> Vec<String> {
 }
 
 /// Two columns, or one below the other where the page is too narrow.
-fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize) {
-    let narrow = said.iter().any(|line| left + 2 * INDENT + page::columns(line) > page::width());
+fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize, width: usize) {
+    let narrow = said.iter().any(|line| left + 2 * INDENT + page::columns(line) > width);
     if narrow {
         flags.iter().for_each(|line| {
             let _ = writeln!(page, "  {}", styled(style, line));
