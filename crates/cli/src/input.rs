@@ -53,7 +53,12 @@ fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     let read = if path == Path::new("-") {
         io::stdin().lock().take(limit).read_to_end(&mut bytes)
     } else {
-        File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        File::open(path).and_then(|file| {
+            // Files below /proc say that they are empty.
+            let announced = file.metadata()?.len().clamp(16 << 10, limit);
+            bytes.reserve(usize::try_from(announced).unwrap_or(0) + 1);
+            file.take(limit).read_to_end(&mut bytes)
+        })
     };
     read.map_err(failed)?;
     if bytes.len() > limits::MAX_FILE { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }

@@ -1,5 +1,6 @@
 //! Text for people: styles, widths, wrapped lines.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write as _};
 
@@ -72,7 +73,11 @@ pub(crate) fn columns(text: &str) -> usize {
 
 /// Writes to standard output. A reader that has seen enough is no error: the verb's own status stands.
 pub(crate) fn print(text: &str) -> io::Result<()> {
-    match anstream::stdout().write_all(text.as_bytes()) {
+    let mut stdout = io::stdout().lock();
+    let plain = anstream::AutoStream::choice(&stdout) == anstream::ColorChoice::Never;
+    // In one piece: a line at a time would be a system call a line.
+    let text = if plain { Cow::Owned(anstream::adapter::strip_str(text).to_string()) } else { Cow::Borrowed(text) };
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}"))),
     }
