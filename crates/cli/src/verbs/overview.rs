@@ -101,7 +101,8 @@ fn guest_text(page: &mut String, snapshot: &Snapshot, expected: &Expected, width
         expected.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     let counts = format!("{} lost, {} gained, {} kept", expected.lost.len(), expected.gained.len(), expected.kept);
     let open = if expected.open.is_empty() { String::new() } else { format!(", {} open", expected.open.len()) };
-    let without = if snapshot.kvm.is_none() { " (KVM's answer predicted, not seen)" } else { "" };
+    let answered = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
+    let without = if !answered { " (KVM's answer predicted, not seen)" } else { "" };
     let heading = format!("A guest started here with -cpu host: {counts}{open}");
     let _ = writeln!(page, "\n{}", styled(HEAD, heading));
     page.push_str(&styled(

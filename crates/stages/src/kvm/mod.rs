@@ -36,15 +36,18 @@ struct Predicted {
 /// KVM's captured answer decides if there is one; the tables then give the reason. `feature` is the kernel's id.
 #[must_use]
 pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Decision {
-    let predicted = predict(host, tree, feature, bit, incoming);
+    let predicted = match host.other_kvm_backend() {
+        // Its tables are its own: without its answer nothing is known.
+        Some(_) => generic("own-answer", State::Unknown),
+        None => predict(host, tree, feature, bit, incoming),
+    };
     let seen = host
         .kvm_supported()
         .map(|table| (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit)));
     let Some((seen, evidence)) = seen.filter(|(seen, _)| seen.known().is_some()) else {
         return decision(feature, bit, tree, incoming, predicted);
     };
-    let known_backend = host.other_kvm_backend().is_none();
-    let agrees = known_backend && (predicted.state == State::Unknown || predicted.state.known() == seen.known());
+    let agrees = predicted.state == State::Unknown || predicted.state.known() == seen.known();
     let mut proved = if agrees { predicted } else { own_answer(predicted) };
     proved.state = State::from_bit(seen == State::Present);
     proved.because.push(evidence);
