@@ -2,6 +2,18 @@
 //!
 //! The tables stand in `knowledge/` as text, one fact a row; the build script turns them into static slices, sorted for
 //! binary search, so that nothing is parsed at start-up. This crate knows facts only: no stage, no file, no format.
+//!
+//! ```
+//! use cpusieve_knowledge::rules::{self, Software};
+//! use cpusieve_knowledge::{kvm, linux, x86};
+//!
+//! let acpi = x86::feature("acpi").unwrap();
+//! let bit = acpi.place().unwrap().cpuid().unwrap();
+//! // Every kernel prints it, no KVM offers it, and a rule says why.
+//! assert!((0..linux::TREES.len()).all(|tree| linux::feature_by_id(tree, "acpi").is_some()));
+//! assert!(kvm::trees_offering(bit).is_empty());
+//! assert!(rules::of_feature(Software::Kvm, "acpi").next().is_some());
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod kvm;
