@@ -59,17 +59,43 @@ fn heading(group: Group, members: &[&Item]) -> String {
 fn by_rule(page: &mut String, members: &[&Item], style: Style, width: usize) {
     let mut rest: Vec<&Item> = members.to_vec();
     while let Some(&first) = rest.first() {
-        let (same, others): (Vec<&Item>, Vec<&Item>) = rest.iter().partition(|item| {
-            (item.rule, item.at, &item.remedy) == (first.rule, first.at, &first.remedy) && item.follows == first.follows
-        });
+        let (same, others): (Vec<&Item>, Vec<&Item>) = rest.iter().partition(|item| told_as_one(first, item));
         let flags: Vec<&str> = same.iter().map(|item| item.flag.as_str()).collect();
         let left = match width / 3 {
             ..20 => width - INDENT,
             third => third.min(WIDEST),
         };
         let flags = page::lines(&flags.join(" "), left);
-        beside(page, &flags, &said(first, width, left), style, left, width);
+        beside(page, &flags, &said(first, &remedy(&same), width, left), style, left, width);
         rest = others;
+    }
+}
+
+/// Whether two flags share a paragraph: the same rule at the same sieve, and a remedy that is the same or can be joined.
+fn told_as_one(first: &Item, item: &Item) -> bool {
+    let joined = |item: &Item| added_to_model(item).is_some();
+    (item.rule, item.at, &item.follows, item.confidence) == (first.rule, first.at, &first.follows, first.confidence)
+        && (item.remedy == first.remedy || joined(item) && joined(first))
+}
+
+/// The `+NAME` or `-NAME` of a remedy of the form `MODEL,+NAME` or `host,-NAME`.
+fn added_to_model(item: &Item) -> Option<(&str, &str)> {
+    let (model, change) = item.remedy.cpu.as_deref()?.split_once(',')?;
+    (change.starts_with(['+', '-']) && !change.contains(',')).then_some((model, change))
+}
+
+/// The remedy of flags that share a paragraph.
+fn remedy(items: &[&Item]) -> String {
+    let Some(first) = items.first() else { return String::new() };
+    let changes: Option<Vec<(&str, &str)>> = items.iter().map(|item| added_to_model(item)).collect();
+    let changes = changes.filter(|changes| changes.len() > 1);
+    match (changes, added_to_model(first)) {
+        (Some(changes), Some((model, change))) => {
+            let list: Vec<&str> = changes.iter().map(|(_, change)| *change).collect();
+            let tail = if change.starts_with('+') { ", or -cpu host" } else { " removes them" };
+            format!("-cpu {model},{}{tail}", list.join(","))
+        }
+        _ => first.remedy.text.clone(),
     }
 }
 
@@ -79,7 +105,7 @@ const INDENT: usize = 2;
 const WIDEST: usize = 32;
 
 /// What is said of one rule: its title, where it stands, how sure it is, and what brings the flag back.
-fn said(item: &Item, width: usize, left: usize) -> Vec<String> {
+fn said(item: &Item, remedy: &str, width: usize, left: usize) -> Vec<String> {
     let room = if left + INDENT >= width { width - 2 * INDENT } else { width - left - 2 * INDENT };
     let follows = item.follows.as_ref().map_or_else(String::new, |flag| format!("follows from {flag}: "));
     let mut said = page::lines(&format!("{follows}{}", item.title), room);
@@ -89,7 +115,7 @@ fn said(item: &Item, width: usize, left: usize) -> Vec<String> {
         said.extend(page::lines(&line, room).iter().map(|line| styled(QUIET, line)));
     }
     if item.remedy.kind != RemedyKind::None {
-        let remedy = page::lines(&item.remedy.text, room.saturating_sub(2));
+        let remedy = page::lines(remedy, room.saturating_sub(2));
         said.extend(
             remedy.iter().enumerate().map(|(index, line)| format!("{} {line}", if index == 0 { ">" } else { " " })),
         );

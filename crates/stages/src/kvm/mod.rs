@@ -206,6 +206,7 @@ fn adjusted(so_far: Predicted, adjust: &Adjust, tree: usize, target: State) -> P
     }
     let condition = adjust.conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
     match condition {
+        None if adjust.conditions.is_empty() && adjust.op == Op::Set => generic("emulated", target),
         None if adjust.conditions.is_empty() => Predicted { state: target, ..so_far },
         None => Predicted { state: State::Unknown, ..so_far },
         Some(condition) => {
