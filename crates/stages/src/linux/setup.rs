@@ -19,17 +19,32 @@ pub struct Ruling {
     pub perhaps: Vec<&'static Rule>,
 }
 
-/// The names that a kernel of this tree would print on a machine whose CPUID was seen, in its order.
-///
-/// A flag that hangs on something nobody saw is left out.
+/// The names that a kernel of this tree prints, as far as they can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Names that it prints, in its order.
+    pub names: Vec<&'static str>,
+    /// Names that hang on something nobody saw, in its order.
+    pub unknown: Vec<&'static str>,
+}
+
+/// The names that a kernel of this tree would print on a machine whose CPUID was seen.
 #[must_use]
-pub fn shown(inputs: &dyn Inputs, tree: usize) -> Vec<&'static str> {
-    let state = |feature: &linux::Feature, id: &str| match linux::place(tree, feature) {
-        Some(Place::Cpuid(bit)) => announced(inputs, tree, id, inputs.bit(bit).state).state,
-        Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, None, tree, id).state,
-    };
-    let printed = linux::features(tree).filter_map(|feature| Some((feature, feature.shown?)));
-    printed.filter(|(feature, id)| state(feature, id) == State::Present).map(|(_, id)| id).collect()
+pub fn shown(inputs: &dyn Inputs, tree: usize) -> Shown {
+    let mut shown = Shown::default();
+    for feature in linux::features(tree) {
+        let Some(name) = feature.shown else { continue };
+        let state = match linux::place(tree, feature) {
+            Some(Place::Cpuid(bit)) => announced(inputs, tree, name, inputs.bit(bit).state).state,
+            Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, None, tree, name).state,
+        };
+        match state.known() {
+            Some(true) => shown.names.push(name),
+            Some(false) => {}
+            None => shown.unknown.push(name),
+        }
+    }
+    shown
 }
 
 /// The rules of one tree about one capability.
