@@ -124,8 +124,8 @@ fn in_kvm<'a>(caps: impl Iterator<Item = &'a kvm::Cap>) -> Vec<InKvm> {
     for cap in caps {
         let tree = cap.trees.first().unwrap_or_default();
         let mut adjustments = kvm::adjustments_of(tree, cap.macro_name).filter(|adjust| adjust.place == cap.place);
-        let always = adjustments
-            .any(|adjust| adjust.op == Op::Set && adjust.conditions.is_empty() && adjust.by == By::Common);
+        let always =
+            adjustments.any(|adjust| adjust.op == Op::Set && adjust.conditions.is_empty() && adjust.by == By::Common);
         let row = InKvm {
             place: Place::Cpuid(cap.place),
             kind: if always { CapKind::Emulated } else { cap.kind },

@@ -20,6 +20,7 @@ pub(crate) fn diff(diff: &Diff) -> String {
         "gained": diff.gained.iter().map(item).collect::<Vec<_>>(),
         "kept": diff.kept,
         "unknown": diff.unknown,
+        "undecided": diff.undecided,
     }))
 }
 

@@ -29,5 +29,5 @@ mod pipeline;
 pub mod qemu;
 pub mod vcpu;
 
-pub use machine::Machine;
+pub use machine::{Hypervisor, Machine};
 pub use pipeline::{Passage, World};

@@ -16,6 +16,38 @@ use crate::linux::setup;
 /// 1.ECX\[31\]: set by hypervisors, never by silicon.
 pub(crate) const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
 
+/// What a signature in leaf 40000000H says of who runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// KVM, or an interface that QEMU can make KVM show: Hyper-V's, Xen's.
+    MaybeKvm,
+    /// An emulator or another hypervisor, never KVM.
+    Other,
+}
+
+/// Signatures of leaf 40000000H: EBX, ECX, EDX. Sources: systemd `src/basic/virt.c:detect_vm_cpuid`; QEMU
+/// `target/i386/kvm/kvm.c:kvm_arch_init_vcpu` and `target/i386/cpu.c:cpu_x86_cpuid`; Linux
+/// `arch/x86/kernel/cpu/{vmware,acrn}.c`, `arch/x86/kernel/jailhouse.c`.
+const HYPERVISORS: [(&[u8; 12], Hypervisor); 12] = [
+    (b"KVMKVMKVM\0\0\0", Hypervisor::MaybeKvm),
+    (b"Linux KVM Hv", Hypervisor::MaybeKvm),
+    (b"Microsoft Hv", Hypervisor::MaybeKvm),
+    (b"XenVMMXenVMM", Hypervisor::MaybeKvm),
+    (b"VMwareVMware", Hypervisor::Other),
+    (b"TCGTCGTCGTCG", Hypervisor::Other),
+    (b"bhyve bhyve ", Hypervisor::Other),
+    (b"ACRNACRNACRN", Hypervisor::Other),
+    (b"QNXQVMBSQG\0\0", Hypervisor::Other),
+    (b"SRESRESRESRE", Hypervisor::Other),
+    (b"VBoxVBoxVBox", Hypervisor::Other),
+    (b"Jailhouse\0\0\0", Hypervisor::Other),
+];
+
+/// Bits that CPUID shows only in the mode that 64-bit Linux runs in, with the feature that says that the CPU has them: a
+/// dump that was taken under another system lacks them. Sources: Intel SDM volume 2A, CPUID, 80000001H:EDX\[11\] (set in
+/// 64-bit mode alone) and 07H:ECX\[4\] (mirrors CR4.PKE).
+const MODE_BOUND: [(&str, &str); 2] = [("syscall", "lm"), ("ospke", "pku")];
+
 /// One end of a question: a host or a guest, seen through one input.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
@@ -26,10 +58,12 @@ pub struct Machine<'a> {
     /// The kernel trees that may have printed its flags line, and why.
     pub kernel: linux_kernel::Candidates,
     generations: OnceCell<Vec<Guess>>,
-    /// Whether the flags were concluded from CPUID, for want of a line.
-    pub flags_concluded: bool,
+    /// The kernel tree for which the flags were concluded from CPUID; `None` if there is a line, or nothing at all.
+    pub concluded_for: Option<usize>,
     flags: Option<FlagList>,
     names: HashSet<Box<str>>,
+    untold: Vec<&'static str>,
+    partly: bool,
     cpuid: Option<&'a CpuidTable>,
     supported: Option<CpuidTable>,
     vendor: Option<Vendor>,
@@ -45,9 +79,11 @@ impl<'a> Machine<'a> {
             snapshot,
             kernel: linux_kernel::Candidates::any(),
             generations: OnceCell::new(),
-            flags_concluded: false,
+            concluded_for: None,
             flags: None,
             names: HashSet::new(),
+            untold: Vec::new(),
+            partly: false,
             cpuid,
             supported: snapshot.kvm.as_ref().and_then(cpusieve_model::KvmView::supported_table),
             vendor: snapshot.vendor(),
@@ -56,12 +92,36 @@ impl<'a> Machine<'a> {
         machine.vendor = machine.vendor.or_else(|| machine.vendor_from_flags());
         machine.kernel = linux_kernel::candidates(&machine);
         if machine.flags.is_none() && machine.cpuid.is_some() {
-            let tree = machine.kernel.trees.last().unwrap_or(linux::TREES.len() - 1);
-            let concluded = setup::shown(&Observed { machine: &machine, tree }, tree).into_iter().collect();
-            machine.take_flags(Some(concluded));
-            machine.flags_concluded = true;
+            machine.conclude(machine.kernel.trees.last().unwrap_or(linux::TREES.len() - 1));
         }
         machine
+    }
+
+    /// Takes the flags for a part of the line: what is not among them is not known, rather than absent.
+    #[must_use]
+    pub fn partly_known(mut self) -> Self {
+        self.partly = true;
+        self
+    }
+
+    /// Concludes the flags anew, for a kernel of this tree; only where there is no line and nothing tells the release.
+    pub fn conclude_for(&mut self, tree: usize) {
+        if self.concluded_for.is_some_and(|before| before != tree) && self.trees().contains(tree) {
+            self.conclude(tree);
+        }
+    }
+
+    /// The flags that a kernel of this tree would print.
+    fn conclude(&mut self, tree: usize) {
+        self.take_flags(None);
+        let shown = setup::shown(&Observed { machine: self, tree }, tree);
+        self.untold = shown.unknown;
+        self.take_flags(Some(shown.names.into_iter().collect()));
+        self.concluded_for = Some(tree);
+        let hidden = MODE_BOUND.into_iter().filter(|(name, feature)| {
+            self.names.contains(*feature) && !self.names.contains(*name) && self.snapshot.linux.is_none()
+        });
+        self.untold.extend(hidden.map(|(name, _)| name));
     }
 
     fn take_flags(&mut self, flags: Option<FlagList>) {
@@ -76,10 +136,22 @@ impl<'a> Machine<'a> {
     }
 
     /// Whether the `flags` line prints this name; `None` if there is no line.
+    ///
+    /// Where the flags were concluded from CPUID, also `None` for a name that hangs on something CPUID does not tell, and
+    /// for one that another kernel would print which may just as well run here.
     #[must_use]
     pub fn prints(&self, name: &str) -> Option<bool> {
         self.flags.as_ref()?;
-        Some(self.names.contains(name))
+        if self.names.contains(name) {
+            return Some(true);
+        }
+        if self.partly {
+            return None;
+        }
+        let Some(tree) = self.concluded_for else { return Some(false) };
+        let elsewhere = || self.trees().iter().any(|tree| linux_kernel::prints(tree, name));
+        let untold = self.untold.contains(&name) || !linux_kernel::prints(tree, name) && elsewhere();
+        (!untold).then_some(false)
     }
 
     /// CPUID of the first CPU on which it was seen.
@@ -144,6 +216,21 @@ impl<'a> Machine<'a> {
             Some(printed) => State::from_bit(printed),
             None => self.cpuid.map_or(State::Unknown, |table| table.state(HYPERVISOR)),
         }
+    }
+
+    /// Whether this machine is a guest: by 1.ECX\[31\], or, where that bit is hidden (`hypervisor=off`), by a
+    /// hypervisor's signature in leaf 40000000H. Its kernel believes the bit alone: [`Machine::is_vm`].
+    #[must_use]
+    pub fn is_guest(&self) -> State {
+        if self.hypervisor().is_some() { State::Present } else { self.is_vm() }
+    }
+
+    /// The known hypervisor whose signature stands in leaf 40000000H, whatever 1.ECX\[31\] says.
+    #[must_use]
+    pub fn hypervisor(&self) -> Option<Hypervisor> {
+        let leaf = self.cpuid?.get(0x4000_0000, 0)?;
+        let bytes = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat();
+        HYPERVISORS.into_iter().find(|(signature, _)| bytes == **signature).map(|(_, hypervisor)| hypervisor)
     }
 
     /// What this machine's kernel, if it is of this tree, says of a capability: present if the line prints it, absent if

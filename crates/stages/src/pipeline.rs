@@ -174,7 +174,11 @@ impl Way<'_> {
         .map(|index| offset + index);
         if ruling.rule.is_some() {
             self.guest_step(passage, place, delivered, &ruling);
-            passage.decided = Some(passage.steps.len() - 1);
+            // A rule that may set the flag without the bit does not explain why it is missing: the sieve does that took
+            // the bit.
+            if ruling.state != State::Unknown || passage.decided.is_none() {
+                passage.decided = Some(passage.steps.len() - 1);
+            }
         } else if delivered == State::Present {
             let evidence = guest.and_then(|guest| guest.capability(guest_tree, id).evidence);
             self.printed(passage, id, place, evidence);

@@ -58,7 +58,11 @@ pub(super) fn added(world: &World<'_>, passage: Passage) -> Item {
                 text: format!("-cpu host,-{name} removes it"),
                 cpu: Some(format!("host,-{name}")),
             },
-            None => Remedy { kind: RemedyKind::None, text: "nothing removes it but another guest kernel".to_owned(), cpu: None },
+            None => Remedy {
+                kind: RemedyKind::None,
+                text: "nothing removes it but another guest kernel".to_owned(),
+                cpu: None,
+            },
         };
     }
     built

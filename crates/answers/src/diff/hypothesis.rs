@@ -38,7 +38,8 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     };
     let trees = host.trees();
     let guest_trees = guest.trees();
-    let only = |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
+    let only =
+        |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
     let tells_trees = only(&|subject| subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit)));
     let tells_qemu = only(&|subject| subject.bit.is_some_and(differs_by_qemu));
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
@@ -78,7 +79,8 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
 
 /// Whether `-cpu host` would have kept a flag that is lost, or the guest's CPUID shows that QEMU left it out.
 fn left_out(passage: &Passage) -> bool {
-    let by_model = |step: &Step| step.at == Stage::Qemu && rules::rule(step.rule.0).is_some_and(|rule| rule.when == Some("model"));
+    let by_model =
+        |step: &Step| step.at == Stage::Qemu && rules::rule(step.rule.0).is_some_and(|rule| rule.when == Some("model"));
     passage.outcome == State::Present || passage.culprit().is_some_and(by_model)
 }
 
@@ -213,7 +215,13 @@ impl<'a> Chosen<'a> {
 }
 
 /// Which kernel was assumed; `decided` if the comparison chose between several that the flags allow.
-fn assumed_kernel(what: &str, machine: &Machine<'_>, tree: usize, decided: bool, add: &mut impl FnMut(&str, String, String)) {
+fn assumed_kernel(
+    what: &str,
+    machine: &Machine<'_>,
+    tree: usize,
+    decided: bool,
+    add: &mut impl FnMut(&str, String, String),
+) {
     use kernel::Because;
     let label = linux::TREES[tree].label;
     let (value, because) = match &machine.kernel.because {

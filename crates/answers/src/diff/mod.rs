@@ -7,7 +7,8 @@ mod lost;
 mod peers;
 mod relation;
 
-use cpusieve_model::{Cite, Place, RuleId, Snapshot, Stage, Step};
+use cpusieve_knowledge::linux;
+use cpusieve_model::{Cite, Evidence, FlagList, Place, RuleId, Snapshot, Stage, Step};
 use cpusieve_stages::{Machine, World};
 
 pub use item::Group;
@@ -85,6 +86,9 @@ pub struct Diff {
     pub kept: usize,
     /// Flags that no known kernel prints.
     pub unknown: Vec<String>,
+    /// Flags that one end shows, and of which the other, whose flags were concluded from CPUID, cannot tell whether its
+    /// kernel would.
+    pub undecided: Vec<String>,
 }
 
 /// Why there is no answer.
@@ -108,22 +112,43 @@ pub fn diff(first: &Snapshot, second: &Snapshot) -> Result<Diff, NoDiff> {
     if second.flags().is_none() {
         return Err(NoDiff::NothingInSecond);
     }
+    agree_on_kernel(&mut first, &mut second);
     let relation = relation::between(&first, &second);
     Ok(match relation {
         Relation::HostAndGuest => between_host_and_guest(relation, &mut first, &mut second),
-        Relation::GuestAndHost => {
-            let forward = between_host_and_guest(relation, &mut second, &mut first);
-            Diff { lost: forward.gained, gained: forward.lost, ..forward }
-        }
-        Relation::Guests if relation::may_be_nested(&first) => {
-            let mut nested = between_host_and_guest(relation, &mut first, &mut second);
-            nested.lost.iter_mut().chain(&mut nested.gained).for_each(item::lower_confidence);
-            nested
-        }
-        Relation::Guests | Relation::Hosts | Relation::DifferentVendors | Relation::Equal => {
+        Relation::GuestAndHost => reversed(between_host_and_guest(relation, &mut second, &mut first)),
+        Relation::OuterAndInner => nested(between_host_and_guest(relation, &mut first, &mut second)),
+        Relation::InnerAndOuter => reversed(nested(between_host_and_guest(relation, &mut second, &mut first))),
+        Relation::Guests | Relation::Hosts | Relation::Strangers | Relation::DifferentVendors | Relation::Equal => {
             peers::diff(relation, &first, &second)
         }
     })
+}
+
+/// Flags that must be concluded are concluded for the kernel of the end that has a line, the oldest that may be: a kernel
+/// of another release would differ from it by names alone.
+fn agree_on_kernel(first: &mut Machine<'_>, second: &mut Machine<'_>) {
+    match (first.concluded_for, second.concluded_for) {
+        (Some(_), None) => second.trees().first().into_iter().for_each(|tree| first.conclude_for(tree)),
+        (None, Some(_)) => first.trees().first().into_iter().for_each(|tree| second.conclude_for(tree)),
+        _ => {}
+    }
+}
+
+/// The same answer, the ends given the other way round.
+fn reversed(diff: Diff) -> Diff {
+    Diff { lost: diff.gained, gained: diff.lost, ..diff }
+}
+
+/// Two guests that may be nested: only what captured registers show is as sure as with a host and its guest.
+fn nested(mut diff: Diff) -> Diff {
+    let captured = |item: &Item| {
+        let of_rule = item.steps.iter().filter(|step| step.rule == item.rule && Some(step.at) == item.at);
+        of_rule.flat_map(|step| &step.because).any(|evidence| matches!(evidence, Evidence::Register { .. }))
+    };
+    let items = diff.lost.iter_mut().chain(&mut diff.gained);
+    items.filter(|item| !captured(item)).for_each(item::lower_confidence);
+    diff
 }
 
 fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mut Machine<'_>) -> Diff {
@@ -135,7 +160,54 @@ fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mu
     let gained = gained.iter().map(|flag| gained::gained(&chosen, flag)).collect();
     let mut unknown = host.kernel.unknown.clone();
     unknown.extend(guest.kernel.unknown.iter().filter(|name| !host.kernel.unknown.contains(name)).cloned());
-    Diff { relation, assumed: chosen.assumptions(), lost, gained, kept, unknown }
+    let assumed = with_concluded(chosen.assumptions(), host, guest);
+    Diff { relation, assumed, lost, gained, kept, unknown, undecided: undecided(host, guest) }
+}
+
+/// What a machine without a flags line is taken to show.
+fn concluded(machine: &Machine<'_>) -> Option<Assumption> {
+    let label = linux::TREES.get(machine.concluded_for?)?.label;
+    Some(Assumption {
+        what: format!("{} flags", machine.role),
+        value: format!("concluded from CPUID for Linux {label}"),
+        because: "the input has no flags line".to_owned(),
+    })
+}
+
+/// Says which flags were concluded. No kernel was seen there: what is assumed of the host's is what its KVM hangs on.
+fn with_concluded(mut assumed: Vec<Assumption>, host: &Machine<'_>, guest: &Machine<'_>) -> Vec<Assumption> {
+    for machine in [host, guest] {
+        let Some(concluded) = concluded(machine) else { continue };
+        let kernel = format!("{} kernel", machine.role);
+        if machine.snapshot.linux.as_ref().is_some_and(|linux| linux.release.is_some()) {
+            assumed.push(concluded);
+        } else if machine.role == host.role {
+            let of_kvm = assumed.iter_mut().filter(|assumption| assumption.what == kernel);
+            of_kvm.for_each(|assumption| {
+                "KVM".clone_into(&mut assumption.what);
+                assumption.value.insert_str(0, "of Linux ");
+            });
+            assumed.push(concluded);
+        } else {
+            assumed.retain(|assumption| assumption.what != kernel);
+            assumed.push(concluded);
+        }
+    }
+    assumed
+}
+
+/// Flags that one end shows and of which the other cannot tell.
+fn undecided(first: &Machine<'_>, second: &Machine<'_>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for (one, other) in [(first, second), (second, first)] {
+        let shown = one.flags().into_iter().flat_map(FlagList::iter);
+        for name in shown.filter(|name| other.prints(name).is_none()) {
+            if !names.iter().any(|seen| seen == name) {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
 }
 
 /// The world that fits a host and a guest best.

@@ -52,6 +52,15 @@ fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
     }
     flags::side(&mut page, &diff.lost, Side::Lost, options.long, width);
     flags::side(&mut page, &diff.gained, Side::Gained, options.long, width);
+    if !diff.undecided.is_empty() {
+        let names = format!(
+            "{} more that one end shows and the other cannot tell: {}",
+            diff.undecided.len(),
+            diff.undecided.join(" ")
+        );
+        page.push('\n');
+        page.push_str(&page::wrap(&names, "", "  ", width));
+    }
     if !diff.unknown.is_empty() {
         let names =
             format!("{} flags that no kernel known to cpusieve prints: {}", diff.unknown.len(), diff.unknown.join(" "));

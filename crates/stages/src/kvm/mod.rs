@@ -129,9 +129,7 @@ fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incomi
         Handling::Masked | Handling::Computed => {}
     }
     match kvm::cap(tree, bit) {
-        None => {
-            generic(if offered_later(tree, bit) { "masked-here" } else { "masked-always" }, State::Absent)
-        }
+        None => generic(if offered_later(tree, bit) { "masked-here" } else { "masked-always" }, State::Absent),
         Some(cap) => by_cap(host, tree, cap, incoming),
     }
 }
@@ -201,7 +199,7 @@ fn runs(host: &Machine<'_>, by: By) -> bool {
 
 /// One adjustment. Under a condition that nobody saw, what it would change becomes unknown, and the condition is named.
 fn adjusted(so_far: Predicted, adjust: &Adjust, tree: usize, target: State) -> Predicted {
-    if so_far.state == target || target.known().is_none() {
+    if so_far.state == target {
         return so_far;
     }
     let condition = adjust.conditions.iter().find_map(|c| rules::kvm_condition(c, tree));

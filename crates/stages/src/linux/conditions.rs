@@ -169,13 +169,11 @@ pub fn holds(inputs: &dyn Inputs, need: &Need) -> Sight {
 
 /// An option of a kernel whose configuration nobody saw, as distributions build it; unknown where they differ.
 fn stock(option: &str, negated: bool) -> State {
-    const ON: [&str; 9] = [
+    const ON: [&str; 7] = [
         "KVM_INTEL",
         "MITIGATION_PAGE_TABLE_ISOLATION",
         "PAGE_TABLE_ISOLATION",
-        "PM_SLEEP",
         "SMP",
-        "X86_5LEVEL",
         "X86_SMAP",
         "X86_X2APIC",
         "X86_INTEL_MEMORY_PROTECTION_KEYS",

@@ -19,17 +19,32 @@ pub struct Ruling {
     pub perhaps: Vec<&'static Rule>,
 }
 
-/// The names that a kernel of this tree would print on a machine whose CPUID was seen, in its order.
-///
-/// A flag that hangs on something nobody saw is left out.
+/// The names that a kernel of this tree prints, as far as they can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Names that it prints, in its order.
+    pub names: Vec<&'static str>,
+    /// Names that hang on something nobody saw, in its order.
+    pub unknown: Vec<&'static str>,
+}
+
+/// The names that a kernel of this tree would print on a machine whose CPUID was seen.
 #[must_use]
-pub fn shown(inputs: &dyn Inputs, tree: usize) -> Vec<&'static str> {
-    let state = |feature: &linux::Feature, id: &str| match linux::place(tree, feature) {
-        Some(Place::Cpuid(bit)) => announced(inputs, tree, id, inputs.bit(bit).state).state,
-        Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, None, tree, id).state,
-    };
-    let printed = linux::features(tree).filter_map(|feature| Some((feature, feature.shown?)));
-    printed.filter(|(feature, id)| state(feature, id) == State::Present).map(|(_, id)| id).collect()
+pub fn shown(inputs: &dyn Inputs, tree: usize) -> Shown {
+    let mut shown = Shown::default();
+    for feature in linux::features(tree) {
+        let Some(name) = feature.shown else { continue };
+        let state = match linux::place(tree, feature) {
+            Some(Place::Cpuid(bit)) => announced(inputs, tree, name, inputs.bit(bit).state).state,
+            Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, None, tree, name).state,
+        };
+        match state.known() {
+            Some(true) => shown.names.push(name),
+            Some(false) => {}
+            None => shown.unknown.push(name),
+        }
+    }
+    shown
 }
 
 /// The rules of one tree about one capability.
@@ -77,11 +92,22 @@ fn how_it_came(machine: &dyn Inputs, needs: &'static [Need]) -> usize {
 /// A capability that CPUID announces: it is there unless a rule clears it, and some rules force it.
 #[must_use]
 pub fn announced(inputs: &dyn Inputs, tree: usize, id: &str, bit: State) -> Ruling {
+    let mut perhaps_set = None;
     for rule in of_tree(id, tree).filter(|rule| rule.effect != RuleEffect::Clears) {
         let verdict = all(inputs, rule.needs);
-        if verdict.state == State::Present && (rule.effect == RuleEffect::Forces || bit != State::Present) {
-            return Ruling { state: State::Present, rule: Some(rule), verdict: Some(verdict), perhaps: Vec::new() };
+        let matters = rule.effect == RuleEffect::Forces || bit != State::Present;
+        match verdict.state {
+            State::Present if matters => {
+                return Ruling { state: State::Present, rule: Some(rule), verdict: Some(verdict), perhaps: Vec::new() };
+            }
+            State::Unknown if bit.known() == Some(false) => {
+                perhaps_set.get_or_insert((rule, verdict));
+            }
+            _ => {}
         }
+    }
+    if let Some((rule, verdict)) = perhaps_set {
+        return Ruling { state: State::Unknown, rule: Some(rule), verdict: Some(verdict), perhaps: Vec::new() };
     }
     let set = Ruling { state: bit, rule: None, verdict: None, perhaps: Vec::new() };
     if bit == State::Present { cleared(inputs, tree, id, set) } else { set }

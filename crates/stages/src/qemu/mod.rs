@@ -59,9 +59,10 @@ fn generic(when: &str) -> Option<&'static Rule> {
 /// The rule that speaks of this feature by name in a situation: of several, the one whose conditions hold, or may.
 fn named(host: &Machine<'_>, feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
     let observed = Observed { machine: host, tree: host.trees().last().unwrap_or_default() };
-    let those =
-        rules::of_feature(Software::Qemu, feature).filter(|rule| rule.trees.contains(release) && rule.when == Some(when));
-    let ranked = those.map(|rule| (all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds)), rule));
+    let those = rules::of_feature(Software::Qemu, feature)
+        .filter(|rule| rule.trees.contains(release) && rule.when == Some(when));
+    let ranked =
+        those.map(|rule| (all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds)), rule));
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, rule)| rule)
 }
 
