@@ -17,10 +17,13 @@ mod assume;
 mod bugs;
 mod cmdline;
 mod microcode;
+mod mitigations;
 mod program;
 mod sequence;
 mod state;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod truth;
 mod vmx;
 mod words;
@@ -31,7 +34,6 @@ use std::collections::BTreeMap;
 use cpusieve_model::{CpuidTable, MsrTable, Snapshot, Stage, Step};
 
 use state::Boot;
-pub use words::undecided;
 
 /// What a kernel finds when it boots.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +62,7 @@ pub enum Unlisted {
     /// Nobody read it.
     #[default]
     NotSeen,
-    /// It reads as zero: emulators answer so for every MSR that they do not know, and a list of non-zero values only
-    /// leaves them out.
+    /// It reads as zero, and what is written to it is lost: emulators treat every MSR so that they do not know.
     Zero,
 }
 
@@ -110,11 +111,38 @@ pub struct Assumption {
     pub value: Cow<'static, str>,
     /// Why.
     pub because: &'static str,
-    /// The capabilities, by id, that would have come out otherwise, or might have, if it were not so.
+    /// The capabilities, by id, and the bugs that would have come out otherwise, or might have, if it were not so.
     pub hangs: Vec<&'static str>,
 }
 
 /// Boots a kernel of a tree (a position in [`TREES`](cpusieve_knowledge::linux::TREES)) on a machine.
+///
+/// ```
+/// use cpusieve_knowledge::linux;
+/// use cpusieve_model::{CpuidTable, MsrTable, Registers, Stage};
+/// use cpusieve_stages::linux::boot::{Input, Unlisted, boot};
+///
+/// // GenuineIntel, family 6 model 9EH, with SSE2, SPEC_CTRL (7.0.EDX[26]) and AVX2, but without AVX.
+/// let mut cpuid = CpuidTable::default();
+/// cpuid.insert(0, 0, Registers { eax: 7, ebx: 0x756e_6547, ecx: 0x6c65_746e, edx: 0x4965_6e69 });
+/// cpuid.insert(1, 0, Registers { eax: 0x0009_06ed, edx: 0x0780_0011, ..Registers::default() });
+/// cpuid.insert(7, 0, Registers { ebx: 1 << 5, edx: 1 << 26, ..Registers::default() });
+/// let input = Input {
+///     of: "host",
+///     at: Stage::Host,
+///     cpuid: &cpuid,
+///     msrs: &MsrTable::default(),
+///     unlisted: Unlisted::NotSeen,
+///     microcode: Some(0xf0),
+///     cmdline: Some("quiet"),
+///     config: None,
+/// };
+/// let output = boot(&input, linux::nearest("6.12").tree);
+/// assert!(output.hidden.contains(&"spec_ctrl") && output.flags.contains(&"ibrs"));
+/// assert!(output.flags.contains(&"avx2"), "a missing parent takes nothing along");
+/// assert!(output.flags.contains(&"pti") && output.bugs.contains(&"cpu_meltdown"));
+/// assert!(output.assumed.iter().any(|assumption| assumption.what == "MSR 1A0H"));
+/// ```
 #[must_use]
 pub fn boot(input: &Input<'_>, tree: usize) -> Output {
     let mut boot = Boot::new(input, tree);

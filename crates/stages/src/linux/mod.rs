@@ -1,5 +1,6 @@
 //! The Linux stage: which kernel it is, what it makes of CPUID, what it prints.
 
+pub mod boot;
 pub mod conditions;
 pub mod kernel;
 pub mod setup;

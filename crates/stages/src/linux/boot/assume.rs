@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use cpusieve_model::{MsrReading, Vendor};
+use cpusieve_knowledge::linux::TREES;
+use cpusieve_model::{MsrBit, State, Vendor};
 
 use super::state::Boot;
 use super::truth::Truth;
@@ -44,6 +45,9 @@ impl Register {
     }
 }
 
+/// Options that the distribution's kernel of a tree leaves out (its cloud image's configuration).
+const LEFT_OUT: [(&str, &str); 3] = [("X86_5LEVEL", "5.10"), ("X86_KERNEL_IBT", "6.1"), ("INTEL_TDX_HOST", "7.3")];
+
 /// What an MSR that nobody read is taken to be: `None` if reading it would fault.
 struct Guess {
     value: Option<u64>,
@@ -53,11 +57,10 @@ struct Guess {
 impl Boot<'_> {
     /// An MSR, and the assumption on which its value rests; `None` if reading it faults.
     pub(super) fn msr(&mut self, index: u32) -> (Option<u64>, u64) {
-        if let Some(reading) = self.input.msrs.reading(index) {
-            return match reading {
-                MsrReading::Value(value) => (Some(value), 0),
-                MsrReading::Unreadable => (None, 0),
-            };
+        match self.input.msrs.state(MsrBit { index, bit: 0 }) {
+            State::Unknown => {}
+            State::Unreadable => return (None, 0),
+            _ => return (self.input.msrs.get(index), 0),
         }
         if self.input.unlisted == Unlisted::Zero {
             return (Some(0), 0);
@@ -72,6 +75,12 @@ impl Boot<'_> {
         (value, on)
     }
 
+    /// Whether an emulator answers zero for this MSR whatever was written to it.
+    pub(super) fn loses_writes(&self, index: u32) -> bool {
+        let listed = self.input.msrs.state(MsrBit { index, bit: 0 }) != State::Unknown;
+        self.input.unlisted == Unlisted::Zero && !listed
+    }
+
     /// An MSR's value as `rdmsrl_safe` leaves it: zero if reading it faults.
     pub(super) fn msr_or_zero(&mut self, index: u32) -> (u64, u64) {
         let (value, on) = self.msr(index);
@@ -79,7 +88,7 @@ impl Boot<'_> {
     }
 
     fn guess(&self, index: u32) -> Guess {
-        let vm = self.has("HYPERVISOR");
+        let vm = self.is_vm();
         let yes = |value: u64, because| Guess { value: Some(value), because };
         match index {
             0x1a0 => yes(1, "firmware and hypervisors switch fast strings on"),
@@ -108,7 +117,7 @@ impl Boot<'_> {
         if self.input.unlisted == Unlisted::Zero {
             return (0, 0);
         }
-        let vm = self.has("HYPERVISOR");
+        let vm = self.is_vm();
         let (revision, because) = match (vm, low) {
             (true, true) => (0x0100_0065, "what QEMU tells AMD guests"),
             (true, false) => (1, "what QEMU tells Intel guests"),
@@ -152,12 +161,18 @@ impl Boot<'_> {
             let value = config.iter().find(|(name, _)| name.strip_prefix("CONFIG_") == Some(option));
             return Truth::seen(value.is_some_and(|(_, value)| value == "y" || value == "m"));
         }
+        let label = TREES.get(self.tree).map_or("", |tree| tree.label);
+        let holds = !LEFT_OUT.contains(&(option, label));
         let on = self.assumptions.note(Key::Config(option), || Assumption {
             what: Cow::Owned(format!("CONFIG_{option}")),
-            value: Cow::Borrowed("y"),
-            because: "distribution kernels have it",
+            value: Cow::Borrowed(if holds { "y" } else { "n" }),
+            because: if holds {
+                "distribution kernels have it"
+            } else {
+                "Debian's kernel of this release leaves it out"
+            },
             hangs: Vec::new(),
         });
-        Truth { holds: true, on }
+        Truth { holds, on }
     }
 }

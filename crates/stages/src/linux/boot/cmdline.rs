@@ -34,6 +34,7 @@ impl<'a> Cmdline<'a> {
     pub(super) fn list(&self, key: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let value = self.value(key).unwrap_or_default();
         let end = (0..=value.len().min(LONGEST_VALUE)).rev().find(|&end| value.is_char_boundary(end)).unwrap_or(0);
-        value[..end].split(',')
+        let given = value.get(..end).filter(|given| !given.is_empty());
+        given.into_iter().flat_map(|given| given.split(','))
     }
 }

@@ -1,7 +1,11 @@
 //! Lists of microcode revisions, as the kernel keeps them beside the code that asks for them.
 
+mod latest;
+
 use super::state::Boot;
 use super::truth::Truth;
+use cpusieve_model::Vendor;
+use latest::LATEST;
 
 /// Family 6 model, first and last stepping, revision.
 type Intel = (u32, u32, u32, u64);
@@ -148,5 +152,32 @@ impl Boot<'_> {
         let row = self.zen_row(&TSA_CLEARS, 0x19);
         let below = self.below(row, true);
         Truth { holds: !below.holds, on: below.on }
+    }
+
+    /// `common.c:cpu_has_old_microcode`: an Intel CPU without a hypervisor, and older than the kernel's list.
+    pub(super) fn has_old_microcode(&mut self) -> Truth {
+        if self.vendor != Vendor::Intel || self.is_vm() {
+            return Truth::seen(false);
+        }
+        let (family, model, stepping) = (self.family, self.model, self.stepping);
+        let platform = if (family, model) > (6, 3) { self.msr_or_zero(0x17).0 >> 50 & 7 } else { 0 };
+        let matches = |row: &&(u8, u8, u16, u8, u32)| {
+            (u32::from(row.0), u32::from(row.1)) == (family, model)
+                && u32::from(row.2) >> stepping & 1 == 1
+                && (row.3 == 0 || u64::from(row.3) >> platform & 1 == 1)
+        };
+        let Some(row) = LATEST.iter().find(matches) else { return Truth::seen(false) };
+        let (seen, on) = self.microcode();
+        // Lists of older releases were not read.
+        let list = if self.release() < (7, 2) {
+            self.assumptions.note_words(
+                "the kernel's list of current microcode is that of 7.2",
+                true,
+                "it was not read",
+            )
+        } else {
+            0
+        };
+        Truth { holds: seen >> 31 & 1 == 1 || seen < u64::from(row.4), on: on | list }
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 use cpusieve_knowledge::linux::{self, Feature, NamedBit, TREES, WordSource};
-use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule, RuleEffect, Software};
+use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule, RuleEffect, Software, generic};
 use cpusieve_model::{CpuidBit, Place};
 
 use super::words::{Decide, decide};
 
 /// The greatest number of capability words that the tables have room for.
-pub(super) const WORDS: usize = 32;
+pub(super) const WORDS: usize = 24;
 /// The greatest number of capabilities.
 pub(super) const CAPS: usize = WORDS * 32;
 /// A capability that the tree does not know.
@@ -17,8 +17,8 @@ pub(super) const NO_FEATURE: u16 = u16::MAX;
 
 /// What one tree does, ready to run.
 pub(super) struct Program {
-    /// Functions that rules cite, sorted by name, with their rules in order of identity.
-    functions: Vec<(&'static str, Vec<Compiled>)>,
+    /// Functions that rules cite, with their rules in order of identity.
+    functions: Names<Vec<Compiled>>,
     /// All features, in order.
     pub(super) features: Vec<Row>,
     /// Position in `features` by number; [`NO_FEATURE`] if there is none.
@@ -31,10 +31,63 @@ pub(super) struct Program {
     pub(super) levels: Vec<(u16, u32)>,
     /// The bugs, in order.
     pub(super) bugs: Vec<&'static NamedBit>,
+    /// Bits of bugs, by macro and by printed word; the 64 first.
+    bugs_by_macro: Names<u64>,
+    bugs_by_word: Names<u64>,
     /// The VMX features, in order.
     pub(super) vmx: Vec<&'static NamedBit>,
-    /// Capabilities by macro that code of this crate asks for by name, sorted.
-    by_macro: Vec<(&'static str, u16)>,
+    /// The numbers of capabilities by macro.
+    by_macro: Names<u16>,
+    /// 1.ECX\[31\].
+    pub(super) hypervisor: u16,
+    pub(super) generic: Generic,
+}
+
+/// The generic rules: what happens to any feature in a situation.
+pub(super) struct Generic {
+    pub(super) word: Option<&'static Rule>,
+    pub(super) scattered: Option<&'static Rule>,
+    pub(super) dependency: Option<&'static Rule>,
+    pub(super) level: Option<&'static Rule>,
+    pub(super) clearcpuid: Option<&'static Rule>,
+    pub(super) setcpuid: Option<&'static Rule>,
+}
+
+impl Generic {
+    fn new() -> Self {
+        let of = |when: &str| generic(Software::Linux, when);
+        Self {
+            word: of("word"),
+            scattered: of("scattered"),
+            dependency: of("dependency"),
+            level: of("level"),
+            clearcpuid: of("clearcpuid"),
+            setcpuid: of("setcpuid"),
+        }
+    }
+}
+
+/// Values by name: sorted by the names' hashes, because a boot looks up hundreds.
+struct Names<T>(Vec<(u32, &'static str, T)>);
+
+impl<T> Names<T> {
+    fn new(all: impl Iterator<Item = (&'static str, T)>) -> Self {
+        let mut names: Vec<(u32, &'static str, T)> = all.map(|(name, value)| (hash(name), name, value)).collect();
+        names.sort_unstable_by_key(|(hash, name, _)| (*hash, *name));
+        Self(names)
+    }
+
+    fn get(&self, name: &str) -> Option<&T> {
+        let wanted = hash(name);
+        let first = self.0.partition_point(|(hash, ..)| *hash < wanted);
+        let same = self.0.get(first..)?.iter().take_while(|(hash, ..)| *hash == wanted);
+        same.into_iter().find(|(_, other, _)| *other == name).map(|(.., value)| value)
+    }
+}
+
+/// FNV-1a.
+fn hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// A feature of a tree.
@@ -48,10 +101,10 @@ pub(super) struct Row {
 
 /// A rule with the numbers of its features and conditions.
 pub(super) struct Compiled {
-    pub(super) rule: &'static Rule,
     /// Its position in [`RULES`].
     pub(super) index: u16,
     pub(super) effect: RuleEffect,
+    /// What it sets or clears.
     pub(super) features: Vec<u16>,
     pub(super) needs: Vec<Test>,
 }
@@ -74,10 +127,8 @@ impl Program {
     }
 
     fn compile(tree: usize) -> Self {
-        let mut by_macro: Vec<(&'static str, u16)> =
-            linux::features(tree).map(|feature| (feature.macro_name, feature.number() as u16)).collect();
-        by_macro.sort_unstable();
-        let number = |macro_name: &str| lookup(&by_macro, macro_name);
+        let by_macro = Names::new(linux::features(tree).map(|feature| (feature.macro_name, feature.number() as u16)));
+        let number = |macro_name: &str| by_macro.get(macro_name).copied().unwrap_or(NO_FEATURE);
         let features: Vec<Row> = linux::features(tree)
             .map(|feature| Row {
                 feature,
@@ -94,12 +145,17 @@ impl Program {
                 *slot = index as u16;
             }
         }
+        let bugs = || (0..64).map(|index| 1 << index).zip(linux::bugs(tree));
         let words = linux::words(tree).filter_map(|word| Some((usize::from(word.index), word.source?))).collect();
         Self {
-            functions: functions(tree),
+            functions: Names::new(functions(tree).into_iter()),
+            hypervisor: number("HYPERVISOR"),
+            generic: Generic::new(),
             words,
             scattered: linux::scattered(tree).map(|bit| (number(bit.macro_name), bit.place)).collect(),
             levels: linux_levels(tree, number),
+            bugs_by_macro: Names::new(bugs().map(|(bit, bug)| (bug.macro_name, bit))),
+            bugs_by_word: Names::new(bugs().filter_map(|(bit, bug)| Some((bug.shown?, bit)))),
             bugs: linux::bugs(tree).collect(),
             vmx: linux::vmx_flags(tree).collect(),
             features,
@@ -110,29 +166,34 @@ impl Program {
 
     /// The rules that cite a function.
     pub(super) fn rules(&self, function: &str) -> &[Compiled] {
-        let found = self.functions.binary_search_by(|(name, _)| (*name).cmp(function));
-        found.map_or(&[], |index| self.functions[index].1.as_slice())
+        self.functions.get(function).map_or(&[], Vec::as_slice)
     }
 
     /// The functions that rules of this tree cite.
     #[cfg(test)]
     pub(super) fn cited(&self) -> impl Iterator<Item = &'static str> {
-        self.functions.iter().map(|(name, _)| *name)
+        self.functions.0.iter().map(|(_, name, _)| *name)
     }
 
     /// The number of a capability by its macro, without `X86_FEATURE_`; [`NO_FEATURE`] if the tree has none.
     pub(super) fn number(&self, macro_name: &str) -> u16 {
-        lookup(&self.by_macro, macro_name)
+        self.by_macro.get(macro_name).copied().unwrap_or(NO_FEATURE)
+    }
+
+    /// The bit of a bug by its macro, without `X86_BUG_`; 0 if the tree has none.
+    pub(super) fn bug(&self, macro_name: &str) -> u64 {
+        self.bugs_by_macro.get(macro_name).copied().unwrap_or(0)
+    }
+
+    /// The bit of a bug by the word that is printed; 0 if the tree has none.
+    pub(super) fn bug_shown(&self, word: &str) -> u64 {
+        self.bugs_by_word.get(word).copied().unwrap_or(0)
     }
 
     /// The feature with a number.
     pub(super) fn row(&self, number: u16) -> Option<&Row> {
         self.features.get(usize::from(*self.by_number.get(usize::from(number))?))
     }
-}
-
-fn lookup(by_macro: &[(&'static str, u16)], macro_name: &str) -> u16 {
-    by_macro.binary_search_by(|(name, _)| (*name).cmp(macro_name)).map_or(NO_FEATURE, |index| by_macro[index].1)
 }
 
 fn linux_levels(tree: usize, number: impl Fn(&str) -> u16) -> Vec<(u16, u32)> {
@@ -160,19 +221,55 @@ fn functions(tree: usize) -> Vec<(&'static str, Vec<Compiled>)> {
 
 fn compile(tree: usize, index: usize, rule: &'static Rule) -> Compiled {
     let by_id = |id: &str| linux::feature_by_id(tree, id).map_or(NO_FEATURE, |feature| feature.number() as u16);
-    let needs = rule.needs.iter().map(|need| Test {
-        need,
-        flag: if let Condition::Flag(id) = need.condition { by_id(id) } else { NO_FEATURE },
-        words: match need.condition {
-            Condition::Other(words) | Condition::Model(words) => decide(words),
-            _ => Decide::Normally(false),
-        },
-    });
+    let needs: Vec<Test> = rule
+        .needs
+        .iter()
+        .map(|need| Test {
+            need,
+            flag: if let Condition::Flag(id) = need.condition { by_id(id) } else { NO_FEATURE },
+            words: match need.condition {
+                Condition::Other(words) | Condition::Model(words) => decide(words),
+                _ => Decide::Normally(false),
+            },
+        })
+        .collect();
     Compiled {
-        rule,
         index: index as u16,
         effect: rule.effect,
         features: rule.features.iter().map(|id| by_id(id)).filter(|&number| number != NO_FEATURE).collect(),
-        needs: needs.collect(),
+        needs,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sequence::TOO_LATE;
+    use super::*;
+
+    /// The code that calls functions by name.
+    const CALLERS: [&str; 3] = [include_str!("sequence.rs"), include_str!("bugs.rs"), include_str!("vmx.rs")];
+
+    #[test]
+    fn every_function_that_a_rule_cites_is_called() {
+        for (tree, known) in TREES.iter().enumerate() {
+            for function in Program::of(tree).cited() {
+                let quoted = format!("{function:?}");
+                let late = TOO_LATE.contains(&function);
+                let called = late || CALLERS.iter().any(|source| source.contains(&quoted));
+                assert!(called, "{}: nothing calls {function}", known.label);
+            }
+        }
+    }
+
+    #[test]
+    fn all_words_of_rules_are_decided() {
+        assert_eq!(super::super::words::undecided().collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn capabilities_fit_into_the_words() {
+        for tree in TREES {
+            assert!(usize::from(tree.ncapints) <= WORDS, "{}", tree.label);
+        }
     }
 }

@@ -30,7 +30,6 @@ fn early_identify_cpu(boot: &mut Boot<'_>) {
     filter_cpuid_features(boot);
     bsp_init(boot);
     boot.cpu_set_bug_bits();
-    boot.run("cpu_set_bug_bits");
     boot.run("split_lock_setup");
     boot.run("__split_lock_setup");
     boot.run_for_ever("early_identify_cpu");
@@ -42,9 +41,8 @@ fn get_cpu_cap(boot: &mut Boot<'_>) {
     let program = boot.program;
     for &(word, source) in &program.words {
         let read = match source.leaf {
-            // Only the set-up code of Transmeta, Centaur and Zhaoxin reads theirs.
-            0x8086_0001 => boot.vendor == Vendor::Transmeta && boot.has_leaf(source.leaf),
-            0xc000_0001 => false,
+            // Only the set-up code of Transmeta (on 32-bit kernels), Centaur and Zhaoxin reads theirs.
+            0x8086_0001 | 0xc000_0001 => false,
             7 => boot.has_leaf(7) && boot.cpuid(7, 0).eax >= source.subleaf,
             // Up to 4.18: the second register only if the first announces it (7.0 alike).
             0xf if source.subleaf == 1 => boot.has_leaf(0xf) && boot.cpuid(0xf, 0).edx >> 1 & 1 == 1,
@@ -88,7 +86,13 @@ fn clearcpuid(boot: &mut Boot<'_>, key: &'static str) {
                 let named = program.features.iter().find(|row| row.feature.shown == Some(item));
                 match named {
                     Some(row) => row.number,
-                    None => continue,
+                    None => {
+                        // From 6.15 on, names of bugs are understood too.
+                        if boot.release() >= (6, 15) {
+                            boot.named_bug(item, key == "setcpuid");
+                        }
+                        continue;
+                    }
                 }
             }
             // `get_option` stops at the first thing that is no number.
@@ -188,12 +192,11 @@ fn setup_arch(boot: &mut Boot<'_>) {
     for parameter in EARLY_PARAMETERS {
         boot.run_for_ever(parameter);
     }
-    for platform in ["vmware_set_capabilities", "ms_hyperv_init_platform", "jailhouse_init_platform", "sme_early_init"] {
+    for platform in ["vmware_set_capabilities", "ms_hyperv_init_platform", "jailhouse_init_platform", "sme_early_init"]
+    {
         boot.run(platform);
     }
-    for clock in ["native_calibrate_tsc", "cpu_khz_from_msr", "mfld_calibrate_tsc", "kvm_get_tsc_khz", "xen_tsc_khz"] {
-        boot.run(clock);
-    }
+    tsc_early_init(boot);
     boot.run_for_ever("mtrr_overwrite_state");
     boot.run_for_ever("guest_force_mtrr_state");
     boot.run_for_ever("pti_check_boottime_disable");
@@ -205,18 +208,47 @@ fn setup_arch(boot: &mut Boot<'_>) {
     boot.run_for_ever("pti_clone_pgtable");
 }
 
+/// `tsc.c:tsc_early_init`: the frequency, from the hypervisor if it has a word in this (`x86_platform.calibrate_tsc`),
+/// else from the CPU.
+fn tsc_early_init(boot: &mut Boot<'_>) {
+    if !boot.has("TSC") {
+        return;
+    }
+    let told = boot.cmdline.value("tsc_early_khz").is_some();
+    if !told {
+        boot.run("kvm_get_tsc_khz");
+        boot.run("xen_tsc_khz");
+        boot.run("mfld_calibrate_tsc");
+    }
+    // KVM, VMware, Hyper-V and Jailhouse put functions of their own in the place of the native ones.
+    if boot.has("TSC_KNOWN_FREQ") {
+        return;
+    }
+    let base_mhz = boot.vendor == Vendor::Intel && boot.has_leaf(0x16) && boot.cpuid(0x16, 0).eax != 0;
+    if !base_mhz {
+        boot.run("cpu_khz_from_msr");
+    }
+    if !told {
+        boot.run("native_calibrate_tsc");
+    }
+}
+
 /// `tsc.c:tsc_init`, called by `late_time_init`.
 fn tsc_init(boot: &mut Boot<'_>) {
     boot.run("xen_time_init");
     boot.run("snp_secure_tsc_init");
     boot.run_for_ever("tsc_init");
-    boot.run("detect_art");
+    // `tsc=unstable`: the function ends before it.
+    if !boot.cmdline.given("tsc=unstable") {
+        boot.run("detect_art");
+    }
 }
 
 /// `common.c:identify_cpu`: everything again, from zero.
 fn identify_cpu(boot: &mut Boot<'_>) {
     boot.begin_pass();
     get_cpu_cap(boot);
+    boot.run("detect_nopl");
     boot.run("parse_topology_leaf");
     topology_amd(boot);
     boot.apply_forced_caps();
@@ -300,6 +332,7 @@ fn init_amd(boot: &mut Boot<'_>) {
 fn init_hygon(boot: &mut Boot<'_>) {
     early_init(boot);
     boot.run("init_hygon");
+    boot.run("init_spectral_chicken");
     boot.run("hygon_get_topology");
 }
 

@@ -1,12 +1,14 @@
 //! The boot CPU's capabilities while the kernel boots.
 
+use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::rules::RuleEffect;
 use cpusieve_model::{CpuidBit, Registers, Vendor};
 
 use super::Input;
 use super::assume::Register as Assumptions;
+use super::bugs::Bugs;
 use super::cmdline::Cmdline;
 use super::program::{CAPS, Compiled, NO_FEATURE, Program, WORDS};
-use cpusieve_knowledge::rules::RuleEffect;
 
 /// Capability words.
 #[derive(Clone, Copy)]
@@ -80,10 +82,15 @@ pub(super) struct Boot<'a> {
     /// What CPUID announced.
     pub(super) announced: Caps,
     pub(super) marks: Box<Marks>,
-    /// Bits by position in [`Program::bugs`]; what was set for ever, and what for one pass.
-    pub(super) bugs: u64,
+    pub(super) bugs: Bugs,
+    /// Bugs that hang on assumptions.
+    pub(super) bug_hangs: Vec<(u64, u64)>,
     pub(super) vmx: [u32; 5],
     pub(super) assumptions: Assumptions,
+    /// Whether the kernel chooses its mitigations by itself, once somebody asked.
+    pub(super) chooses: Option<Option<bool>>,
+    /// Whether the rule that is being decided has a condition that nothing decides.
+    pub(super) open: bool,
 }
 
 /// Who decided what, by number of the capability.
@@ -91,8 +98,24 @@ pub(super) struct Marks {
     pub(super) now: [Mark; CAPS],
     pub(super) cleared: [Mark; CAPS],
     pub(super) forced: [Mark; CAPS],
+    /// Rules of which it is not known whether they set the capability.
+    pub(super) open: [Mark; CAPS],
     /// The assumptions on which a capability hangs.
     pub(super) hangs: [u64; CAPS],
+    /// The assumptions on which it would hang if it were set later.
+    latent: [u64; CAPS],
+}
+
+/// `common.c:get_cpu_vendor`: the vendors whose set-up code a 64-bit kernel of this tree has.
+fn known_vendor(vendor: Option<Vendor>, tree: usize) -> Vendor {
+    let release = TREES.get(tree).map_or((0, 0), |tree| tree.release);
+    match vendor {
+        // Hygon came in 4.20, Zhaoxin in 5.3; the code for Transmeta is only in 32-bit kernels.
+        Some(Vendor::Hygon) if release < (4, 20) => Vendor::Other,
+        Some(Vendor::Zhaoxin) if release < (5, 3) => Vendor::Other,
+        Some(Vendor::Transmeta) | None => Vendor::Other,
+        Some(vendor) => vendor,
+    }
 }
 
 impl<'a> Boot<'a> {
@@ -106,7 +129,7 @@ impl<'a> Boot<'a> {
             tree,
             program: Program::of(tree),
             cmdline: Cmdline::new(input.cmdline),
-            vendor: input.cpuid.vendor().unwrap_or(Vendor::Other),
+            vendor: known_vendor(input.cpuid.vendor(), tree),
             family,
             model,
             stepping,
@@ -120,12 +143,30 @@ impl<'a> Boot<'a> {
                 now: [Mark::None; CAPS],
                 cleared: [Mark::None; CAPS],
                 forced: [Mark::None; CAPS],
+                open: [Mark::None; CAPS],
                 hangs: [0; CAPS],
+                latent: [0; CAPS],
             }),
-            bugs: 0,
+            bugs: Bugs::default(),
+            bug_hangs: Vec::new(),
             vmx: [0; 5],
             assumptions: Assumptions::default(),
+            chooses: None,
+            open: false,
         }
+    }
+
+    /// `kvm.c:kvm_cpuid_base`: KVM's leaves begin at the first multiple of 100H from 40000000H on that has its signature.
+    pub(super) fn find_kvm(&mut self) {
+        const SIGNATURE: (u32, u32, u32) = (0x4b4d_564b, 0x564b_4d56, 0x4d);
+        let bases = (0x4000_0000..0x4001_0000).step_by(0x100);
+        let is_kvm = |&base: &u32| {
+            let leaf = self.input.cpuid.get(base, 0);
+            leaf.is_some_and(|leaf| (leaf.ebx, leaf.ecx, leaf.edx) == SIGNATURE)
+        };
+        // `nopv` keeps the kernel from looking for a hypervisor.
+        let looks = self.is_vm() && !self.cmdline.given("nopv");
+        self.kvm_base = if looks { bases.into_iter().find(is_kvm) } else { None };
     }
 
     /// The registers of a leaf; zeros if it was not captured.
@@ -155,11 +196,17 @@ impl<'a> Boot<'a> {
         self.caps.has(self.program.number(macro_name))
     }
 
+    /// Whether the kernel takes this for a guest: 1.ECX\[31\], unless the command line cleared it.
+    pub(super) fn is_vm(&self) -> bool {
+        self.caps.has(self.program.hypervisor)
+    }
+
     /// `set_cpu_cap`.
     fn set_cpu_cap(&mut self, number: u16, mark: Mark) {
-        if !self.caps.has(number) {
+        if usize::from(number) < CAPS && !self.caps.has(number) {
             self.caps.put(number, true);
             self.mark(number, mark);
+            self.marks.hangs[usize::from(number)] |= self.marks.latent[usize::from(number)];
         }
     }
 
@@ -231,7 +278,9 @@ impl<'a> Boot<'a> {
         let idle = |boot: &Self| match compiled.effect {
             RuleEffect::Sets => compiled.features.iter().all(|&number| boot.caps.has(number)),
             RuleEffect::Forces => compiled.features.iter().all(|&number| boot.forced.has(number)),
-            RuleEffect::Clears => lasts == Lasts::Pass && !compiled.features.iter().any(|&number| boot.caps.has(number)),
+            RuleEffect::Clears => {
+                lasts == Lasts::Pass && !compiled.features.iter().any(|&number| boot.caps.has(number))
+            }
         };
         if idle(self) {
             return;
@@ -241,9 +290,17 @@ impl<'a> Boot<'a> {
             return;
         }
         let mark = Mark::Rule(compiled.index);
+        if self.open {
+            if truth.holds && !clears {
+                compiled.features.iter().for_each(|&number| self.marks.open[usize::from(number) % CAPS] = mark);
+            }
+            return;
+        }
         for &number in &compiled.features {
             if self.caps.has(number) == clears {
                 self.marks.hangs[usize::from(number) % CAPS] |= truth.on;
+            } else if clears && lasts == Lasts::ForEver {
+                self.marks.latent[usize::from(number) % CAPS] |= truth.on;
             }
             match (truth.holds, compiled.effect) {
                 (false, _) => {}

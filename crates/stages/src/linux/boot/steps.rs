@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule, RuleEffect, Software, generic};
+use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule};
 use cpusieve_model::{CpuidBit, Effect, Evidence, LinuxBit, Place, Step};
 
 use super::Output;
@@ -41,7 +41,7 @@ fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
         (false, true) if boot.forced.has(row.number) => (mark, Effect::Forced),
         (false, true) => (mark, Effect::Added),
     };
-    let rule = rule_of(mark)?;
+    let rule = rule_of(boot, mark)?;
     Some(Step {
         feature: Cow::Borrowed(row.feature.id()),
         place: row.place.or(Some(Place::Linux(LinuxBit { word: row.feature.word, bit: row.feature.bit }))),
@@ -54,24 +54,25 @@ fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
 }
 
 /// The rule that a mark stands for.
-fn rule_of(mark: Mark) -> Option<&'static Rule> {
-    let when = match mark {
-        Mark::None => return None,
-        Mark::Rule(index) => return RULES.get(usize::from(index)),
-        Mark::Word => "word",
-        Mark::Scattered => "scattered",
-        Mark::With(_) => "dependency",
-        Mark::Level => "level",
-        Mark::ClearCpuid => "clearcpuid",
-        Mark::SetCpuid => "setcpuid",
-    };
-    generic(Software::Linux, when)
+fn rule_of(boot: &Boot<'_>, mark: Mark) -> Option<&'static Rule> {
+    let generic = &boot.program.generic;
+    match mark {
+        Mark::None => None,
+        Mark::Rule(index) => RULES.get(usize::from(index)),
+        Mark::Word => generic.word,
+        Mark::Scattered => generic.scattered,
+        Mark::With(_) => generic.dependency,
+        Mark::Level => generic.level,
+        Mark::ClearCpuid => generic.clearcpuid,
+        Mark::SetCpuid => generic.setcpuid,
+    }
 }
 
 /// The captured values on which a step rests.
 fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Vec<Evidence> {
     let setting = |text: String| Evidence::Setting { source: "kernel command line", text };
-    let mut because = Vec::new();
+    let known = matches!(mark, Mark::Word | Mark::Scattered);
+    let mut because = Vec::with_capacity(if known { 1 } else { 1 + rule.needs.len() });
     if announced && let Some(Place::Cpuid(bit)) = row.place {
         because.push(register(boot, bit));
     }
@@ -81,7 +82,9 @@ fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announce
             because.extend(name.map(|name| Evidence::Flag { of: boot.input.of, name: name.into(), printed: false }));
         }
         Mark::Level => because.push(register(boot, CpuidBit::new(0, 0, cpusieve_model::Register::Eax, 0))),
-        Mark::ClearCpuid => because.push(setting(format!("clearcpuid={}", boot.cmdline.value("clearcpuid").unwrap_or("")))),
+        Mark::ClearCpuid => {
+            because.push(setting(format!("clearcpuid={}", boot.cmdline.value("clearcpuid").unwrap_or(""))))
+        }
         Mark::SetCpuid => because.push(setting(format!("setcpuid={}", boot.cmdline.value("setcpuid").unwrap_or("")))),
         Mark::Rule(_) => because.extend(rule.needs.iter().filter_map(|need| evidence(boot, need))),
         Mark::None | Mark::Word | Mark::Scattered => {}
@@ -95,9 +98,7 @@ fn evidence(boot: &Boot<'_>, need: &Need) -> Option<Evidence> {
         Condition::Cpuid(bit) => Some(register(boot, bit)),
         Condition::Field(field) => Some(register(boot, field.low)),
         Condition::Flag(id) => Some(Evidence::Flag { of: boot.input.of, name: id.into(), printed: !need.negated }),
-        Condition::Vm => {
-            Some(register(boot, CpuidBit::new(1, 0, cpusieve_model::Register::Ecx, 31)))
-        }
+        Condition::Vm => Some(register(boot, CpuidBit::new(1, 0, cpusieve_model::Register::Ecx, 31))),
         Condition::Param(words) if !need.negated => {
             Some(Evidence::Setting { source: "kernel command line", text: words.to_owned() })
         }
@@ -112,33 +113,23 @@ fn register(boot: &Boot<'_>, bit: CpuidBit) -> Evidence {
 
 /// The assumptions, each with what hangs on it; those on which nothing hangs in the end are left out.
 fn assumptions(boot: Boot<'_>) -> Vec<super::Assumption> {
-    let mut assumed: Vec<super::Assumption> = boot.assumptions.0.into_iter().map(|(_, assumption)| assumption).collect();
+    let mut assumed: Vec<super::Assumption> =
+        boot.assumptions.0.into_iter().map(|(_, assumption)| assumption).collect();
+    let mut hang = |mut on: u64, id: &'static str| {
+        while on != 0 {
+            if let Some(assumption) = assumed.get_mut(on.trailing_zeros() as usize) {
+                assumption.hangs.push(id);
+            }
+            on &= on - 1;
+        }
+    };
     for row in &boot.program.features {
-        let mut on = boot.marks.hangs.get(usize::from(row.number)).copied().unwrap_or(0);
-        while on != 0 {
-            let index = on.trailing_zeros() as usize;
-            on &= on - 1;
-            if let Some(assumption) = assumed.get_mut(index) {
-                assumption.hangs.push(row.feature.id());
-            }
-        }
+        hang(boot.marks.hangs.get(usize::from(row.number)).copied().unwrap_or(0), row.feature.id());
     }
-    for (bug, on) in boot.bug_hangs {
-        let mut on = on;
-        while on != 0 {
-            let index = on.trailing_zeros() as usize;
-            on &= on - 1;
-            if let Some(assumption) = assumed.get_mut(index) {
-                assumption.hangs.push(bug);
-            }
-        }
+    for (bugs, on) in boot.bug_hangs {
+        let hanging = boot.program.bugs.iter().take(64).enumerate().filter(|(index, _)| bugs >> index & 1 == 1);
+        hanging.filter_map(|(_, bug)| bug.shown).for_each(|name| hang(on, name));
     }
     assumed.retain(|assumption| !assumption.hangs.is_empty());
     assumed
-}
-
-/// Whether a rule's effect is to take a feature away.
-#[cfg(test)]
-pub(super) fn takes(rule: &Rule) -> bool {
-    rule.effect == RuleEffect::Clears
 }

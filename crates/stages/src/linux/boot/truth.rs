@@ -27,6 +27,7 @@ impl Boot<'_> {
         let mut on = 0;
         let mut failed_on = 0;
         let mut holds = true;
+        self.open = false;
         for test in needs {
             let truth = self.test(test);
             match (truth.holds, truth.on) {
@@ -41,8 +42,17 @@ impl Boot<'_> {
         Truth { holds, on: if holds { on } else { failed_on } }
     }
 
+    /// Decides one condition. Words that nothing decides leave the rule open, and the other conditions to decide.
     fn test(&mut self, test: &'static Test) -> Truth {
-        let truth = self.condition(test);
+        let decided = match test.words {
+            Decide::Unknown => None,
+            Decide::Perhaps(decide) => decide(self),
+            _ => Some(self.condition(test)),
+        };
+        let Some(truth) = decided else {
+            self.open = true;
+            return Truth::seen(true);
+        };
         Truth { holds: truth.holds != test.need.negated, on: truth.on }
     }
 
@@ -59,7 +69,7 @@ impl Boot<'_> {
                 Truth { holds: value.is_some(), on }
             }
             Condition::Vendor(vendors) => Truth::seen(vendors.contains(&self.vendor)),
-            Condition::Vm => Truth::seen(self.has("HYPERVISOR")),
+            Condition::Vm => Truth::seen(self.is_vm()),
             Condition::Hypervisor(name) => Truth::seen(self.hypervisor(name)),
             Condition::Family(first, last) => Truth::seen((first..=last).contains(&self.family)),
             Condition::Signature(signatures) => {
@@ -71,7 +81,7 @@ impl Boot<'_> {
                 let (seen, on) = self.microcode();
                 Truth { holds: seen < revision, on }
             }
-            Condition::Bug(name) => Truth::seen(self.has_bug_shown(name)),
+            Condition::Bug(name) => self.bug_shown(name),
             Condition::Param(words) => self.param(words),
             Condition::Config(option) => self.config(option),
             Condition::Model(_) | Condition::Other(_) => match test.words {
@@ -80,6 +90,7 @@ impl Boot<'_> {
                     Truth { holds, on: self.assumptions.note_words(what, holds, because) }
                 }
                 Decide::By(decide) => decide(self),
+                Decide::Perhaps(_) | Decide::Unknown => Truth::seen(true),
             },
         }
     }
@@ -107,7 +118,7 @@ impl Boot<'_> {
             let leaf = self.cpuid(base, 0);
             [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).concat()
         };
-        let first = |wanted: &[u8]| self.has("HYPERVISOR") && signature(0x4000_0000) == wanted;
+        let first = |wanted: &[u8]| self.is_vm() && signature(0x4000_0000) == wanted;
         match name {
             "kvm" => self.kvm_base.is_some(),
             "hyperv" => first(b"Microsoft Hv") && self.kvm_base.is_none(),

@@ -13,6 +13,11 @@ impl Boot<'_> {
     /// Fills the VMX words and runs the rules that cite the function.
     pub(super) fn init_vmx_capabilities(&mut self) {
         let high = |boot: &mut Self, index: u32| (boot.msr_or_zero(index).0 >> 32) as u32;
+        if self.msr(0x482).1 != 0 {
+            // The line `vmx flags` cannot be known; the rules mark what they assume.
+            self.run("init_vmx_capabilities");
+            return;
+        }
         let supported = high(self, 0x482);
         self.vmx[PRIMARY] = supported;
         // A read that faults leaves zeros.
@@ -62,7 +67,7 @@ impl Boot<'_> {
         }
     }
 
-    /// The line `vmx flags` (`proc.c:show_cpuinfo`): only if there are secondary-free words to show at all.
+    /// The line `vmx flags` (`proc.c:show_cpuinfo`): only if the first word is not empty.
     pub(super) fn vmx_flags(&self) -> Vec<&'static str> {
         if !self.has("VMX") || self.vmx[MISC] == 0 {
             return Vec::new();

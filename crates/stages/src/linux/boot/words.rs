@@ -1,7 +1,10 @@
 //! Words of rules that stand for something that no condition of the rule language says: each is decided here.
 
+#[cfg(test)]
 use cpusieve_knowledge::rules::{Condition, RULES, Software};
+use cpusieve_model::{MsrBit, State, Vendor};
 
+use super::mitigations::SpectreV2;
 use super::state::Boot;
 use super::truth::Truth;
 
@@ -14,11 +17,13 @@ pub(super) enum Decide {
     Assumed(&'static str, bool, &'static str),
     /// By what was captured.
     By(fn(&mut Boot<'_>) -> Truth),
+    /// By what was captured, where that decides.
+    Perhaps(fn(&mut Boot<'_>) -> Option<Truth>),
     /// Not known: what the rule does stays unknown if its other conditions hold.
     Unknown,
 }
 
-use Decide::{Assumed, By, Normally, Unknown};
+use Decide::{Assumed, By, Normally, Perhaps, Unknown};
 
 /// The words, each once.
 const WORDS: &[(&str, Decide)] = &[
@@ -34,57 +39,76 @@ const WORDS: &[(&str, Decide)] = &[
     ),
     ("one of the Intel MID platforms", Normally(false)),
     ("an Atom of the phone and tablet line, such as model 4AH", By(|boot| is_model(boot, &[0x27, 0x35, 0x4a]))),
-    ("the TSC's frequency could not be determined", Normally(false)),
-    ("Haswell to Kaby Lake with microcode older than the fix", By(Boot::deadline_is_broken)),
-    ("microcode older than the fix of the TSC deadline timer", By(Boot::deadline_is_broken)),
+    ("the TSC's frequency could not be determined", By(tsc_is_not_calibrated)),
+    ("Haswell to Kaby Lake with microcode older than the fix", By(|boot| boot.deadline_is_broken())),
+    ("microcode older than the fix of the TSC deadline timer", By(|boot| boot.deadline_is_broken())),
     // Speculation.
-    ("microcode revision on the kernel's list", By(Boot::bad_spectre_microcode)),
+    ("microcode revision on the kernel's list", By(|boot| boot.bad_spectre_microcode())),
     ("the CPU has SRSO, mitigations are on, and the microcode extends IBPB", Unknown),
     ("writing SBPB to PRED_CMD does not fault", Assumed("SBPB works", true, "current microcode has it")),
     ("the CPU has SRSO and writing SBPB to PRED_CMD does not fault", Unknown),
-    ("a CPU older than family 19H with SRSO, updated microcode, and SMT off", Unknown),
-    ("microcode at least as new as the kernel's list", By(Boot::tsa_microcode)),
+    ("a CPU older than family 19H with SRSO, updated microcode, and SMT off", Perhaps(|boot| boot.srso_without_smt())),
+    ("microcode at least as new as the kernel's list", By(|boot| boot.tsa_microcode())),
     ("Zen 3 or Zen 4 with microcode at least as new as the kernel's list", By(zen3_or_4_with_tsa_microcode)),
     ("LFENCE was made serializing in DE_CFG", By(|boot| Truth::seen(boot.family != 0xf && boot.family != 0x11))),
     ("LFENCE could not be made serializing in DE_CFG", By(|boot| Truth::seen(matches!(boot.family, 0xf | 0x11)))),
     ("the kernel did not choose BP_SPEC_REDUCE against SRSO", Normally(true)),
-    ("Spectre v2 is mitigated by retpolines", Unknown),
+    ("Spectre v2 is mitigated by retpolines", Perhaps(|boot| boot.spectre_v2_is(&[SpectreV2::Retpolines]))),
     ("Spectre v2 is mitigated by AMD's retpolines", Unknown),
-    ("Spectre v2 is mitigated by LFENCE", Unknown),
-    ("Spectre v2 is mitigated by IBRS", Unknown),
-    ("Spectre v2 is mitigated", Unknown),
-    ("Spectre v2 is mitigated by retpolines, LFENCE or IBRS", Unknown),
-    ("enhanced IBRS is in use and the CPU has the bug eibrs_pbrsb", Unknown),
+    ("Spectre v2 is mitigated by LFENCE", Perhaps(|boot| boot.only_if_asked())),
+    ("Spectre v2 is mitigated by IBRS", Perhaps(|boot| boot.spectre_v2_is(&[SpectreV2::Ibrs]))),
+    (
+        "Spectre v2 is mitigated",
+        Perhaps(|boot| boot.spectre_v2_is(&[SpectreV2::Retpolines, SpectreV2::Ibrs, SpectreV2::EnhancedIbrs])),
+    ),
+    (
+        "Spectre v2 is mitigated by retpolines, LFENCE or IBRS",
+        Perhaps(|boot| boot.spectre_v2_is(&[SpectreV2::Retpolines, SpectreV2::Ibrs])),
+    ),
+    ("enhanced IBRS is in use and the CPU has the bug eibrs_pbrsb", Perhaps(|boot| boot.pbrsb_matters())),
     ("IBPB is there and Spectre v2 is mitigated", Unknown),
-    ("IBPB is there and Spectre v2 is mitigated between tasks", Unknown),
-    ("IBRS is there and is not on all the time", Unknown),
-    ("an AMD or Hygon CPU with the bug retbleed and IBPB, not mitigated by IBPB on entry", Unknown),
-    ("speculative store bypass is switched off for all", Unknown),
-    ("the CPU has the bug l1tf and the memory is small enough", Unknown),
-    ("Spectre v1 is mitigated, and SMAP does not protect SWAPGS", Unknown),
-    ("MDS, TAA, MMIO stale data, RFDS or TSA is mitigated by clearing CPU buffers", Unknown),
-    ("TSA is mitigated for guests", Unknown),
-    ("TSA (from 6.19 on also MDS, TAA, MMIO stale data or RFDS) is mitigated for guests", Unknown),
-    ("MMIO stale data is mitigated, and nothing else clears the buffers", Unknown),
-    ("retbleed or SRSO is mitigated by untraining returns", Unknown),
-    ("retbleed or SRSO is mitigated by IBPB on kernel entry", Unknown),
-    ("SRSO is mitigated by IBPB after VM exits", Unknown),
-    ("retbleed or SRSO is mitigated by IBPB", Unknown),
-    ("retbleed (6.12: or ITS) is mitigated by call depth tracking", Unknown),
-    ("retbleed (from 6.18 on also ITS) is mitigated by call depth tracking", Unknown),
-    ("SRSO is mitigated by safe returns (srso_alias on family 19H, srso on others)", Unknown),
-    ("ITS is mitigated by aligned thunks", Unknown),
-    ("branch history injection is mitigated and the CPU has bhi_ctrl", Unknown),
-    ("branch history injection is mitigated in software", Unknown),
+    ("IBPB is there and Spectre v2 is mitigated between tasks", Perhaps(|boot| boot.ibpb_between_tasks())),
+    ("IBRS is there and is not on all the time", Perhaps(|boot| boot.ibrs_for_firmware())),
+    (
+        "an AMD or Hygon CPU with the bug retbleed and IBPB, not mitigated by IBPB on entry",
+        Perhaps(|boot| boot.ibpb_for_firmware()),
+    ),
+    ("speculative store bypass is switched off for all", Perhaps(|boot| boot.ssb_for_all())),
+    ("the CPU has the bug l1tf and the memory is small enough", Perhaps(|boot| boot.l1tf_inverts())),
+    ("Spectre v1 is mitigated, and SMAP does not protect SWAPGS", Perhaps(|boot| boot.swapgs_needs_fences())),
+    (
+        "MDS, TAA, MMIO stale data, RFDS or TSA is mitigated by clearing CPU buffers",
+        Perhaps(|boot| boot.clears_buffers()),
+    ),
+    ("TSA is mitigated for guests", Perhaps(|boot| boot.clears_buffers_for_guests())),
+    (
+        "TSA (from 6.19 on also MDS, TAA, MMIO stale data or RFDS) is mitigated for guests",
+        Perhaps(|boot| boot.clears_buffers_for_guests()),
+    ),
+    (
+        "MMIO stale data is mitigated, and nothing else clears the buffers",
+        Perhaps(|boot| boot.clears_buffers_for_mmio()),
+    ),
+    ("retbleed or SRSO is mitigated by untraining returns", Perhaps(|boot| boot.untrains_returns())),
+    ("retbleed or SRSO is mitigated by IBPB on kernel entry", Perhaps(|boot| boot.only_if_asked())),
+    ("SRSO is mitigated by IBPB after VM exits", Perhaps(|boot| boot.only_if_asked())),
+    ("retbleed or SRSO is mitigated by IBPB", Perhaps(|boot| boot.only_if_asked())),
+    ("retbleed (6.12: or ITS) is mitigated by call depth tracking", Perhaps(|boot| boot.only_if_asked())),
+    ("retbleed (from 6.18 on also ITS) is mitigated by call depth tracking", Perhaps(|boot| boot.only_if_asked())),
+    ("SRSO is mitigated by safe returns", Perhaps(|boot| boot.srso_by_safe_returns())),
+    ("ITS is mitigated by aligned thunks", Perhaps(|boot| boot.its_by_thunks())),
+    ("branch history injection is mitigated and the CPU has bhi_ctrl", Perhaps(|boot| boot.bhi_in_hardware())),
+    ("branch history injection is mitigated in software", Perhaps(|boot| boot.bhi_in_software())),
     ("VMSCAPE is mitigated by IBPB", By(vmscape_by_ibpb)),
+    ("`mitigations=` leaves attacks of user space on the kernel alone", By(user_kernel_vector_is_off)),
     // Paging, XSAVE, TSX.
-    ("microcode older than the fix of INVLPG", By(Boot::invlpg_misses)),
+    ("microcode older than the fix of INVLPG", By(|boot| boot.invlpg_misses())),
     ("the kernel was not entered with 5-level paging on", Normally(false)),
     (
         "the kernel has vsyscall emulation or EFI built in",
         Assumed("EFI and vsyscall emulation are built in", true, "distribution kernels have both"),
     ),
-    ("the kernel's self test of IBT failed", Normally(false)),
+    ("the kernel's self test of IBT failed", By(|boot| Truth::seen(boot.loses_writes(0x6a2)))),
     ("Hyper-V's hypercall page does not begin with ENDBR", Normally(false)),
     ("XSAVE was switched off: `noxsave`, no FPU, or an enumeration that does not add up", By(xsave_was_switched_off)),
     ("leaf 0DH lacks FP or SSE, or its sizes do not add up", By(|boot| Truth::seen(lacks_fp_or_sse(boot)))),
@@ -152,12 +176,15 @@ const WORDS: &[(&str, Decide)] = &[
     (
         "the bit could be set in MSR C0011005H",
         By(|boot| {
-            let holds = !boot.has("HYPERVISOR");
-            Truth { holds, on: boot.assumptions.note_words("TOPOEXT can be set in MSR C0011005H", holds, "CPUs have it") }
+            let holds = !boot.is_vm();
+            Truth {
+                holds,
+                on: boot.assumptions.note_words("TOPOEXT can be set in MSR C0011005H", holds, "CPUs have it"),
+            }
         }),
     ),
     ("the MSR NODEID tells more than one node a package", By(nodes_by_msr)),
-    ("the bit could be cleared in MSR C0011004H", By(|boot| Truth::seen(!boot.has("HYPERVISOR")))),
+    ("the bit could be cleared in MSR C0011004H", By(|boot| Truth::seen(!boot.is_vm()))),
     ("a Cyrix CPU", Normally(false)),
     ("a Cyrix CPU with bit 24 of 80000001H:EDX", Normally(false)),
     ("a Cyrix 6x86 or MII", Normally(false)),
@@ -165,7 +192,7 @@ const WORDS: &[(&str, Decide)] = &[
     ("RDRAND failed, or repeated itself, in the self test", Normally(false)),
     (
         "microcode older than the fix, or a model and stepping that is not on the kernel's list",
-        By(Boot::zen5_rdseed_is_broken),
+        By(|boot| boot.zen5_rdseed_is_broken()),
     ),
     // Serial numbers, performance counters.
     (
@@ -178,7 +205,7 @@ const WORDS: &[(&str, Decide)] = &[
     ("a CPU without the CPUID instruction", Normally(false)),
     ("the LBR depth MSR refuses the greatest depth", Normally(false)),
     // The local APIC.
-    ("the kernel may use neither ACPI nor MP tables (`acpi=off` without MP table support)", Normally(false)),
+    ("the kernel may use neither ACPI nor MP tables (`acpi=off` without MP table support)", By(acpi_mps_check)),
     ("the firmware left the APIC in x2APIC mode", Normally(false)),
     ("the APIC was enabled by the kernel", Normally(false)),
     ("x2APIC mode is off, or can be left", Normally(true)),
@@ -187,10 +214,7 @@ const WORDS: &[(&str, Decide)] = &[
     ("VMware asks for VMMCALL", Normally(false)),
     ("the hypervisor takes part in spin locks", Unknown),
     ("the hypervisor tells which vCPUs are not running", Unknown),
-    (
-        "the bit in MSR 33H (TEST_CTRL) can be switched",
-        Assumed("MSR 33H (TEST_CTRL) works", true, "CPUs that announce it have it"),
-    ),
+    ("the bit in MSR 33H (TEST_CTRL) can be switched", By(test_ctrl_works)),
     ("more than one CPU comes up after code was patched for one", Normally(false)),
 ];
 
@@ -200,7 +224,8 @@ pub(super) fn decide(words: &str) -> Decide {
 }
 
 /// Words of Linux's rules that nothing here decides: none, as a law of the tables.
-pub fn undecided() -> impl Iterator<Item = &'static str> {
+#[cfg(test)]
+pub(super) fn undecided() -> impl Iterator<Item = &'static str> {
     let rules = RULES.iter().filter(|rule| rule.software == Software::Linux);
     let words = rules.flat_map(|rule| rule.needs).filter_map(|need| match need.condition {
         Condition::Other(words) | Condition::Model(words) => Some(words),
@@ -228,6 +253,17 @@ fn crystal_is_known_or_computed(boot: &mut Boot<'_>) -> Truth {
     Truth::seen(ratio && (leaf.ecx >= 1000 || base))
 }
 
+/// `tsc.c:determine_cpu_tsc_frequencies`: where nothing tells the frequency, the kernel measures it, and hypervisors
+/// that are slow to answer timers make that fail.
+fn tsc_is_not_calibrated(boot: &mut Boot<'_>) -> Truth {
+    let virtual_cpu = boot.is_vm() || boot.input.cpuid.get(0x4000_0000, 0).is_some_and(|leaf| leaf.ebx != 0);
+    if boot.has("TSC_KNOWN_FREQ") || !virtual_cpu {
+        return Truth::seen(false);
+    }
+    let on = boot.assumptions.note_words("the TSC can be measured", true, "most hypervisors' timers are good enough");
+    Truth { holds: false, on }
+}
+
 /// Bits of EAX and EDX of one of Hyper-V's leaves.
 fn hyperv(boot: &mut Boot<'_>, leaf: u32, eax: u32, edx: u32) -> Truth {
     let registers = boot.cpuid(leaf, 0);
@@ -242,6 +278,39 @@ fn zen3_or_4_with_tsa_microcode(boot: &mut Boot<'_>) -> Truth {
 fn vmscape_by_ibpb(boot: &mut Boot<'_>) -> Truth {
     let off = boot.mitigations_off() || boot.cmdline.given("vmscape=off");
     Truth { holds: boot.has("IBPB") && !off, on: boot.note_cmdline() }
+}
+
+/// `bus_lock.c:split_lock_verify_msr`: the kernel writes the bit and reads it back.
+fn test_ctrl_works(boot: &mut Boot<'_>) -> Truth {
+    if boot.loses_writes(0x33) {
+        return Truth::seen(false);
+    }
+    let readable = boot.input.msrs.state(MsrBit { index: 0x33, bit: 29 });
+    match readable {
+        State::Unreadable => Truth::seen(false),
+        State::Unknown => {
+            let on = boot.assumptions.note_words("MSR 33H (TEST_CTRL) works", true, "CPUs that announce it have it");
+            Truth { holds: true, on }
+        }
+        _ => Truth::seen(true),
+    }
+}
+
+/// `kernel/cpu.c:mitigations_parse_cmdline`, from 6.17 on: attack vectors may be left out one by one.
+fn user_kernel_vector_is_off(boot: &mut Boot<'_>) -> Truth {
+    let options = boot.cmdline.value("mitigations").unwrap_or_default();
+    let off = boot.release() >= (6, 17) && options.split(',').any(|option| option == "no_user_kernel");
+    Truth { holds: off, on: boot.note_cmdline() }
+}
+
+/// `acpi/boot.c:acpi_mps_check`.
+fn acpi_mps_check(boot: &mut Boot<'_>) -> Truth {
+    let without = ["acpi=off", "acpi=noirq", "pci=noacpi"].iter().any(|parameter| boot.cmdline.given(parameter));
+    if !without {
+        return Truth { holds: false, on: boot.note_cmdline() };
+    }
+    let tables = boot.config("X86_MPPARSE");
+    Truth { holds: !tables.holds, on: tables.on }
 }
 
 fn lacks_fp_or_sse(boot: &Boot<'_>) -> bool {
@@ -285,8 +354,11 @@ fn no_memory_encryption(boot: &mut Boot<'_>) -> Truth {
 
 /// SEV-SNP by the MSR of its guests, TDX by its leaf, Hyper-V's isolation by its leaf 4000000CH.
 fn confidential_guest(boot: &mut Boot<'_>) -> Truth {
-    let (snp, on) =
-        if boot.vendor == cpusieve_model::Vendor::Amd { boot.msr_or_zero(0xc001_0131) } else { (0, 0) };
+    let (snp, on) = if boot.has_leaf(0x8000_001f) && boot.cpuid(0x8000_001f, 0).eax >> 1 & 1 == 1 {
+        boot.msr_or_zero(0xc001_0131)
+    } else {
+        (0, 0)
+    };
     let isolated = boot.has_leaf(0x4000_000c) && boot.cpuid(0x4000_000c, 0).ebx & 0xf != 0;
     Truth { holds: snp >> 2 & 1 == 1 || boot.has("TDX_GUEST") || isolated, on }
 }
@@ -299,12 +371,12 @@ fn nodes_by_msr(boot: &mut Boot<'_>) -> Truth {
 
 /// `common.c:ppin_init`: the control MSR (4EH; AMD C00102F0H) is enabled, or not locked and takes the enable bit.
 fn ppin(boot: &mut Boot<'_>, works: bool) -> Truth {
-    let index = if boot.vendor == cpusieve_model::Vendor::Intel { 0x4e } else { 0xc001_02f0 };
-    if boot.has("HYPERVISOR") && boot.input.unlisted == super::Unlisted::NotSeen {
+    let index = if boot.vendor == Vendor::Intel { 0x4e } else { 0xc001_02f0 };
+    if boot.is_vm() && boot.input.unlisted == super::Unlisted::NotSeen {
         return Truth::seen(!works);
     }
     let (value, on) = boot.msr(index);
-    // Not locked: the kernel sets the bit, and hardware keeps it; an emulator that knows no such MSR does not.
-    let enabled = value.is_some_and(|value| value & 3 != 1 && (value & 2 != 0 || boot.input.unlisted != super::Unlisted::Zero));
+    // If it is not locked, the kernel sets the enable bit.
+    let enabled = value.is_some_and(|value| value & 3 != 1) && !boot.loses_writes(index);
     Truth { holds: enabled == works, on }
 }
