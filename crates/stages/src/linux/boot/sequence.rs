@@ -31,7 +31,6 @@ fn early_identify_cpu(boot: &mut Boot<'_>) {
     bsp_init(boot);
     boot.cpu_set_bug_bits();
     boot.run("split_lock_setup");
-    boot.run("__split_lock_setup");
     boot.run_for_ever("early_identify_cpu");
     boot.run_for_ever("detect_nopl");
 }
