@@ -139,6 +139,15 @@ fn a_record_of_this_machine_is_read_back() {
 }
 
 #[test]
+fn a_whole_record_holds_the_flags_of_this_machine() {
+    let scratch = Scratch::new("whole", &run(&["record"]).stdout);
+    let output = run(&["diff", scratch.0.to_str().unwrap(), "/proc/cpuinfo", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["relation"], "Equal");
+}
+
+#[test]
 fn the_bare_program_says_what_this_machine_is() {
     let output = run(&["--json"]);
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
