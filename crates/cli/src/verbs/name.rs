@@ -1,13 +1,11 @@
 //! `name FLAG`: what every system calls a feature, and where it lives.
 
-use std::fmt::Write as _;
-
 use cpusieve_answers::name::{self, Card};
 use cpusieve_knowledge::x86::Feature;
-use cpusieve_knowledge::{TreeSet, linux, qemu, x86};
+use cpusieve_knowledge::{TreeSet, qemu, x86};
 use serde_json::{Value, json};
 
-use super::why::span;
+use super::why::{labels, span};
 use super::{Done, Failure};
 use crate::args::NameOptions;
 use crate::json;
@@ -50,16 +48,23 @@ pub(super) fn also_called(flag: &str, others: &[&'static Feature], width: usize)
         return String::new();
     }
     let names: Vec<String> = others.iter().map(|feature| format!("{} ({})", feature.id, feature.title)).collect();
-    page::wrap(&format!("Other systems also call this {flag}: {}.", names.join(", ")), "\n", "  ", width)
+    let flag = page::tame(flag);
+    let line = page::wrap(&format!("Other systems also call this {flag}: {}.", names.join(", ")), "", "  ", width);
+    format!("\n{line}")
 }
 
 /// Nobody uses this name; perhaps one that is near.
 fn unheard_of(flag: &str) -> String {
     let near = x86::suggest(flag);
-    let shown: String = flag.chars().take(60).collect();
+    let shown: String = page::tame(flag).chars().take(60).collect();
     let none = format!("no system that cpusieve knows has a feature called `{shown}`");
     if near.is_empty() { none } else { format!("{none}; perhaps {}", near.join(", ")) }
 }
+
+/// Columns of the labels at the left.
+const LABELS: usize = 19;
+/// From this width on, all that is said stands beside the labels.
+const ROOMY: usize = 60;
 
 fn text(card: &Card, width: usize) -> String {
     let mut page = String::new();
@@ -70,10 +75,12 @@ fn text(card: &Card, width: usize) -> String {
         x86::Scope::Via => ", Centaur and Zhaoxin",
         x86::Scope::Transmeta => ", Transmeta",
     };
-    let group = format!("({}{scope})", card.feature.group);
-    let _ = writeln!(page, "{}  {} {}", styled(HEAD, card.feature.id), card.feature.title, styled(QUIET, group));
+    let title = format!("{} {}", card.feature.title, styled(QUIET, format!("({}{scope})", card.feature.group)));
+    page.push_str(&page::wrap(&title, &format!("{}  ", styled(HEAD, card.feature.id)), "  ", width));
+    let indent = if width < ROOMY { 4 } else { LABELS };
     let mut row = |what: &str, value: String| {
-        page.push_str(&page::wrap(&value, &format!("  {what:<16} "), &" ".repeat(19), width))
+        let label = format!("{:<LABELS$}", format!("  {what}"));
+        page.push_str(&page::wrap(&value, &label, &" ".repeat(indent), width));
     };
     for place in card.feature.places {
         let (long, short) = (place.to_string(), format!("{place:#}"));
@@ -99,7 +106,7 @@ fn text(card: &Card, width: usize) -> String {
                 } else {
                     "; left out by migratable=on, the default of -cpu host"
                 };
-                format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named))
+                format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named).join(", "))
             }
             None => format!("no name for {:#}", qemu.place),
         };
@@ -108,8 +115,9 @@ fn text(card: &Card, width: usize) -> String {
     if card.qemu.is_empty() && !card.feature.places.is_empty() {
         row("QEMU", "names it in no release that is known".to_owned());
     }
-    for (system, name) in &card.elsewhere {
-        row(system, (*name).to_owned());
+    for same_system in card.elsewhere.chunk_by(|(one, _), (next, _)| one == next) {
+        let names: Vec<&str> = same_system.iter().map(|(_, name)| *name).collect();
+        row(same_system.first().map_or("", |(system, _)| system), names.join(", "));
     }
     if !card.causes.is_empty() {
         row("makes Linux set", card.causes.join(" "));
@@ -120,15 +128,9 @@ fn text(card: &Card, width: usize) -> String {
     page
 }
 
-/// QEMU releases, as a list.
-fn releases(set: TreeSet) -> String {
-    let labels: Vec<&str> =
-        set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect();
-    labels.join(", ")
-}
-
-fn labels(set: TreeSet) -> Vec<&'static str> {
-    set.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect()
+/// QEMU releases, by their labels.
+fn releases(set: TreeSet) -> Vec<&'static str> {
+    set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect()
 }
 
 fn as_value(card: &Card) -> Value {
@@ -139,12 +141,9 @@ fn as_value(card: &Card) -> Value {
     let kvm = card.kvm.iter().map(|kvm| {
         json!({"bit": kvm.place.to_string(), "kind": name::kind(kvm.kind), "conditional": kvm.conditional, "kernels": labels(kvm.trees)})
     });
-    let of_qemu = |set: TreeSet| -> Vec<&str> {
-        set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect()
-    };
     let qemu = card.qemu.iter().map(|qemu| {
-        json!({"bit": qemu.place.to_string(), "name": qemu.name, "releases": of_qemu(qemu.named),
-            "unmigratable": of_qemu(qemu.unmigratable)})
+        json!({"bit": qemu.place.to_string(), "name": qemu.name, "releases": releases(qemu.named),
+            "unmigratable": releases(qemu.unmigratable)})
     });
     json!({
         "feature": card.feature.id,
