@@ -1,8 +1,9 @@
 //! `name FLAG`: what every system calls a feature, and where it lives.
 
-use cpusieve_answers::name::{self, Card};
+use cpusieve_answers::name::{self, Card, InKvm, InQemu};
 use cpusieve_knowledge::x86::Feature;
 use cpusieve_knowledge::{TreeSet, qemu, x86};
+use cpusieve_model::Place;
 use serde_json::{Value, json};
 
 use super::why::{labels, span};
@@ -67,7 +68,6 @@ const LABELS: usize = 19;
 const ROOMY: usize = 60;
 
 fn text(card: &Card, width: usize) -> String {
-    let mut page = String::new();
     let scope = match card.feature.vendor {
         x86::Scope::Any => "",
         x86::Scope::Intel => ", Intel",
@@ -76,56 +76,68 @@ fn text(card: &Card, width: usize) -> String {
         x86::Scope::Transmeta => ", Transmeta",
     };
     let title = format!("{} {}", card.feature.title, styled(QUIET, format!("({}{scope})", card.feature.group)));
-    page.push_str(&page::wrap(&title, &format!("{}  ", styled(HEAD, card.feature.id)), "  ", width));
+    let mut page = page::wrap(&title, &format!("{}  ", styled(HEAD, card.feature.id)), "  ", width);
     let indent = if width < ROOMY { 4 } else { LABELS };
-    let mut row = |what: &str, value: String| {
+    for (what, value) in [in_linux(card), in_kvm(card), in_qemu(card), elsewhere(card)].concat() {
         let label = format!("{:<LABELS$}", format!("  {what}"));
         page.push_str(&page::wrap(&value, &label, &" ".repeat(indent), width));
-    };
-    for place in card.feature.places {
-        let (long, short) = (place.to_string(), format!("{place:#}"));
-        row("bit", if long == short { long } else { format!("{long}, in short {short}") });
-    }
-    for linux in &card.linux {
-        let (word, bit) = linux.position;
-        let shown = linux.shown.map_or_else(|| "hidden".to_owned(), |shown| format!("printed as {shown}"));
-        row("Linux", format!("{shown} in {}; X86_FEATURE_{}, {word}*32+{bit}", span(linux.trees), linux.macro_name));
-    }
-    for kvm in &card.kvm {
-        let condition = if kvm.conditional { ", under a condition" } else { "" };
-        row("KVM", format!("can report {:#} in {} ({}{condition})", kvm.place, span(kvm.trees), name::kind(kvm.kind)));
-    }
-    if card.kvm.is_empty() && !card.feature.places.is_empty() {
-        row("KVM", "reports it in no release".to_owned());
-    }
-    for qemu in &card.qemu {
-        let value = match qemu.name {
-            Some(name) => {
-                let policy = if qemu.unmigratable.is_empty() {
-                    ""
-                } else {
-                    "; left out by migratable=on, the default of -cpu host"
-                };
-                format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named).join(", "))
-            }
-            None => format!("no name for {:#}", qemu.place),
-        };
-        row("QEMU", value);
-    }
-    if card.qemu.is_empty() && !card.feature.places.is_empty() {
-        row("QEMU", "names it in no release that is known".to_owned());
-    }
-    for same_system in card.elsewhere.chunk_by(|(one, _), (next, _)| one == next) {
-        let names: Vec<&str> = same_system.iter().map(|(_, name)| *name).collect();
-        row(same_system.first().map_or("", |(system, _)| system), names.join(", "));
-    }
-    if !card.causes.is_empty() {
-        row("makes Linux set", card.causes.join(" "));
-    }
-    if !card.dependents.is_empty() {
-        row("cleared with it", card.dependents.join(" "));
     }
     page
+}
+
+/// Rows of the page: a label, and what is said.
+type Rows = Vec<(&'static str, String)>;
+
+/// The bits, and what Linux prints for them.
+fn in_linux(card: &Card) -> Rows {
+    let bit = |place: &Place| match (place.to_string(), format!("{place:#}")) {
+        (long, short) if long == short => long,
+        (long, short) => format!("{long}, in short {short}"),
+    };
+    let bits = card.feature.places.iter().map(|place| ("bit", bit(place)));
+    let linux = card.linux.iter().map(|linux| {
+        let (word, bit) = linux.position;
+        let shown = linux.shown.map_or_else(|| "hidden".to_owned(), |shown| format!("printed as {shown}"));
+        let macro_name = linux.macro_name;
+        ("Linux", format!("{shown} in {}; X86_FEATURE_{macro_name}, {word}*32+{bit}", span(linux.trees)))
+    });
+    bits.chain(linux).collect()
+}
+
+fn in_kvm(card: &Card) -> Rows {
+    if card.kvm.is_empty() && !card.feature.places.is_empty() {
+        return vec![("KVM", "reports it in no release".to_owned())];
+    }
+    let row = |kvm: &InKvm| {
+        let condition = if kvm.conditional { ", under a condition" } else { "" };
+        format!("can report {:#} in {} ({}{condition})", kvm.place, span(kvm.trees), name::kind(kvm.kind))
+    };
+    card.kvm.iter().map(|kvm| ("KVM", row(kvm))).collect()
+}
+
+fn in_qemu(card: &Card) -> Rows {
+    if card.qemu.is_empty() && !card.feature.places.is_empty() {
+        return vec![("QEMU", "names it in no release that is known".to_owned())];
+    }
+    let row = |qemu: &InQemu| {
+        let Some(name) = qemu.name else { return format!("no name for {:#}", qemu.place) };
+        let left_out = "; left out by migratable=on, the default of -cpu host";
+        let policy = if qemu.unmigratable.is_empty() { "" } else { left_out };
+        format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named).join(", "))
+    };
+    card.qemu.iter().map(|qemu| ("QEMU", row(qemu))).collect()
+}
+
+/// Names in other systems, and the flags that Linux sets and clears with it.
+fn elsewhere(card: &Card) -> Rows {
+    let mut rows = Rows::new();
+    for same_system in card.elsewhere.chunk_by(|(one, _), (next, _)| one == next) {
+        let names: Vec<&str> = same_system.iter().map(|(_, name)| *name).collect();
+        rows.push((same_system.first().map_or("", |(system, _)| system), names.join(", ")));
+    }
+    let flags = [("makes Linux set", &card.causes), ("cleared with it", &card.dependents)];
+    rows.extend(flags.iter().filter(|(_, flags)| !flags.is_empty()).map(|(what, flags)| (*what, flags.join(" "))));
+    rows
 }
 
 /// QEMU releases, by their labels.
