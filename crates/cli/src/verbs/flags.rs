@@ -105,26 +105,35 @@ fn remedy(items: &[&Item]) -> String {
     }
 }
 
-/// The flags, and beside them in short what is said of them.
+/// The flags, and beside them in short what is said of them; below them if the page or the flags' column is too narrow.
 fn in_short(page: &mut String, items: &[&Item], style: Style, width: usize) {
     let Some(first) = items.first() else { return };
     let flags: Vec<&str> = items.iter().map(|item| item.flag.as_str()).collect();
-    let left = match width / 3 {
-        ..20 => width - INDENT,
-        third => third.min(WIDEST),
-    };
-    let flags = page::lines(&flags.join(" "), left);
-    beside(page, &flags, &said(first, &remedy(items), width, left), style, left, width);
+    let (flags, remedy) = (flags.join(" "), remedy(items));
+    let left = (width / 3).min(WIDEST);
+    let room = width.saturating_sub(left + 2 * INDENT);
+    let (beside, column) = (said(first, &remedy, room), page::lines(&flags, left));
+    let fits = |lines: &[String], room| lines.iter().all(|line| page::columns(line) <= room);
+    if left >= NARROWEST && fits(&beside, room) && fits(&column, left) {
+        return two_columns(page, &column, &beside, style, left);
+    }
+    for line in page::lines(&flags, width - INDENT) {
+        let _ = writeln!(page, "  {}", styled(style, line));
+    }
+    for line in said(first, &remedy, width - 2 * INDENT) {
+        let _ = writeln!(page, "    {line}");
+    }
 }
 
 /// Columns before a flag.
 const INDENT: usize = 2;
-/// The widest column of flags.
+/// The narrowest and the widest column of flags.
+const NARROWEST: usize = 20;
 const WIDEST: usize = 32;
 
-/// What is said of one rule: its title, where it stands, how sure it is, and what brings the flag back.
-fn said(item: &Item, remedy: &str, width: usize, left: usize) -> Vec<String> {
-    let room = if left + INDENT >= width { width - 2 * INDENT } else { width - left - 2 * INDENT };
+/// What is said of one rule, in lines of at most `room` columns: its title, where it stands, how sure it is, and what
+/// brings the flag back.
+fn said(item: &Item, remedy: &str, room: usize) -> Vec<String> {
     let follows = item.follows.as_ref().map_or_else(String::new, |flag| format!("follows from {flag}: "));
     let mut said = page::lines(&format!("{follows}{}", item.title), room);
     if !item.cite.0.is_empty() {
@@ -141,18 +150,7 @@ fn said(item: &Item, remedy: &str, width: usize, left: usize) -> Vec<String> {
     said
 }
 
-/// Two columns, or one below the other where the page is too narrow.
-fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize, width: usize) {
-    let narrow = said.iter().any(|line| left + 2 * INDENT + page::columns(line) > width);
-    if narrow {
-        flags.iter().for_each(|line| {
-            let _ = writeln!(page, "  {}", styled(style, line));
-        });
-        said.iter().for_each(|line| {
-            let _ = writeln!(page, "    {line}");
-        });
-        return;
-    }
+fn two_columns(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize) {
     for row in 0..flags.len().max(said.len()) {
         let flag = flags.get(row).map_or("", String::as_str);
         let gap = " ".repeat(left.saturating_sub(page::columns(flag)) + INDENT);
