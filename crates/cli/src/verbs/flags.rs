@@ -68,8 +68,8 @@ fn heading(group: Group, members: &[&Item]) -> String {
 fn paragraphs(mut rest: Vec<&Item>, long: bool) -> Vec<Vec<&Item>> {
     let mut paragraphs = Vec::new();
     while let Some(&first) = rest.first() {
-        let at_length = |item: &Item| (item.cause.clone(), item.others.clone());
-        let together = |item: &&Item| told_as_one(first, item) && (!long || at_length(item) == at_length(first));
+        let as_long = |item: &Item| (&item.cause, &item.others) == (&first.cause, &first.others);
+        let together = |item: &&Item| told_as_one(first, item) && (!long || as_long(item));
         let (same, others) = rest.into_iter().partition(together);
         paragraphs.push(same);
         rest = others;
@@ -79,9 +79,14 @@ fn paragraphs(mut rest: Vec<&Item>, long: bool) -> Vec<Vec<&Item>> {
 
 /// Whether two flags share a paragraph: the same rule at the same sieve, and a remedy that is the same or can be joined.
 fn told_as_one(first: &Item, item: &Item) -> bool {
-    let why = |item: &Item| (item.rule, item.at, item.follows.clone(), item.confidence);
-    let joined = |item| added_to_model(item).map(|(model, change)| (model, change.starts_with('+')));
-    why(item) == why(first) && (item.remedy == first.remedy || joined(item).is_some() && joined(item) == joined(first))
+    let (joinable, with) = (joined(item), joined(first));
+    (item.rule, item.at, &item.follows, item.confidence) == (first.rule, first.at, &first.follows, first.confidence)
+        && (item.remedy == first.remedy || joinable.is_some() && joinable == with)
+}
+
+/// With which remedies this one can be joined: those for the same model that add as it does, or remove.
+fn joined(item: &Item) -> Option<(&str, bool)> {
+    added_to_model(item).map(|(model, change)| (model, change.starts_with('+')))
 }
 
 /// The `+NAME` or `-NAME` of a remedy of the form `MODEL,+NAME` or `host,-NAME`.
