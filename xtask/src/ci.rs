@@ -21,6 +21,9 @@ pub(crate) fn run() -> Outcome {
         status(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     })?;
     green &= step("tests and doctests", &mut || status(cargo().args(["test", "--workspace", "--no-fail-fast"])))?;
+    green &= step("the program, by the README's command", &mut || {
+        status(cargo().args(["run", "--quiet", "--", "--version"]))
+    })?;
     green &= step("documentation", &mut || {
         status(cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))
     })?;

@@ -22,11 +22,11 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  cpusieve                                    what this machine is, and what a guest here would get
-  cpusieve diff host.cpuinfo guest.cpuinfo    every flag lost and gained, by whom, and what brings it back
-  cpusieve why nonstop_tsc                    one flag through every sieve
-  cpusieve name invtsc                        what every system calls it, and where it lives
-  cpusieve record -o host.json                all that this machine shows, for later and elsewhere
+  cpusieve                                  what a guest here would get
+  cpusieve diff host.cpuinfo guest.cpuinfo  who took which flags
+  cpusieve why nonstop_tsc                  one flag through every sieve
+  cpusieve name invtsc                      its names in all systems
+  cpusieve record -o host.json              all that this machine shows
 
 Exit status:
   0  done, and the same or compatible
@@ -80,8 +80,8 @@ pub(crate) enum Part {
 }
 
 const DIFF_EXAMPLES: &str = "\
-Ends are recognised by content: a cpusieve record, /proc/cpuinfo, one bare flags line, lscpu (text or -J), cpuid -r,
-kcpuid -r, AIDA64/InstLatx64 and libcpuid dumps, libvirt XML, Firecracker fingerprints.
+Ends are recognised by content: a cpusieve record, /proc/cpuinfo, one bare flags line, lscpu (text or \
+-J), cpuid -r, kcpuid -r, AIDA64/InstLatx64 and libcpuid dumps, libvirt XML, Firecracker fingerprints.
 
 Examples:
   cpusieve diff host.cpuinfo guest.cpuinfo

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use cpusieve_formats::{Parsed, Severity, limits};
+use cpusieve_formats::{Diagnostic, Parsed, Severity, limits};
 use cpusieve_model::Snapshot;
 
 use crate::page;
@@ -26,9 +26,12 @@ pub(crate) enum InputError {
         /// The file.
         name: String,
     },
-    /// Nothing in it could be used; the diagnostics were shown.
+    /// Nothing in it could be used; all other diagnostics were shown.
+    #[error("{0}")]
+    Useless(Box<Diagnostic>),
+    /// Nothing in it could be used, and nothing is wrong with it.
     #[error("{name}: nothing in it could be used")]
-    Useless {
+    Empty {
         /// The file.
         name: String,
     },
@@ -41,9 +44,15 @@ pub(crate) enum InputError {
 pub(crate) fn read(path: &Path) -> Result<Snapshot, InputError> {
     let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let bytes = bytes(path, &name)?;
-    let parsed = cpusieve_formats::read(&name, &bytes);
-    show_diagnostics(&parsed);
-    if is_empty(&parsed.snapshot) { Err(InputError::Useless { name }) } else { Ok(parsed.snapshot) }
+    let Parsed { snapshot, mut diagnostics, .. } = cpusieve_formats::read(&name, &bytes);
+    if !is_empty(&snapshot) {
+        show(&diagnostics);
+        return Ok(snapshot);
+    }
+    let fatal = diagnostics.iter().position(|diagnostic| diagnostic.severity == Severity::Error);
+    let fatal = fatal.map(|index| diagnostics.remove(index));
+    show(&diagnostics);
+    Err(fatal.map_or(InputError::Empty { name }, |fatal| InputError::Useless(Box::new(fatal))))
 }
 
 fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
@@ -64,8 +73,8 @@ fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     if bytes.len() > limits::MAX_FILE { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }
 }
 
-fn show_diagnostics(parsed: &Parsed) {
-    for diagnostic in parsed.diagnostics.iter().filter(|diagnostic| diagnostic.severity != Severity::Note) {
+fn show(diagnostics: &[Diagnostic]) {
+    for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity != Severity::Note) {
         page::warn(diagnostic);
     }
 }

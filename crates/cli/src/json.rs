@@ -1,6 +1,6 @@
 //! The stable JSON, format 1.
 
-use cpusieve_answers::diff::{Assumption, Diff, Item};
+use cpusieve_answers::diff::{Assumption, Diff, Item, Relation};
 use cpusieve_answers::reason::Remedy;
 use cpusieve_model::{Evidence, Place, Step};
 use serde_json::{Map, Value, json};
@@ -14,7 +14,7 @@ pub(crate) fn pretty(value: &Value) -> String {
 pub(crate) fn diff(diff: &Diff) -> String {
     pretty(&json!({
         "format": 1,
-        "relation": format!("{:?}", diff.relation),
+        "relation": relation(diff.relation),
         "assumed": diff.assumed.iter().map(assumption).collect::<Vec<_>>(),
         "lost": diff.lost.iter().map(item).collect::<Vec<_>>(),
         "gained": diff.gained.iter().map(item).collect::<Vec<_>>(),
@@ -22,6 +22,21 @@ pub(crate) fn diff(diff: &Diff) -> String {
         "unknown": diff.unknown,
         "undecided": diff.undecided,
     }))
+}
+
+/// The word for a relation: it stays, whatever the library calls it.
+const fn relation(relation: Relation) -> &'static str {
+    match relation {
+        Relation::HostAndGuest => "HostAndGuest",
+        Relation::GuestAndHost => "GuestAndHost",
+        Relation::Hosts => "Hosts",
+        Relation::Guests => "Guests",
+        Relation::OuterAndInner => "OuterAndInner",
+        Relation::InnerAndOuter => "InnerAndOuter",
+        Relation::Strangers => "Strangers",
+        Relation::DifferentVendors => "DifferentVendors",
+        Relation::Equal => "Equal",
+    }
 }
 
 /// Something that the answer rests on.

@@ -30,13 +30,15 @@ pub(crate) fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Breaks words into lines of at most `width` columns, each behind `indent`; the first behind `first`.
+/// Breaks words into lines of at most `width` columns, each behind `indent`; the first behind `first`, unless `first` is
+/// so long that the first word has no room beside it, but would have some behind `indent`.
 pub(crate) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> String {
     let mut lines = String::new();
     let mut line = first.to_owned();
     let mut filled = false;
     for word in text.split_whitespace() {
-        if filled && columns(&line) + 1 + columns(word) > width {
+        let helps = filled || columns(&line) > columns(indent);
+        if helps && columns(&line) + usize::from(filled) + columns(word) > width {
             lines.push_str(line.trim_end());
             lines.push('\n');
             line = indent.to_owned();
@@ -56,6 +58,23 @@ pub(crate) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> Strin
 /// A text as lines of at most `width` columns.
 pub(crate) fn lines(text: &str, width: usize) -> Vec<String> {
     wrap(text, "", "", width).lines().map(str::to_owned).collect()
+}
+
+/// A count and what is counted; a plural has an `s`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A text from an input, without characters that a terminal would obey.
+pub(crate) fn tame(text: &str) -> String {
+    text.replace(char::is_control, "?")
+}
+
+/// What was captured and speaks for an answer.
+pub(crate) fn seen(source: &str, values: &[String], indent: usize, width: usize) -> String {
+    let line = tame(&format!("seen: {source}: {}", values.join(", ")));
+    let (first, rest) = (" ".repeat(indent), " ".repeat(indent + 2));
+    format!("{}\n", styled(QUIET, wrap(&line, &first, &rest, width).trim_end()))
 }
 
 /// Columns that a text fills, styles not counted.
@@ -107,6 +126,8 @@ mod tests {
         assert_eq!(wrap("aa bb cc dd", "  ", "  ", 7), "  aa bb\n  cc dd\n");
         assert_eq!(wrap("a-word-that-is-too-long b", "", " ", 5), "a-word-that-is-too-long\n b\n");
         assert_eq!(wrap("", "x", "", 5), "x\n");
+        assert_eq!(wrap("word", "a first: ", "  ", 10), "a first:\n  word\n");
+        assert_eq!(wrap("word", "  x: ", "     ", 6), "  x: word\n");
     }
 
     #[test]

@@ -157,3 +157,19 @@ fn the_bare_program_says_what_this_machine_is() {
     assert_eq!(kind.starts_with("guest"), hypervisor, "{kind}");
     assert!(value["guest"]["kept"].as_u64().unwrap() > 0);
 }
+
+#[test]
+fn what_an_input_says_does_not_reach_the_terminal_as_a_command() {
+    let lscpu = br#"{"lscpu":[{"field":"Flags:","data":"fpu vme de pse \u001b]0;title\u0007 tsc msr sse"}]}"#;
+    let scratch = Scratch::new("escape.json", lscpu);
+    let output = run(&["diff", scratch.0.to_str().unwrap(), example("hybrid-host.flags").to_str().unwrap(), "--json"]);
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(value["unknown"], serde_json::json!(["?]0;title?"]));
+}
+
+#[test]
+fn the_long_form_tells_each_cause_once() {
+    let shown = text(&diff("hybrid-host.flags", "hybrid-guest.flags", &["--long"]).stdout);
+    assert_eq!(shown.matches("KVM does not look at the CPU for this leaf.").count(), 1, "{shown}");
+    assert!(shown.contains("hwp_epp         CPUID.06H:EAX[10]\n"), "{shown}");
+}

@@ -81,7 +81,7 @@ pub enum CapKind {
     Synthesized,
     /// Always: meant to be `kernel`, but these releases forgot to ask.
     SynthesizedUnconditional,
-    /// `raw`, if leaf 1 has the bit of the same name too.
+    /// `kernel & raw` of leaf 80000001H:EDX, for a bit that leaf 1 has too.
     Alias1Edx,
     /// Never by itself: an adjustment adds it. It stands in the list for the record (6.14 and later).
     Vendor,

@@ -112,12 +112,9 @@ impl Word {
 }
 
 /// A feature word and the releases that have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeatureWord {
-    /// The register.
-    pub word: Word,
-    /// The releases that have the word, by position in [`RELEASES`].
-    pub releases: TreeSet,
+struct FeatureWord {
+    word: Word,
+    releases: TreeSet,
 }
 
 /// What QEMU says of one bit of a feature word.
@@ -152,12 +149,6 @@ impl Bit {
 /// The feature words of a release, in the order of its enumeration, which is the order of its warnings.
 pub fn words(release: usize) -> impl Iterator<Item = Word> {
     WORDS.iter().filter(move |word| word.releases.contains(release)).map(|word| word.word)
-}
-
-/// The feature words of all releases, in the order of the enumeration.
-#[must_use]
-pub fn all_words() -> &'static [FeatureWord] {
-    WORDS
 }
 
 /// Every bit that has a name or an attribute in any release, sorted by place.

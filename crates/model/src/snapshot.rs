@@ -38,6 +38,8 @@ pub struct Cpu {
 }
 
 /// A line of flags: the names, in the order in which they were printed. Shared between CPUs that print the same.
+///
+/// No name has control characters in it; each is replaced by `?`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlagList(Arc<[Box<str>]>);
 
@@ -45,7 +47,7 @@ impl FlagList {
     /// The names of a line, separated by white space, in their order.
     #[must_use]
     pub fn from_line(line: &str) -> Self {
-        Self(line.split_ascii_whitespace().map(Box::from).collect())
+        line.split_ascii_whitespace().collect()
     }
 
     /// The names, in their order.
@@ -80,8 +82,13 @@ impl FlagList {
 
 impl<'a> FromIterator<&'a str> for FlagList {
     fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
-        Self(names.into_iter().map(Box::from).collect())
+        Self(names.into_iter().map(name).collect())
     }
+}
+
+/// A name that can be shown: whoever wrote the line does not talk to the reader's terminal.
+fn name(text: &str) -> Box<str> {
+    if text.chars().any(char::is_control) { text.replace(char::is_control, "?").into() } else { text.into() }
 }
 
 /// Who a CPU says it is.

@@ -38,8 +38,7 @@ pub(crate) fn online_below(root: &Root) -> Result<Vec<u32>, Refusal> {
 
 /// The numbers of a list such as `0-3,8,10-11`, as the kernel prints it (`lib/vsprintf.c:bitmap_list_string`),
 /// ascending; `None` if it is not such a list, or names more than 8192 CPUs.
-#[must_use]
-pub fn parse_list(text: &str) -> Option<Vec<u32>> {
+fn parse_list(text: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

@@ -77,7 +77,7 @@ const USEFUL: [(u32, u32, On, &str); 41] = [
 
 /// The indices of the MSRs that are worth reading on CPUs of this vendor, ascending. For a vendor that is not known:
 /// those that every CPU has.
-pub fn useful(vendor: Option<Vendor>) -> impl Iterator<Item = u32> {
+fn useful(vendor: Option<Vendor>) -> impl Iterator<Item = u32> {
     let on = match vendor {
         Some(Vendor::Intel | Vendor::Centaur | Vendor::Zhaoxin) => Intel,
         Some(Vendor::Amd | Vendor::Hygon) => Amd,
@@ -86,7 +86,7 @@ pub fn useful(vendor: Option<Vendor>) -> impl Iterator<Item = u32> {
     USEFUL.iter().filter(move |row| row.2 == All || row.2 == on).flat_map(|&(first, last, ..)| first..=last)
 }
 
-/// Reads the [`useful`] MSRs of one CPU. An MSR that faults is [`MsrReading::Unreadable`].
+/// Reads the useful MSRs of one CPU. An MSR that faults is [`MsrReading::Unreadable`].
 ///
 /// From a thread that is pinned to this CPU it costs a system call an MSR; from elsewhere an interrupt of that CPU too.
 ///

@@ -78,8 +78,7 @@ fn ask_within(binary: &Path, patience: Duration) -> Result<String, Refusal> {
 }
 
 /// The version in `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`.
-#[must_use]
-pub fn parse_version(answer: &str) -> Option<String> {
+fn parse_version(answer: &str) -> Option<String> {
     let (_, rest) = answer.lines().next()?.split_once("version ")?;
     let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').take(32).collect();
     version.contains('.').then(|| version.trim_end_matches('.').to_owned())

@@ -38,15 +38,15 @@ fn no_diff(why: NoDiff, options: &DiffOptions) -> String {
 fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
     let mut page = String::new();
     if diff.relation == Relation::Equal {
-        let _ = writeln!(page, "{}", styled(HEAD, format!("The same: both show these {} flags.", diff.kept)));
+        let _ =
+            writeln!(page, "{}", styled(HEAD, format!("The same: both show {}.", page::counted(diff.kept, "flag"))));
         return page;
     }
     let counts = format!("{} lost, {} gained, {} kept", diff.lost.len(), diff.gained.len(), diff.kept);
-    let _ = writeln!(page, "{}: {}.", styled(HEAD, counts), diff.relation.describe());
-    let assumed: Vec<String> =
-        diff.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
-    if !assumed.is_empty() {
-        let concluded = format!("{}: concluded from what the two show.", assumed.join(", "));
+    let relation = format!("{}.", diff.relation.describe());
+    page.push_str(&page::wrap(&relation, &format!("{}: ", styled(HEAD, counts)), "  ", width));
+    if !diff.assumed.is_empty() {
+        let concluded = format!("{}: concluded from what the two show.", flags::assumed(&diff.assumed));
         page.push_str(&styled(QUIET, page::wrap(&concluded, "", "", width).trim_end()));
         page.push('\n');
     }
@@ -62,8 +62,8 @@ fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
         page.push_str(&page::wrap(&names, "", "  ", width));
     }
     if !diff.unknown.is_empty() {
-        let names =
-            format!("{} flags that no kernel known to cpusieve prints: {}", diff.unknown.len(), diff.unknown.join(" "));
+        let count = page::counted(diff.unknown.len(), "flag");
+        let names = format!("{count} that no kernel known to cpusieve prints: {}", diff.unknown.join(" "));
         page.push('\n');
         page.push_str(&page::wrap(&names, "", "  ", width));
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anstyle::Style;
-use cpusieve_answers::diff::{Group, Item};
+use cpusieve_answers::diff::{Assumption, Group, Item};
 use cpusieve_answers::reason::Confidence;
 use cpusieve_knowledge::rules::RemedyKind;
 
@@ -18,6 +18,12 @@ pub(super) enum Side {
     Gained,
 }
 
+/// What an answer rests on, in a line.
+pub(super) fn assumed(assumed: &[Assumption]) -> String {
+    let each = assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value));
+    page::tame(&each.collect::<Vec<_>>().join(", "))
+}
+
 /// All items of one side, under the headings of their causes.
 pub(super) fn side(page: &mut String, items: &[Item], side: Side, long: bool, width: usize) {
     let mut groups: Vec<Group> = items.iter().map(|item| item.group).collect();
@@ -30,9 +36,12 @@ pub(super) fn side(page: &mut String, items: &[Item], side: Side, long: bool, wi
             Side::Gained => ("gained", GAINED),
         };
         let heading = heading(group, &members);
-        let count = format!("{} {what}", members.len());
-        let _ = writeln!(page, "\n{}  {}", styled(style.bold(), count), styled(HEAD, heading));
-        if long { each(page, &members, style, width) } else { by_rule(page, &members, style, width) }
+        let count = format!("{}  ", styled(style.bold(), format!("{} {what}", members.len())));
+        page.push('\n');
+        page.push_str(&page::wrap(&styled(HEAD, heading), &count, "  ", width));
+        for paragraph in paragraphs(members, long) {
+            if long { at_length(page, &paragraph, style, width) } else { in_short(page, &paragraph, style, width) }
+        }
     }
 }
 
@@ -55,27 +64,29 @@ fn heading(group: Group, members: &[&Item]) -> String {
     }
 }
 
-/// Flags of one rule and one remedy stand together, what is said of them beside them.
-fn by_rule(page: &mut String, members: &[&Item], style: Style, width: usize) {
-    let mut rest: Vec<&Item> = members.to_vec();
+/// Flags of which the same is to be said stand together: what is said at length, or what is said in short.
+fn paragraphs(mut rest: Vec<&Item>, long: bool) -> Vec<Vec<&Item>> {
+    let mut paragraphs = Vec::new();
     while let Some(&first) = rest.first() {
-        let (same, others): (Vec<&Item>, Vec<&Item>) = rest.iter().partition(|item| told_as_one(first, item));
-        let flags: Vec<&str> = same.iter().map(|item| item.flag.as_str()).collect();
-        let left = match width / 3 {
-            ..20 => width - INDENT,
-            third => third.min(WIDEST),
-        };
-        let flags = page::lines(&flags.join(" "), left);
-        beside(page, &flags, &said(first, &remedy(&same), width, left), style, left, width);
+        let as_long = |item: &Item| (&item.cause, &item.others) == (&first.cause, &first.others);
+        let together = |item: &&Item| told_as_one(first, item) && (!long || as_long(item));
+        let (same, others) = rest.into_iter().partition(together);
+        paragraphs.push(same);
         rest = others;
     }
+    paragraphs
 }
 
 /// Whether two flags share a paragraph: the same rule at the same sieve, and a remedy that is the same or can be joined.
 fn told_as_one(first: &Item, item: &Item) -> bool {
-    let joined = |item: &Item| added_to_model(item).is_some();
+    let (joinable, with) = (joined(item), joined(first));
     (item.rule, item.at, &item.follows, item.confidence) == (first.rule, first.at, &first.follows, first.confidence)
-        && (item.remedy == first.remedy || joined(item) && joined(first))
+        && (item.remedy == first.remedy || joinable.is_some() && joinable == with)
+}
+
+/// With which remedies this one can be joined: those for the same model that add as it does, or remove.
+fn joined(item: &Item) -> Option<(&str, bool)> {
+    added_to_model(item).map(|(model, change)| (model, change.starts_with('+')))
 }
 
 /// The `+NAME` or `-NAME` of a remedy of the form `MODEL,+NAME` or `host,-NAME`.
@@ -99,14 +110,35 @@ fn remedy(items: &[&Item]) -> String {
     }
 }
 
+/// The flags, and beside them in short what is said of them; below them if the page or the flags' column is too narrow.
+fn in_short(page: &mut String, items: &[&Item], style: Style, width: usize) {
+    let Some(first) = items.first() else { return };
+    let flags: Vec<&str> = items.iter().map(|item| item.flag.as_str()).collect();
+    let (flags, remedy) = (flags.join(" "), remedy(items));
+    let left = (width / 3).min(WIDEST);
+    let room = width.saturating_sub(left + 2 * INDENT);
+    let (beside, column) = (said(first, &remedy, room), page::lines(&flags, left));
+    let fits = |lines: &[String], room| lines.iter().all(|line| page::columns(line) <= room);
+    if left >= NARROWEST && fits(&beside, room) && fits(&column, left) {
+        return two_columns(page, &column, &beside, style, left);
+    }
+    for line in page::lines(&flags, width - INDENT) {
+        let _ = writeln!(page, "  {}", styled(style, line));
+    }
+    for line in said(first, &remedy, width - 2 * INDENT) {
+        let _ = writeln!(page, "    {line}");
+    }
+}
+
 /// Columns before a flag.
 const INDENT: usize = 2;
-/// The widest column of flags.
+/// The narrowest and the widest column of flags.
+const NARROWEST: usize = 20;
 const WIDEST: usize = 32;
 
-/// What is said of one rule: its title, where it stands, how sure it is, and what brings the flag back.
-fn said(item: &Item, remedy: &str, width: usize, left: usize) -> Vec<String> {
-    let room = if left + INDENT >= width { width - 2 * INDENT } else { width - left - 2 * INDENT };
+/// What is said of one rule, in lines of at most `room` columns: its title, where it stands, how sure it is, and what
+/// brings the flag back.
+fn said(item: &Item, remedy: &str, room: usize) -> Vec<String> {
     let follows = item.follows.as_ref().map_or_else(String::new, |flag| format!("follows from {flag}: "));
     let mut said = page::lines(&format!("{follows}{}", item.title), room);
     if !item.cite.0.is_empty() {
@@ -123,18 +155,7 @@ fn said(item: &Item, remedy: &str, width: usize, left: usize) -> Vec<String> {
     said
 }
 
-/// Two columns, or one below the other where the page is too narrow.
-fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize, width: usize) {
-    let narrow = said.iter().any(|line| left + 2 * INDENT + page::columns(line) > width);
-    if narrow {
-        flags.iter().for_each(|line| {
-            let _ = writeln!(page, "  {}", styled(style, line));
-        });
-        said.iter().for_each(|line| {
-            let _ = writeln!(page, "    {line}");
-        });
-        return;
-    }
+fn two_columns(page: &mut String, flags: &[String], said: &[String], style: Style, left: usize) {
     for row in 0..flags.len().max(said.len()) {
         let flag = flags.get(row).map_or("", String::as_str);
         let gap = " ".repeat(left.saturating_sub(page::columns(flag)) + INDENT);
@@ -143,30 +164,40 @@ fn beside(page: &mut String, flags: &[String], said: &[String], style: Style, le
     }
 }
 
-fn explain(page: &mut String, item: &Item, width: usize) {
-    page.push_str(&page::wrap(&item.cause, "    ", "    ", width));
-    if !item.cite.0.is_empty() {
-        let doubt = if item.confidence == Confidence::Certain { "" } else { item.confidence.name() };
-        let at = format!("{}  {}  {doubt}", item.cite, item.rule);
-        let _ = writeln!(page, "    {}", styled(QUIET, at.trim_end()));
+/// Every flag with its bit; below them the cause, the remedy, what was seen, and what else may be the cause.
+fn at_length(page: &mut String, items: &[&Item], style: Style, width: usize) {
+    let Some(first) = items.first() else { return };
+    let longest = items.iter().map(|item| page::columns(&item.flag)).max().unwrap_or(0);
+    for item in items {
+        let gap = " ".repeat(longest - page::columns(&item.flag));
+        let place = item.place.map_or_else(String::new, |place| format!("{gap}  {place}"));
+        let _ = writeln!(page, "  {}{}", styled(style, &item.flag), styled(QUIET, place));
     }
-    page.push_str(&page::wrap(&item.remedy.text, "    > ", "      ", width));
+    page.push_str(&page::wrap(&first.cause, "    ", "    ", width));
+    if !first.cite.0.is_empty() {
+        page.push_str(&page::wrap(&source(first), "    ", "      ", width));
+    }
+    page.push_str(&page::wrap(&remedy(items), "    > ", "      ", width));
+    let mut seen: Vec<(String, Vec<String>)> = Vec::new();
+    for evidence in items.iter().flat_map(|item| &item.steps).flat_map(|step| &step.because) {
+        let (source, value) = (evidence.source(), evidence.value());
+        match seen.iter_mut().find(|(known, _)| *known == source) {
+            Some((_, values)) if values.contains(&value) => {}
+            Some((_, values)) => values.push(value),
+            None => seen.push((source, vec![value])),
+        }
+    }
+    for (source, values) in &seen {
+        page.push_str(&page::seen(source, values, 4, width));
+    }
+    for other in &first.others {
+        let text = format!("or, at {}: {} ({}, {})", other.at, other.cause, other.cite, other.rule);
+        page.push_str(&page::wrap(&text, "    ", "      ", width));
+    }
 }
 
-/// Every flag by itself.
-fn each(page: &mut String, members: &[&Item], style: Style, width: usize) {
-    for item in members {
-        let place = item.place.map_or_else(String::new, |place| format!("  {place}"));
-        let _ = writeln!(page, "  {}{}", styled(style, &item.flag), styled(QUIET, place));
-        explain(page, item, width);
-        for evidence in item.steps.iter().flat_map(|step| &step.because) {
-            let seen = format!("seen: {}: {}", evidence.source(), evidence.value());
-            page.push_str(&styled(QUIET, page::wrap(&seen, "    ", "      ", width).trim_end()));
-            page.push('\n');
-        }
-        for other in &item.others {
-            let text = format!("or, at {}: {} ({}, {})", other.at, other.cause, other.cite, other.rule);
-            page.push_str(&page::wrap(&text, "    ", "      ", width));
-        }
-    }
+/// Where a rule stands, and how sure it is that it was this one.
+fn source(item: &Item) -> String {
+    let doubt = if item.confidence == Confidence::Certain { "" } else { item.confidence.name() };
+    styled(QUIET, format!("{} {} {doubt}", item.cite, item.rule).trim_end())
 }

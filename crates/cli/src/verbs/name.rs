@@ -1,13 +1,12 @@
 //! `name FLAG`: what every system calls a feature, and where it lives.
 
-use std::fmt::Write as _;
-
-use cpusieve_answers::name::{self, Card};
+use cpusieve_answers::name::{self, Card, InKvm, InQemu};
 use cpusieve_knowledge::x86::Feature;
-use cpusieve_knowledge::{TreeSet, linux, qemu, x86};
+use cpusieve_knowledge::{TreeSet, qemu, x86};
+use cpusieve_model::Place;
 use serde_json::{Value, json};
 
-use super::why::span;
+use super::why::{labels, span};
 use super::{Done, Failure};
 use crate::args::NameOptions;
 use crate::json;
@@ -50,19 +49,25 @@ pub(super) fn also_called(flag: &str, others: &[&'static Feature], width: usize)
         return String::new();
     }
     let names: Vec<String> = others.iter().map(|feature| format!("{} ({})", feature.id, feature.title)).collect();
-    page::wrap(&format!("Other systems also call this {flag}: {}.", names.join(", ")), "\n", "  ", width)
+    let flag = page::tame(flag);
+    let line = page::wrap(&format!("Other systems also call this {flag}: {}.", names.join(", ")), "", "  ", width);
+    format!("\n{line}")
 }
 
 /// Nobody uses this name; perhaps one that is near.
 fn unheard_of(flag: &str) -> String {
     let near = x86::suggest(flag);
-    let shown: String = flag.chars().take(60).collect();
+    let shown: String = page::tame(flag).chars().take(60).collect();
     let none = format!("no system that cpusieve knows has a feature called `{shown}`");
     if near.is_empty() { none } else { format!("{none}; perhaps {}", near.join(", ")) }
 }
 
+/// Columns of the labels at the left.
+const LABELS: usize = 19;
+/// From this width on, all that is said stands beside the labels.
+const ROOMY: usize = 60;
+
 fn text(card: &Card, width: usize) -> String {
-    let mut page = String::new();
     let scope = match card.feature.vendor {
         x86::Scope::Any => "",
         x86::Scope::Intel => ", Intel",
@@ -70,65 +75,74 @@ fn text(card: &Card, width: usize) -> String {
         x86::Scope::Via => ", Centaur and Zhaoxin",
         x86::Scope::Transmeta => ", Transmeta",
     };
-    let group = format!("({}{scope})", card.feature.group);
-    let _ = writeln!(page, "{}  {} {}", styled(HEAD, card.feature.id), card.feature.title, styled(QUIET, group));
-    let mut row = |what: &str, value: String| {
-        page.push_str(&page::wrap(&value, &format!("  {what:<16} "), &" ".repeat(19), width))
-    };
-    for place in card.feature.places {
-        let (long, short) = (place.to_string(), format!("{place:#}"));
-        row("bit", if long == short { long } else { format!("{long}, in short {short}") });
-    }
-    for linux in &card.linux {
-        let (word, bit) = linux.position;
-        let shown = linux.shown.map_or_else(|| "hidden".to_owned(), |shown| format!("printed as {shown}"));
-        row("Linux", format!("{shown} in {}; X86_FEATURE_{}, {word}*32+{bit}", span(linux.trees), linux.macro_name));
-    }
-    for kvm in &card.kvm {
-        let condition = if kvm.conditional { ", under a condition" } else { "" };
-        row("KVM", format!("can report {:#} in {} ({}{condition})", kvm.place, span(kvm.trees), name::kind(kvm.kind)));
-    }
-    if card.kvm.is_empty() && !card.feature.places.is_empty() {
-        row("KVM", "reports it in no release".to_owned());
-    }
-    for qemu in &card.qemu {
-        let value = match qemu.name {
-            Some(name) => {
-                let policy = if qemu.unmigratable.is_empty() {
-                    ""
-                } else {
-                    "; left out by migratable=on, the default of -cpu host"
-                };
-                format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named))
-            }
-            None => format!("no name for {:#}", qemu.place),
-        };
-        row("QEMU", value);
-    }
-    if card.qemu.is_empty() && !card.feature.places.is_empty() {
-        row("QEMU", "names it in no release that is known".to_owned());
-    }
-    for (system, name) in &card.elsewhere {
-        row(system, (*name).to_owned());
-    }
-    if !card.causes.is_empty() {
-        row("makes Linux set", card.causes.join(" "));
-    }
-    if !card.dependents.is_empty() {
-        row("cleared with it", card.dependents.join(" "));
+    let title = format!("{} {}", card.feature.title, styled(QUIET, format!("({}{scope})", card.feature.group)));
+    let mut page = page::wrap(&title, &format!("{}  ", styled(HEAD, card.feature.id)), "  ", width);
+    let indent = if width < ROOMY { 4 } else { LABELS };
+    for (what, value) in [in_linux(card), in_kvm(card), in_qemu(card), elsewhere(card)].concat() {
+        let label = format!("{:<LABELS$}", format!("  {what}"));
+        page.push_str(&page::wrap(&value, &label, &" ".repeat(indent), width));
     }
     page
 }
 
-/// QEMU releases, as a list.
-fn releases(set: TreeSet) -> String {
-    let labels: Vec<&str> =
-        set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect();
-    labels.join(", ")
+/// Rows of the page: a label, and what is said.
+type Rows = Vec<(&'static str, String)>;
+
+/// The bits, and what Linux prints for them.
+fn in_linux(card: &Card) -> Rows {
+    let bit = |place: &Place| match (place.to_string(), format!("{place:#}")) {
+        (long, short) if long == short => long,
+        (long, short) => format!("{long}, in short {short}"),
+    };
+    let bits = card.feature.places.iter().map(|place| ("bit", bit(place)));
+    let linux = card.linux.iter().map(|linux| {
+        let (word, bit) = linux.position;
+        let shown = linux.shown.map_or_else(|| "hidden".to_owned(), |shown| format!("printed as {shown}"));
+        let macro_name = linux.macro_name;
+        ("Linux", format!("{shown} in {}; X86_FEATURE_{macro_name}, {word}*32+{bit}", span(linux.trees)))
+    });
+    bits.chain(linux).collect()
 }
 
-fn labels(set: TreeSet) -> Vec<&'static str> {
-    set.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect()
+fn in_kvm(card: &Card) -> Rows {
+    if card.kvm.is_empty() && !card.feature.places.is_empty() {
+        return vec![("KVM", "reports it in no release".to_owned())];
+    }
+    let row = |kvm: &InKvm| {
+        let condition = if kvm.conditional { ", under a condition" } else { "" };
+        format!("can report {:#} in {} ({}{condition})", kvm.place, span(kvm.trees), name::kind(kvm.kind))
+    };
+    card.kvm.iter().map(|kvm| ("KVM", row(kvm))).collect()
+}
+
+fn in_qemu(card: &Card) -> Rows {
+    if card.qemu.is_empty() && !card.feature.places.is_empty() {
+        return vec![("QEMU", "names it in no release that is known".to_owned())];
+    }
+    let row = |qemu: &InQemu| {
+        let Some(name) = qemu.name else { return format!("no name for {:#}", qemu.place) };
+        let left_out = "; left out by migratable=on, the default of -cpu host";
+        let policy = if qemu.unmigratable.is_empty() { "" } else { left_out };
+        format!("{name} ({:#}) in {}{policy}", qemu.place, releases(qemu.named).join(", "))
+    };
+    card.qemu.iter().map(|qemu| ("QEMU", row(qemu))).collect()
+}
+
+/// Names in other systems, and the flags that Linux sets and clears with it.
+fn elsewhere(card: &Card) -> Rows {
+    let mut rows = Rows::new();
+    for same_system in card.elsewhere.chunk_by(|(one, _), (next, _)| one == next) {
+        let names: Vec<&str> = same_system.iter().map(|(_, name)| *name).collect();
+        rows.push((same_system.first().map_or("", |(system, _)| system), names.join(", ")));
+    }
+    let flags = [("makes Linux set", &card.causes), ("cleared with it", &card.dependents)];
+    rows.extend(flags.iter().filter(|(_, flags)| !flags.is_empty()).map(|(what, flags)| (*what, flags.join(" "))));
+    rows
+}
+
+/// QEMU releases, by their labels.
+fn releases(set: TreeSet) -> Vec<&'static str> {
+    set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect()
 }
 
 fn as_value(card: &Card) -> Value {
@@ -139,12 +153,9 @@ fn as_value(card: &Card) -> Value {
     let kvm = card.kvm.iter().map(|kvm| {
         json!({"bit": kvm.place.to_string(), "kind": name::kind(kvm.kind), "conditional": kvm.conditional, "kernels": labels(kvm.trees)})
     });
-    let of_qemu = |set: TreeSet| -> Vec<&str> {
-        set.iter().filter_map(|release| qemu::RELEASES.get(release)).map(|release| release.label).collect()
-    };
     let qemu = card.qemu.iter().map(|qemu| {
-        json!({"bit": qemu.place.to_string(), "name": qemu.name, "releases": of_qemu(qemu.named),
-            "unmigratable": of_qemu(qemu.unmigratable)})
+        json!({"bit": qemu.place.to_string(), "name": qemu.name, "releases": releases(qemu.named),
+            "unmigratable": releases(qemu.unmigratable)})
     });
     json!({
         "feature": card.feature.id,

@@ -29,7 +29,7 @@ pub(crate) fn run(as_json: bool) -> Result<Done, Failure> {
 
 fn text(snapshot: &Snapshot, seen: &Seen, expected: &Expected, width: usize) -> String {
     let mut page = String::new();
-    page.push_str(&page::wrap(&describe(snapshot, seen), &styled(HEAD, "This machine: "), "  ", width));
+    page.push_str(&page::wrap(&page::tame(&describe(snapshot, seen)), &styled(HEAD, "This machine: "), "  ", width));
     let _ = writeln!(page, "\n{}", styled(HEAD, "What can be seen from here"));
     for (stage, what) in stages(snapshot, seen) {
         page.push_str(&page::wrap(&what, &format!("  {:<9}", stage.name()), &" ".repeat(11), width));
@@ -61,7 +61,7 @@ fn describe(snapshot: &Snapshot, seen: &Seen) -> String {
     let signature = signature.map_or_else(String::new, |(family, model, stepping)| {
         format!(" (family {family} model {model} stepping {stepping})")
     });
-    format!("{kind}; {cpu}{signature}, {} CPUs.", snapshot.cpus.len())
+    format!("{kind}; {cpu}{signature}, {}.", page::counted(snapshot.cpus.len(), "CPU"))
 }
 
 /// What each stage shows.
@@ -97,19 +97,14 @@ fn stages(snapshot: &Snapshot, seen: &Seen) -> Vec<(Stage, String)> {
 }
 
 fn guest_text(page: &mut String, snapshot: &Snapshot, expected: &Expected, width: usize) {
-    let assumed: Vec<String> =
-        expected.assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     let counts = format!("{} lost, {} gained, {} kept", expected.lost.len(), expected.gained.len(), expected.kept);
     let open = if expected.open.is_empty() { String::new() } else { format!(", {} open", expected.open.len()) };
     let answered = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
     let without = if !answered { " (KVM's answer predicted, not seen)" } else { "" };
     let heading = format!("A guest started here with -cpu host: {counts}{open}");
-    let _ = writeln!(page, "\n{}", styled(HEAD, heading));
-    page.push_str(&styled(
-        QUIET,
-        page::wrap(&format!("With {}{without}.", assumed.join(", ")), "", "", width).trim_end(),
-    ));
-    page.push('\n');
+    let _ = write!(page, "\n{}", page::wrap(&styled(HEAD, heading), "", "  ", width));
+    let with = page::wrap(&format!("With {}{without}.", flags::assumed(&expected.assumed)), "", "", width);
+    let _ = writeln!(page, "{}", styled(QUIET, with.trim_end()));
     flags::side(page, &expected.lost, flags::Side::Lost, false, width);
     flags::side(page, &expected.gained, flags::Side::Gained, false, width);
     if !expected.open.is_empty() {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Failure};
 use crate::args::WhyOptions;
-use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
+use crate::page::{self, GAINED, HEAD, LOST, QUIET, columns, styled};
 use crate::{input, json};
 
 pub(crate) fn run(options: &WhyOptions, as_json: bool) -> Result<Done, Failure> {
@@ -43,14 +43,16 @@ fn answer(feature: &'static Feature, host: Option<&Snapshot>, guest: Option<&Sna
 fn text(why: &Why, width: usize) -> String {
     let mut page = String::new();
     let place = why.passage.place.map_or_else(String::new, |place| format!("  {place}"));
-    let _ = writeln!(page, "{}{}  {}", styled(HEAD, why.feature.id), styled(QUIET, place), why.feature.title);
+    let head = format!("{}{}  ", styled(HEAD, why.feature.id), styled(QUIET, place));
+    page.push_str(&page::wrap(why.feature.title, &head, "  ", width));
     visibility(&mut page, why.feature, width);
     if !why.over_time.is_empty() {
         let heading = "On a host that has it, -cpu host, newest QEMU and guest kernel; by the host's kernel:";
         page.push('\n');
         page.push_str(&page::wrap(heading, "", "", width));
         for era in &why.over_time {
-            let _ = writeln!(page, "  {:<16} {}", span(era.trees), outcome(era.outcome, era.reason.as_ref()));
+            let kernels = format!("  {:<16} ", span(era.trees));
+            page.push_str(&page::wrap(&outcome(era.outcome, era.reason.as_ref()), &kernels, "    ", width));
             explain(&mut page, era.reason.as_ref(), width);
         }
         return page;
@@ -59,7 +61,7 @@ fn text(why: &Why, width: usize) -> String {
     for step in &why.passage.steps {
         way(&mut page, step, width);
     }
-    let _ = writeln!(page, "  {:<8} {}", "outcome", outcome(why.passage.outcome, why.reason.as_ref()));
+    page.push_str(&page::wrap(&outcome(why.passage.outcome, why.reason.as_ref()), "  outcome  ", "    ", width));
     if let Some(follows) = &why.passage.follows {
         let _ = writeln!(page, "    It follows from {follows}.");
     }
@@ -82,12 +84,7 @@ fn visibility(page: &mut String, feature: &'static Feature, width: usize) {
         }
     }
     if !card.causes.is_empty() {
-        page.push_str(&page::wrap(
-            &format!("Because of it Linux sets: {}", card.causes.join(" ")),
-            "  ",
-            "    ",
-            width,
-        ));
+        page.push_str(&page::wrap(&card.causes.join(" "), "  Because of it Linux sets: ", "    ", width));
     }
 }
 
@@ -108,19 +105,24 @@ fn hidden(trees: TreeSet) -> impl Iterator<Item = (TreeSet, &'static str)> {
     rules.into_iter().map(move |(rule, why)| (TreeSet(of(rule)), why)).filter(|(trees, _)| !trees.is_empty())
 }
 
+/// From this width on, a file and a function have room beside the stage and what it did.
+const ROOMY: usize = 72;
+
 fn way(page: &mut String, step: &Step, width: usize) {
     let style = match step.effect {
         Effect::Dropped => LOST,
         Effect::Added | Effect::Forced => GAINED,
         Effect::Kept | Effect::Unknown => anstyle::Style::new(),
     };
-    let what = if step.rule.0.is_empty() { String::new() } else { format!("{}  {}", step.cite, step.rule) };
-    let effect = styled(style, format!("{:<8}", step.effect.name()));
-    let head = format!("  {:<8} {effect} ", step.at.name());
-    page.push_str(&page::wrap(&styled(QUIET, what), &head, &" ".repeat(20), width));
+    let what = if step.rule.0.is_empty() { String::new() } else { format!("{} {}", step.cite, step.rule) };
+    let name = step.effect.name();
+    // Blanks stand outside the style, so that they can be cut off at the end of a line.
+    let gap = " ".repeat(9_usize.saturating_sub(columns(name)));
+    let head = format!("  {:<8} {}{gap}", step.at.name(), styled(style, name));
+    let indent = if width < ROOMY { 4 } else { columns(&head) };
+    page.push_str(&page::wrap(&styled(QUIET, what), &head, &" ".repeat(indent), width));
     for evidence in &step.because {
-        let seen = format!("seen: {}: {}", evidence.source(), evidence.value());
-        page.push_str(&page::wrap(&seen, &" ".repeat(20), &" ".repeat(26), width));
+        page.push_str(&page::seen(&evidence.source(), &[evidence.value()], indent, width));
     }
 }
 
@@ -137,9 +139,15 @@ fn explain(page: &mut String, reason: Option<&Reason>, width: usize) {
     let Some(reason) = reason else { return };
     page.push_str(&page::wrap(&reason.cause, "    ", "    ", width));
     if !reason.cite.0.is_empty() {
-        let _ = writeln!(page, "    {}", styled(QUIET, format!("{}  {}", reason.cite, reason.rule)));
+        let source = styled(QUIET, format!("{} {}", reason.cite, reason.rule));
+        page.push_str(&page::wrap(&source, "    ", "      ", width));
     }
     page.push_str(&page::wrap(&reason.remedy.text, "    > ", "      ", width));
+}
+
+/// Kernel trees, by their labels.
+pub(super) fn labels(trees: TreeSet) -> Vec<&'static str> {
+    trees.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect()
 }
 
 /// Kernel trees, as ranges.
@@ -165,11 +173,10 @@ fn as_value(why: &Why) -> Value {
                 "remedy": json::remedy(&reason.remedy)})
         })
     };
-    let eras = why.over_time.iter().map(|era| {
-        let labels: Vec<&str> =
-            era.trees.iter().filter_map(|tree| linux::TREES.get(tree)).map(|tree| tree.label).collect();
-        json!({"kernels": labels, "outcome": era.outcome.name(), "reason": reason(&era.reason)})
-    });
+    let eras = why
+        .over_time
+        .iter()
+        .map(|era| json!({"kernels": labels(era.trees), "outcome": era.outcome.name(), "reason": reason(&era.reason)}));
     json!({
         "feature": why.feature.id,
         "title": why.feature.title,
