@@ -82,8 +82,13 @@ fn outcome(
     let place = Place::Cpuid(bit);
     let (supported, when) = fixed_up(release, host, bit, offered);
     // Several threads in a package make the bit, whatever KVM says.
-    if let Some(rule) = named(host, feature, release, "topology-adds").filter(|_| supported.known() != Some(true)) {
-        return (State::Unknown, Some(rule));
+    if let Some(rule) = topology_adds(host, feature, qemu) {
+        let by_itself = qemu::no_autoenable(release, place);
+        match supported.known() {
+            Some(true) if by_itself => return (State::Unknown, ruled(host, feature, release, "no-autoenable")),
+            Some(true) => {}
+            _ => return (State::Unknown, Some(rule)),
+        }
     }
     if supported.known() == Some(false) {
         return (
@@ -103,17 +108,26 @@ fn outcome(
         }
     }
     if qemu::no_autoenable(release, place) {
-        return (State::Unknown, ruled(host, feature, release, "no-autoenable"));
+        let state = if cpu == CpuArgument::Other { State::Unknown } else { State::Absent };
+        return (state, ruled(host, feature, release, "no-autoenable"));
     }
     match cpu {
-        // Every named model has the hypervisor bit (`x86_cpu_load_model`).
-        CpuArgument::Other if bit == HYPERVISOR => (State::Present, ruled(host, feature, release, when)),
+        // Every named model has the hypervisor bit (`x86_cpu_load_model`), but `base` and `-hypervisor` do not.
+        CpuArgument::Other if bit == HYPERVISOR => (State::Unknown, ruled(host, feature, release, when)),
         CpuArgument::Other if offered.known() != Some(true) && when == "fixup-adds" => {
             (State::Unknown, ruled(host, feature, release, when))
         }
         CpuArgument::Other => (State::Unknown, generic("model")),
         CpuArgument::Host { .. } => (supported, ruled(host, feature, release, when)),
     }
+}
+
+/// The rule by which several threads in a package make the bit. With `-cpu host` the guest's vendor is the host's.
+fn topology_adds(host: &Machine<'_>, feature: &str, qemu: Qemu) -> Option<&'static Rule> {
+    let rule = named(host, feature, qemu.release, "topology-adds")?;
+    let observed = Observed { machine: host, tree: host.trees().last().unwrap_or_default() };
+    let fails = qemu.cpu != CpuArgument::Other && all(&observed, rule.needs).state == State::Absent;
+    (!fails).then_some(rule)
 }
 
 /// `kvm_arch_get_supported_cpuid`: what QEMU adds to KVM's answer and takes from it, and the name of what happened.
