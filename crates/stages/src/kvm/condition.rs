@@ -162,9 +162,9 @@ pub(super) fn gates(host: &Machine<'_>, tree: usize, bit: CpuidBit, cap: impl Fn
         Gate::Cap(name) => cap(name),
         Gate::HostFlag(name) => capability(host, tree, name),
         Gate::Pmu => variable(host, tree, "enable_pmu"),
-        Gate::AmdModule => host.vendor().map_or(State::Unknown, |vendor| {
-            State::from_bit(matches!(vendor, Vendor::Amd | Vendor::Hygon))
-        }),
+        Gate::AmdModule => host
+            .vendor()
+            .map_or(State::Unknown, |vendor| State::from_bit(matches!(vendor, Vendor::Amd | Vendor::Hygon))),
         Gate::Otherwise => State::Unknown,
     }))
 }
