@@ -93,6 +93,8 @@ fn atom_holds(host: &Machine<'_>, tree: usize, atom: &str) -> State {
             argument.strip_prefix("X86_FEATURE_").map_or(State::Unknown, |name| capability(host, tree, name))
         }
         "boot_cpu_has_bug" | "static_cpu_has_bug" => bug(host, tree, argument),
+        // A 64-bit kernel sets EFER.NXE wherever CPUID has the bit (`arch/x86/kernel/head_64.S:secondary_startup_64`).
+        "is_efer_nx" => capability(host, tree, "NX"),
         "IS_ENABLED" if argument == "CONFIG_X86_64" => State::Present,
         _ => match VMX_CONTROLS.iter().find(|(name, _)| *name == function) {
             Some(&(_, bit)) => host.msr(MsrBit { index: SECONDARY_CONTROLS, bit: 32 + bit }),

@@ -218,6 +218,7 @@ fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predic
         CapKind::AdjustOnly | CapKind::Vendor => generic("set-by-condition", State::Absent),
         _ => generic("listed", incoming),
     };
+    let listed = in_mask(host, tree, cap, listed);
     let adjustments = kvm::adjustments_of(tree, cap.macro_name).filter(|adjust| adjust.place == cap.place);
     adjustments.filter(|adjust| runs(host, adjust.by)).fold(listed, |so_far, adjust| {
         let target = match adjust.op {
@@ -228,6 +229,15 @@ fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predic
         };
         adjusted(host, so_far, adjust, tree, target)
     })
+}
+
+/// A bit that the mask has under a condition only.
+fn in_mask(host: &Machine<'_>, tree: usize, cap: &Cap, listed: Predicted) -> Predicted {
+    let Some(c) = cap.condition.filter(|_| listed.state.known() != Some(false)) else { return listed };
+    let holds = condition::holds(host, tree, c);
+    let Some(explained) = rules::kvm_condition(c, tree).filter(|_| holds != State::Present) else { return listed };
+    let state = if holds.known().is_some() { State::Absent } else { State::Unknown };
+    Predicted { state, rule: explained.id, cite: explained.cite, because: listed.because }
 }
 
 /// The kernel's capability, which it may have without the bit.

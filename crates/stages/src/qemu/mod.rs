@@ -1,12 +1,14 @@
 //! What QEMU makes of one CPUID bit that KVM offers: its fix-ups, its feature words, its policy of migration.
 
+use std::cmp::Reverse;
+
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect};
 use cpusieve_knowledge::rules::{self, Rule, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::kvm::Decision;
-use crate::linux::conditions::{Observed, all};
+use crate::linux::conditions::{self, Observed, all};
 use crate::machine::{HYPERVISOR, known_name};
 
 /// What was asked of QEMU with `-cpu`.
@@ -56,14 +58,18 @@ fn generic(when: &str) -> Option<&'static Rule> {
     rules::generic(Software::Qemu, when)
 }
 
-/// The rule that speaks of this feature by name in a situation: of several, the one whose conditions hold, or may.
+/// The rule that speaks of this feature by name in a situation: of several, the one whose conditions hold, or may, and of
+/// those the one of which most is seen to hold.
 fn named(host: &Machine<'_>, feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
     let observed = Observed { machine: host, tree: host.trees().last().unwrap_or_default() };
     let those = rules::of_feature(Software::Qemu, feature)
         .filter(|rule| rule.trees.contains(release) && rule.when == Some(when));
-    let ranked =
-        those.map(|rule| (all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds)), rule));
-    ranked.min_by_key(|(rank, _)| *rank).map(|(_, rule)| rule)
+    let rank = |rule: &'static Rule| {
+        let fails = all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds));
+        let seen = rule.needs.iter().filter(|need| conditions::holds(&observed, need).state == State::Present).count();
+        (fails, Reverse(seen))
+    };
+    those.min_by_key(|rule| rank(rule))
 }
 
 /// The rule that speaks of this feature by name, else the generic one.
