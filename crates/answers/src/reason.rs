@@ -104,12 +104,17 @@ fn never_offered() -> String {
 pub fn offered_since(bit: CpuidBit, tree: usize) -> Option<String> {
     match kvm::since(bit) {
         Some(Since::Release(release)) => Some(release.to_owned()),
-        Some(Since::Between { present, .. }) => Some(linux::TREES[present].label.to_owned()),
+        Some(Since::Between { present, .. }) => Some(mainline(linux::TREES[present].label).to_owned()),
         Some(Since::Always) | None => {
             let first = kvm::trees_offering(bit).iter().find(|&other| other > tree)?;
-            Some(linux::TREES[first].label.to_owned())
+            Some(mainline(linux::TREES[first].label).to_owned())
         }
     }
+}
+
+/// The release of a tree that is labelled apart from a distribution's of the same number.
+fn mainline(label: &str) -> &str {
+    label.trim_end_matches("vanilla")
 }
 
 fn later_kernel(bit: CpuidBit, tree: usize) -> Remedy {

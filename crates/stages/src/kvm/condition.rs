@@ -95,6 +95,8 @@ fn atom_holds(host: &Machine<'_>, tree: usize, atom: &str) -> State {
         "boot_cpu_has_bug" | "static_cpu_has_bug" => bug(host, tree, argument),
         // A 64-bit kernel sets EFER.NXE wherever CPUID has the bit (`arch/x86/kernel/head_64.S:secondary_startup_64`).
         "is_efer_nx" => capability(host, tree, "NX"),
+        // PT_MODE_HOST_GUEST is 1, PT_MODE_SYSTEM is 0 (`arch/x86/kvm/vmx/capabilities.h`).
+        "vmx_pt_mode_is_host_guest" => parameter(host, "pt_mode"),
         "IS_ENABLED" if argument == "CONFIG_X86_64" => State::Present,
         _ => match VMX_CONTROLS.iter().find(|(name, _)| *name == function) {
             Some(&(_, bit)) => host.msr(MsrBit { index: SECONDARY_CONTROLS, bit: 32 + bit }),
