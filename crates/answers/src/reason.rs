@@ -79,8 +79,13 @@ pub fn of_step(step: &Step, tree: usize) -> Reason {
             _ => {}
         }
     }
-    if let (Stage::Qemu, Some(bit), Some("model")) = (step.at, bit, when) {
-        remedy = ask_qemu(bit, remedy);
+    if let (Stage::Qemu, Some(bit)) = (step.at, bit) {
+        remedy = match when {
+            Some("model") => ask_qemu(bit, remedy),
+            Some("unnamed") => until_named(bit, remedy),
+            Some("word-unknown") => until_known(bit, remedy),
+            _ => remedy,
+        };
     }
     Reason { rule: step.rule, title: title.to_owned(), cause, cite: step.cite, remedy }
 }
@@ -99,12 +104,17 @@ fn never_offered() -> String {
 pub fn offered_since(bit: CpuidBit, tree: usize) -> Option<String> {
     match kvm::since(bit) {
         Some(Since::Release(release)) => Some(release.to_owned()),
-        Some(Since::Between { present, .. }) => Some(linux::TREES[present].label.to_owned()),
+        Some(Since::Between { present, .. }) => Some(mainline(linux::TREES[present].label).to_owned()),
         Some(Since::Always) | None => {
             let first = kvm::trees_offering(bit).iter().find(|&other| other > tree)?;
-            Some(linux::TREES[first].label.to_owned())
+            Some(mainline(linux::TREES[first].label).to_owned())
         }
     }
+}
+
+/// The release of a tree that is labelled apart from a distribution's of the same number.
+fn mainline(label: &str) -> &str {
+    label.trim_end_matches("vanilla")
 }
 
 fn later_kernel(bit: CpuidBit, tree: usize) -> Remedy {
@@ -119,12 +129,41 @@ fn and_qemu(bit: CpuidBit) -> String {
     match (known.and_then(|bit| bit.name), naming.first()) {
         (Some(name), Some(0)) => format!("; QEMU calls it {name}"),
         (Some(name), Some(first)) => format!(
-            ", and a QEMU that names {name} ({} does, {} does not) or -cpu host,migratable=off",
+            ", and a QEMU that names {name} ({} does, {} does not){}",
             qemu::RELEASES[first].label,
-            qemu::RELEASES[first - 1].label
+            qemu::RELEASES[first - 1].label,
+            // Without a word for the register even that passes nothing.
+            if qemu::word_exists(first - 1, Place::Cpuid(bit)) { " or -cpu host,migratable=off" } else { "" }
         ),
-        _ => format!(", and -cpu host,migratable=off: QEMU up to {} has no name for the bit", newest_qemu()),
+        _ if qemu::word_exists(qemu::RELEASES.len() - 1, Place::Cpuid(bit)) => {
+            format!(", and -cpu host,migratable=off: QEMU up to {} has no name for the bit", newest_qemu())
+        }
+        _ => format!("; but QEMU up to {} passes nothing of this register", newest_qemu()),
     }
+}
+
+/// QEMU has no name for the bit: the first that has, or `migratable=off` alone.
+fn until_named(bit: CpuidBit, mut remedy: Remedy) -> Remedy {
+    let named = qemu::first_naming(Place::Cpuid(bit)).zip(qemu::bit(Place::Cpuid(bit)).and_then(|bit| bit.name));
+    let newer = match named {
+        Some((first, name)) => format!("a QEMU that names it ({} does: {name})", qemu::RELEASES[first].label),
+        None => format!("a QEMU that names it, which none up to {} does", newest_qemu()),
+    };
+    remedy.text = remedy.text.replace("a newer QEMU that names the feature", &newer);
+    remedy
+}
+
+/// QEMU does not know the register: the first that does.
+fn until_known(bit: CpuidBit, mut remedy: Remedy) -> Remedy {
+    let first = (0..qemu::RELEASES.len()).find(|&release| qemu::word_exists(release, Place::Cpuid(bit)));
+    match first.and_then(|first| qemu::RELEASES.get(first)) {
+        Some(first) => remedy.text = format!("a QEMU that knows the register ({} does)", first.label),
+        None => {
+            remedy.kind = RemedyKind::None;
+            remedy.text = format!("none: QEMU up to {} does not know the register", newest_qemu());
+        }
+    }
+    remedy
 }
 
 fn newest_qemu() -> &'static str {

@@ -30,14 +30,15 @@ pub(super) struct Chosen<'a> {
 /// made one after the other.
 pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chosen<'a> {
     let subjects = subjects(host, guest);
-    let guest_tree = guest.trees().last().unwrap_or(linux::TREES.len() - 1);
+    // Flags that were concluded are those of one kernel, whichever may really run there.
+    let guest_trees = guest.concluded_for.map_or_else(|| guest.trees(), |tree| TreeSet(1 << tree));
+    let guest_tree = guest_trees.last().unwrap_or(linux::TREES.len() - 1);
     let told = host.snapshot.qemu.first().map(|binary| binary.version.clone());
     let releases: Vec<usize> = match told.as_deref().map(qemu::nearest) {
         Some(nearest) => vec![nearest.release],
         None => (0..qemu::RELEASES.len()).rev().collect(),
     };
     let trees = host.trees();
-    let guest_trees = guest.trees();
     let only =
         |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
     let tells_trees = only(&|subject| subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit)));
@@ -69,8 +70,8 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
-    if guest.trees().iter().count() > 1 {
-        let trees = guest.trees().iter().map(|guest_tree| World { guest_tree, ..world });
+    if guest_trees.iter().count() > 1 {
+        let trees = guest_trees.iter().map(|guest_tree| World { guest_tree, ..world });
         world = cheapest(trees, |world| misfits(&tells_guest, world)).unwrap_or(world);
     }
     world.flags_prove = true;

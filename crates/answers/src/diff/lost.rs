@@ -6,7 +6,7 @@ use cpusieve_model::{Effect, Evidence, Place, Stage, State};
 use cpusieve_stages::linux::conditions::{self, Observed};
 use cpusieve_stages::linux::setup;
 use cpusieve_stages::qemu::CpuArgument;
-use cpusieve_stages::{Passage, World};
+use cpusieve_stages::{Machine, Passage, World};
 
 use super::hypothesis::Chosen;
 use super::item::{self, Group, other};
@@ -24,7 +24,8 @@ pub(super) fn lost(chosen: &Chosen<'_>, flag: &str) -> Item {
         return kept_by_all(&world, passage);
     };
     let proved = step.because.iter().any(|evidence| matches!(evidence, Evidence::Register { .. }));
-    if step.effect == Effect::Unknown && world.cpu == CpuArgument::Other && named_by_qemu(&world, &passage) && !proved {
+    let open = step.effect == Effect::Unknown && !proved && !arrived(&world, &passage);
+    if open && world.cpu == CpuArgument::Other && named_by_qemu(&world, &passage) {
         return lacks_in_model(&world, passage);
     }
     let (confidence, group) = (item::confidence(&world, &passage), item::group(&world, &passage));
@@ -65,12 +66,18 @@ fn named_by_qemu(world: &World<'_>, passage: &Passage) -> bool {
     passage.place.is_some_and(|place| qemu::name(world.qemu, place).is_some())
 }
 
+/// Whether the guest's CPUID has the bit, so that only its kernel can have dropped it.
+fn arrived(world: &World<'_>, passage: &Passage) -> bool {
+    let seen = world.guest.and_then(Machine::cpuid).zip(passage.place.and_then(Place::cpuid));
+    seen.is_some_and(|(table, bit)| table.state(bit) == State::Present)
+}
+
 /// All sieves would have kept it: the guest's kernel cleared it by an erratum of just this CPU, or `-cpu` left it out.
 fn kept_by_all(world: &World<'_>, passage: Passage) -> Item {
     let perhaps = perhaps(world, &passage.feature);
     match perhaps.iter().position(|rule| is_about_this_cpu(world, rule)) {
         Some(index) => cleared_by_guest(world, passage, index, &perhaps),
-        None if passage.place.and_then(Place::cpuid).is_some() => {
+        None if passage.place.and_then(Place::cpuid).is_some() && !arrived(world, &passage) => {
             let mut item = lacks_in_model(world, passage);
             item.others.extend(perhaps.iter().filter_map(|rule| other(Some(rule), Stage::Guest)));
             item

@@ -1,5 +1,7 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
+mod condition;
+
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
@@ -20,6 +22,9 @@ pub struct Decision {
     pub open: bool,
 }
 
+/// The upper half of the number of Centaur's and Zhaoxin's leaves.
+const CENTAUR: u32 = 0xc000;
+
 /// KVM's own features (`KVM_CPUID_FEATURES`).
 const PARAVIRTUAL: u32 = 0x4000_0001;
 
@@ -36,18 +41,18 @@ struct Predicted {
 /// KVM's captured answer decides if there is one; the tables then give the reason. `feature` is the kernel's id.
 #[must_use]
 pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Decision {
+    let incoming = in_long_mode(host, bit, incoming);
     let predicted = match host.other_kvm_backend() {
         // Its tables are its own: without its answer nothing is known.
         Some(_) => generic("own-answer", State::Unknown),
         None => predict(host, tree, feature, bit, incoming),
     };
-    let seen = host
-        .kvm_supported()
-        .map(|table| (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit)));
-    let Some((seen, evidence)) = seen.filter(|(seen, _)| seen.known().is_some()) else {
+    // A leaf that is missing from KVM's answer is not offered.
+    let Some(table) = host.kvm_supported().filter(|table| !table.is_empty()) else {
         return decision(feature, bit, tree, incoming, predicted);
     };
-    let agrees = predicted.state == State::Unknown || predicted.state.known() == seen.known();
+    let (seen, evidence) = (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit));
+    let agrees = predicted.state == State::Unknown || (predicted.state == State::Present) == (seen == State::Present);
     let mut proved = if agrees { predicted } else { own_answer(predicted) };
     proved.state = State::from_bit(seen == State::Present);
     proved.because.push(evidence);
@@ -73,6 +78,16 @@ fn decision(feature: &str, bit: CpuidBit, tree: usize, incoming: State, predicte
         because: predicted.because,
     };
     Decision { state: predicted.state, step, open }
+}
+
+/// CPUID shows SYSCALL only in 64-bit mode (Intel SDM volume 2A, CPUID, 80000001H:EDX\[11\]): a dump that was taken in
+/// another lacks it, the kernel that runs KVM does not.
+fn in_long_mode(host: &Machine<'_>, bit: CpuidBit, incoming: State) -> State {
+    const SYSCALL: CpuidBit = CpuidBit::new(0x8000_0001, 0, Register::Edx, 11);
+    const LONG_MODE: CpuidBit = CpuidBit::new(0x8000_0001, 0, Register::Edx, 29);
+    let dumped = bit == SYSCALL && incoming != State::Present && host.concluded_for.is_some();
+    let has_long_mode = || host.cpuid().is_some_and(|table| table.state(LONG_MODE) == State::Present);
+    if dumped && has_long_mode() { State::Present } else { incoming }
 }
 
 /// Where KVM of this tree keeps its masks: rules cite the function of most releases.
@@ -119,6 +134,9 @@ fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incomi
         let offered = kvm::pv_features(tree).any(|feature| feature.bit == bit.bit);
         return generic(if offered { "emulated" } else { "masked-here" }, State::from_bit(offered));
     }
+    if bit.leaf >> 16 == CENTAUR && host.vendor().is_some_and(|vendor| !has_centaur_leaves(vendor)) {
+        return Predicted { cite: Cite("arch/x86/kvm/cpuid.c:get_cpuid_func"), ..generic("zero-leaf", State::Absent) };
+    }
     match kvm::handling(tree, bit) {
         Handling::Constant(registers) => {
             return generic("constant-leaf", State::from_bit(registers.get(bit.register) >> bit.bit & 1 == 1));
@@ -130,7 +148,32 @@ fn predict(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incomi
     }
     match kvm::cap(tree, bit) {
         None => generic(if offered_later(tree, bit) { "masked-here" } else { "masked-always" }, State::Absent),
-        Some(cap) => by_cap(host, tree, cap, incoming),
+        Some(cap) => answered(host, tree, bit, by_cap(host, tree, cap, incoming)),
+    }
+}
+
+/// The leaves that only Centaur's and Zhaoxin's CPUs have: KVM asks no other CPU for them.
+const fn has_centaur_leaves(vendor: Vendor) -> bool {
+    !matches!(vendor, Vendor::Intel | Vendor::Amd | Vendor::Hygon)
+}
+
+/// A bit of KVM's words reaches the answer only if its leaf does.
+fn answered(host: &Machine<'_>, tree: usize, bit: CpuidBit, listed: Predicted) -> Predicted {
+    if listed.state.known() == Some(false) {
+        return listed;
+    }
+    if condition::above_limit(host, tree, bit) {
+        return generic("above-limit", State::Absent);
+    }
+    let offered = |name: &str| match kvm::caps(tree).find(|cap| cap.macro_name == name) {
+        Some(cap) => by_cap(host, tree, cap, condition::capability(host, tree, name)).state,
+        None => State::Unknown,
+    };
+    match condition::gates(host, tree, bit, offered).known() {
+        Some(true) => listed,
+        Some(false) => generic("gated-leaf", State::Absent),
+        None if listed.state == State::Present => generic("gated-leaf", State::Unknown),
+        None => listed,
     }
 }
 
@@ -171,21 +214,35 @@ fn by_cap(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Predic
     let listed = match cap.kind {
         CapKind::Runtime => generic("runtime", State::Absent),
         CapKind::Emulated | CapKind::SynthesizedUnconditional => generic("emulated", State::Present),
-        CapKind::Synthesized => {
-            generic("synthesized", if incoming == State::Present { incoming } else { State::Unknown })
-        }
+        CapKind::Synthesized => generic("synthesized", by_kernel(host, tree, cap, incoming)),
         CapKind::AdjustOnly | CapKind::Vendor => generic("set-by-condition", State::Absent),
         _ => generic("listed", incoming),
     };
+    let listed = in_mask(host, tree, cap, listed);
     let adjustments = kvm::adjustments_of(tree, cap.macro_name).filter(|adjust| adjust.place == cap.place);
     adjustments.filter(|adjust| runs(host, adjust.by)).fold(listed, |so_far, adjust| {
         let target = match adjust.op {
             Op::Set => State::Present,
-            Op::CheckAndSet | Op::SetFromRaw => incoming,
+            Op::CheckAndSet => by_kernel(host, tree, cap, incoming),
+            Op::SetFromRaw => incoming,
             Op::Clear => State::Absent,
         };
-        adjusted(so_far, adjust, tree, target)
+        adjusted(host, so_far, adjust, tree, target)
     })
+}
+
+/// A bit that the mask has under a condition only.
+fn in_mask(host: &Machine<'_>, tree: usize, cap: &Cap, listed: Predicted) -> Predicted {
+    let Some(c) = cap.condition.filter(|_| listed.state.known() != Some(false)) else { return listed };
+    let holds = condition::holds(host, tree, c);
+    let Some(explained) = rules::kvm_condition(c, tree).filter(|_| holds != State::Present) else { return listed };
+    let state = if holds.known().is_some() { State::Absent } else { State::Unknown };
+    Predicted { state, rule: explained.id, cite: explained.cite, because: listed.because }
+}
+
+/// The kernel's capability, which it may have without the bit.
+fn by_kernel(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> State {
+    if incoming == State::Present { incoming } else { condition::capability(host, tree, cap.macro_name) }
 }
 
 /// Whether an adjustment is code of this host's vendor module.
@@ -198,18 +255,37 @@ fn runs(host: &Machine<'_>, by: By) -> bool {
 }
 
 /// One adjustment. Under a condition that nobody saw, what it would change becomes unknown, and the condition is named.
-fn adjusted(so_far: Predicted, adjust: &Adjust, tree: usize, target: State) -> Predicted {
+fn adjusted(host: &Machine<'_>, so_far: Predicted, adjust: &Adjust, tree: usize, target: State) -> Predicted {
     if so_far.state == target {
         return so_far;
     }
-    let condition = adjust.conditions.iter().find_map(|c| rules::kvm_condition(c, tree));
-    match condition {
-        None if adjust.conditions.is_empty() && adjust.op == Op::Set => generic("emulated", target),
-        None if adjust.conditions.is_empty() => Predicted { state: target, ..so_far },
-        None => Predicted { state: State::Unknown, ..so_far },
+    let mut undecided = None;
+    for c in adjust.conditions {
+        match condition::holds(host, tree, c).known() {
+            Some(true) => {}
+            // What only a condition could have brought is missing because of it.
+            Some(false) if so_far.rule == generic("set-by-condition", State::Absent).rule => {
+                return named(so_far, State::Absent, adjust, tree, c);
+            }
+            Some(false) => return so_far,
+            None => undecided = undecided.or(Some(*c)),
+        }
+    }
+    match (undecided, adjust.conditions.last()) {
+        (Some(c), _) => named(so_far, State::Unknown, adjust, tree, c),
+        (None, Some(c)) => named(so_far, target, adjust, tree, c),
+        (None, None) if adjust.op == Op::Set => generic("emulated", target),
+        (None, None) => Predicted { state: target, ..so_far },
+    }
+}
+
+/// What came of an adjustment, explained by one of its conditions.
+fn named(so_far: Predicted, state: State, adjust: &Adjust, tree: usize, condition: &str) -> Predicted {
+    match rules::kvm_condition(condition, tree) {
+        None => Predicted { state, ..so_far },
         Some(condition) => {
             let cite = vendor_home(condition.cite, adjust.by, tree);
-            Predicted { state: State::Unknown, rule: condition.id, cite, because: so_far.because }
+            Predicted { state, rule: condition.id, cite, because: so_far.because }
         }
     }
 }

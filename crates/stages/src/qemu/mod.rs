@@ -1,12 +1,14 @@
 //! What QEMU makes of one CPUID bit that KVM offers: its fix-ups, its feature words, its policy of migration.
 
+use std::cmp::Reverse;
+
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect};
 use cpusieve_knowledge::rules::{self, Rule, Software};
 use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::kvm::Decision;
-use crate::linux::conditions::{Observed, all};
+use crate::linux::conditions::{self, Observed, all};
 use crate::machine::{HYPERVISOR, known_name};
 
 /// What was asked of QEMU with `-cpu`.
@@ -56,14 +58,18 @@ fn generic(when: &str) -> Option<&'static Rule> {
     rules::generic(Software::Qemu, when)
 }
 
-/// The rule that speaks of this feature by name in a situation: of several, the one whose conditions hold, or may.
+/// The rule that speaks of this feature by name in a situation: of several, the one whose conditions hold, or may, and of
+/// those the one of which most is seen to hold.
 fn named(host: &Machine<'_>, feature: &str, release: usize, when: &str) -> Option<&'static Rule> {
     let observed = Observed { machine: host, tree: host.trees().last().unwrap_or_default() };
     let those = rules::of_feature(Software::Qemu, feature)
         .filter(|rule| rule.trees.contains(release) && rule.when == Some(when));
-    let ranked =
-        those.map(|rule| (all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds)), rule));
-    ranked.min_by_key(|(rank, _)| *rank).map(|(_, rule)| rule)
+    let rank = |rule: &'static Rule| {
+        let fails = all(&observed, rule.needs).state.known().map_or(1, |holds| 2 * u8::from(!holds));
+        let seen = rule.needs.iter().filter(|need| conditions::holds(&observed, need).state == State::Present).count();
+        (fails, Reverse(seen))
+    };
+    those.min_by_key(|rule| rank(rule))
 }
 
 /// The rule that speaks of this feature by name, else the generic one.
@@ -82,8 +88,13 @@ fn outcome(
     let place = Place::Cpuid(bit);
     let (supported, when) = fixed_up(release, host, bit, offered);
     // Several threads in a package make the bit, whatever KVM says.
-    if let Some(rule) = named(host, feature, release, "topology-adds").filter(|_| supported.known() != Some(true)) {
-        return (State::Unknown, Some(rule));
+    if let Some(rule) = topology_adds(host, feature, qemu) {
+        let by_itself = qemu::no_autoenable(release, place);
+        match supported.known() {
+            Some(true) if by_itself => return (State::Unknown, ruled(host, feature, release, "no-autoenable")),
+            Some(true) => {}
+            _ => return (State::Unknown, Some(rule)),
+        }
     }
     if supported.known() == Some(false) {
         return (
@@ -103,17 +114,26 @@ fn outcome(
         }
     }
     if qemu::no_autoenable(release, place) {
-        return (State::Unknown, ruled(host, feature, release, "no-autoenable"));
+        let state = if cpu == CpuArgument::Other { State::Unknown } else { State::Absent };
+        return (state, ruled(host, feature, release, "no-autoenable"));
     }
     match cpu {
-        // Every named model has the hypervisor bit (`x86_cpu_load_model`).
-        CpuArgument::Other if bit == HYPERVISOR => (State::Present, ruled(host, feature, release, when)),
+        // Every named model has the hypervisor bit (`x86_cpu_load_model`), but `base` and `-hypervisor` do not.
+        CpuArgument::Other if bit == HYPERVISOR => (State::Unknown, ruled(host, feature, release, when)),
         CpuArgument::Other if offered.known() != Some(true) && when == "fixup-adds" => {
             (State::Unknown, ruled(host, feature, release, when))
         }
         CpuArgument::Other => (State::Unknown, generic("model")),
         CpuArgument::Host { .. } => (supported, ruled(host, feature, release, when)),
     }
+}
+
+/// The rule by which several threads in a package make the bit. With `-cpu host` the guest's vendor is the host's.
+fn topology_adds(host: &Machine<'_>, feature: &str, qemu: Qemu) -> Option<&'static Rule> {
+    let rule = named(host, feature, qemu.release, "topology-adds")?;
+    let observed = Observed { machine: host, tree: host.trees().last().unwrap_or_default() };
+    let fails = qemu.cpu != CpuArgument::Other && all(&observed, rule.needs).state == State::Absent;
+    (!fails).then_some(rule)
 }
 
 /// `kvm_arch_get_supported_cpuid`: what QEMU adds to KVM's answer and takes from it, and the name of what happened.
