@@ -19,7 +19,7 @@
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::{self, Distance};
-use cpusieve_model::{Snapshot, Stage};
+use cpusieve_model::{CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
 
@@ -86,14 +86,48 @@ pub enum NoPrediction {
 pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
     let of = kernel.at.name();
     let seen = Input::of_snapshot(of, kernel.at, snapshot).ok_or(NoPrediction::NoCpuid)?;
+    let own = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let Chosen { tree, config, assumed } = match kernel.release {
-        Some(release) => asked_for(of, release, snapshot)?,
-        None => shown(of, snapshot),
+        Some(release) if Some(release) != own => asked_for(of, release, snapshot)?,
+        _ => shown(of, snapshot),
     };
-    let input = Input { unlisted: kernel.unlisted, cmdline: kernel.cmdline.or(seen.cmdline), config, ..seen };
+    let in_long_mode = in_long_mode(snapshot, seen.cpuid);
+    let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
+    let input = Input { unlisted: kernel.unlisted, cmdline: kernel.cmdline.or(seen.cmdline), config, cpuid, ..seen };
     let boot = boot::boot(&input, tree);
-    let assumed = assumed.into_iter().chain(boot.assumed.iter().map(Assumption::from)).collect();
+    let assumed = assumed
+        .into_iter()
+        .chain(in_long_mode.is_some().then(of_syscall))
+        .chain(boot.assumed.iter().map(Assumption::from))
+        .collect();
     Ok(Prediction { tree, boot, assumed })
+}
+
+/// SYSCALL: 80000001H.EDX\[11\]. Intel CPUs set it in 64-bit mode alone (SDM volume 2A, CPUID, 80000001H).
+const SYSCALL: CpuidBit = CpuidBit::new(0x8000_0001, 0, Register::Edx, 11);
+
+/// Long mode: 80000001H.EDX\[29\].
+const LONG_MODE: CpuidBit = CpuidBit::new(0x8000_0001, 0, Register::Edx, 29);
+
+/// CPUID of an Intel CPU as 64-bit Linux sees it, if it was dumped in another mode; `None` if it is as it should be.
+fn in_long_mode(snapshot: &Snapshot, cpuid: &CpuidTable) -> Option<CpuidTable> {
+    let other_mode = snapshot.linux.is_none()
+        && cpuid.vendor() == Some(Vendor::Intel)
+        && cpuid.state(LONG_MODE) == State::Present
+        && cpuid.state(SYSCALL) == State::Absent;
+    let leaf = cpuid.get(SYSCALL.leaf, SYSCALL.subleaf).filter(|_| other_mode)?;
+    let mut table = cpuid.clone();
+    table.insert(SYSCALL.leaf, SYSCALL.subleaf, Registers { edx: leaf.edx | 1 << SYSCALL.bit, ..leaf });
+    Some(table)
+}
+
+fn of_syscall() -> Assumption {
+    Assumption {
+        what: SYSCALL.to_string(),
+        value: "1".to_owned(),
+        because: "Intel CPUs with long mode set it in 64-bit mode alone, and this was dumped in another".to_owned(),
+        hangs: vec!["syscall"],
+    }
 }
 
 impl From<&boot::Assumption> for Assumption {
@@ -120,10 +154,9 @@ fn asked_for<'a>(of: &str, release: &str, snapshot: &'a Snapshot) -> Result<Chos
     if nearest.distance == Distance::Unread {
         return Err(NoPrediction::NoRelease(release.to_owned()));
     }
-    let linux = snapshot.linux.as_ref();
     let same = |own: &&str| linux::nearest(own).tree == nearest.tree;
-    let own = linux.and_then(|linux| linux.release.as_deref()).filter(same);
-    let config = own.and(linux).and_then(|linux| linux.config.as_ref());
+    let linux = snapshot.linux.as_ref().filter(|linux| linux.release.as_deref().filter(same).is_some());
+    let config = linux.and_then(|linux| linux.config.as_ref());
     Ok(Chosen { tree: nearest.tree, config, assumed: stands_for(of, release, nearest.tree, nearest.distance) })
 }
 

@@ -154,6 +154,18 @@ fn a_bare_dump_gets_the_newest_kernel_and_says_so() {
 }
 
 #[test]
+fn an_intel_dump_of_another_mode_gets_what_64_bit_mode_shows() {
+    let dump = b"CPU 0:\n   0x00000000 0x00: eax=0x00000001 ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69\n   \
+        0x00000001 0x00: eax=0x000906ed ebx=0x00000000 ecx=0x00000000 edx=0x07008021\n   \
+        0x80000000 0x00: eax=0x80000001 ebx=0x00000000 ecx=0x00000000 edx=0x00000000\n   \
+        0x80000001 0x00: eax=0x00000000 ebx=0x00000000 ecx=0x00000000 edx=0x20000000\n";
+    let found = answer(&["--until", "host", "--host-kernel", "6.12"], dump);
+    assert!(words(&found["host"]["flags"]).contains(&"syscall"));
+    let assumed = found["assumed"].as_array().unwrap();
+    assert!(assumed.iter().any(|assumed| assumed["hangs"][0] == "syscall"), "{assumed:?}");
+}
+
+#[test]
 fn what_cannot_be_predicted_is_refused() {
     let bytes = boot("q11.1-k5.10-max");
     let refused = |arguments: &[&str], input: &[u8], words: &str| {
