@@ -176,7 +176,7 @@ fn shown<'a>(of: &'static str, snapshot: &'a Snapshot) -> Chosen<'a> {
     let newest = linux::TREES.len() - 1;
     let (tree, because) = match may_be.and_then(|trees| trees.last()) {
         Some(tree) if named.is_some() => (tree, "the flags line is not what the release of its name prints"),
-        Some(tree) => (tree, "nothing tells the release; its flags line fits this tree"),
+        Some(tree) => (tree, "nothing tells the release; this is the newest tree that its flags line fits"),
         None => (newest, "nothing tells the release; this is the newest known tree"),
     };
     Chosen { tree, config, assumed: Some(of_kernel(of, tree, because.to_owned())) }

@@ -25,8 +25,12 @@ const BOOTS: [&str; 7] = [
 ];
 
 fn run(arguments: &[&str], input: &[u8]) -> Output {
+    verb("predict", arguments, input)
+}
+
+fn verb(verb: &str, arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .arg("predict")
+        .arg(verb)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -83,6 +87,10 @@ fn captured_guests_print_what_is_predicted() {
 #[test]
 fn this_machine_prints_what_is_predicted() {
     let record = Command::new(env!("CARGO_BIN_EXE_cpusieve")).arg("record").output().unwrap().stdout;
+    let read = cpusieve_formats::read("record", &record).snapshot;
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let recorded: Vec<&str> = read.flags().map(|flags| flags.iter().collect()).unwrap_or_default();
+    assert_eq!(recorded, line(&cpuinfo, "flags"), "a record keeps the flags line");
     let found = answer(&["--until", "host"], &record);
     let kernel = found["assumed"].as_array().unwrap().iter().find(|assumed| assumed["what"] == "host kernel");
     let because = kernel.map(|assumed| assumed["because"].as_str().unwrap().to_owned()).unwrap_or_default();
@@ -90,7 +98,6 @@ fn this_machine_prints_what_is_predicted() {
         eprintln!("skipped: this machine's kernel is in no table: {because}");
         return;
     }
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
     assert_eq!(words(&found["host"]["flags"]), line(&cpuinfo, "flags"), "{because}");
     eprintln!("the {} flags of this machine are as predicted", words(&found["host"]["flags"]).len());
 }
@@ -183,6 +190,26 @@ fn what_cannot_be_predicted_is_refused() {
     refused(&["--until", "host", "--host-kernel", "linux"], &bytes, "no kernel release");
     refused(&["--until", "host"], b"flags : fpu vme de pse tsc msr", "no CPUID");
     refused(&[], &bytes, "--until");
+}
+
+#[test]
+fn why_tells_of_the_hosts_kernel_what_predict_does() {
+    let bytes = boot("q11.1-k6.12-EPYC-Genoa");
+    let predicted = answer(&["--until", "host"], &bytes);
+    let mut checked = 0;
+    for flag in ["rep_good", "cpuid", "nopl", "hypervisor", "avx2"] {
+        let output = verb("why", &[flag, "--host", "-", "--json"], &bytes);
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let at_host = |steps: &Value| {
+            let steps = steps.as_array().unwrap();
+            let step = steps.iter().find(|step| step["at"] == "host" && step["feature"] == flag)?;
+            Some(["effect", "rule", "cite"].map(|field| step[field].as_str().unwrap().to_owned()))
+        };
+        let wanted = at_host(&predicted["steps"]);
+        assert_eq!(at_host(&found["answers"][0]["steps"]), wanted, "{flag}");
+        checked += usize::from(wanted.is_some());
+    }
+    assert!(checked >= 4, "{checked}");
 }
 
 #[test]
