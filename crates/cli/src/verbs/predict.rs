@@ -85,12 +85,16 @@ fn as_text(found: &Prediction, stage: Stage) -> String {
         let Assumption { what, value, because, hangs } = assumed;
         json!({"what": what, "value": value, "because": because, "hangs": hangs})
     });
-    json::pretty(&json!({
-        "format": 1,
-        "assumed": assumed.collect::<Vec<Value>>(),
-        stage.name(): lines,
-        "steps": found.boot.steps.iter().map(json::step).collect::<Vec<_>>(),
-    }))
+    let head = json::pretty(&json!({"format": 1, "assumed": assumed.collect::<Vec<Value>>(), stage.name(): lines}));
+    // A step a line, made and dropped one by one: hundreds of them at once would take as long as all the rest.
+    let mut text = head.strip_suffix("\n}\n").unwrap_or(&head).to_owned();
+    text.push_str(",\n  \"steps\": [");
+    for (index, step) in found.boot.steps.iter().enumerate() {
+        text.push_str(if index == 0 { "\n    " } else { ",\n    " });
+        text.push_str(&serde_json::to_string(&json::step(step)).unwrap_or_default());
+    }
+    text.push_str("\n  ]\n}\n");
+    text
 }
 
 /// The lines of `/proc/cpuinfo`, what they do not show, and what was assumed.
