@@ -26,5 +26,6 @@
 pub mod diff;
 pub mod guest;
 pub mod name;
+pub mod predict;
 pub mod reason;
 pub mod why;

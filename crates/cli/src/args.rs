@@ -26,6 +26,7 @@ Examples:
   cpusieve diff host.cpuinfo guest.cpuinfo  who took which flags
   cpusieve why nonstop_tsc                  one flag through every sieve
   cpusieve name invtsc                      its names in all systems
+  cpusieve predict --until host host.json   what a kernel will print
   cpusieve record -o host.json              all that this machine shows
 
 Exit status:
@@ -49,6 +50,9 @@ pub(crate) enum Verb {
     /// A feature's names in every system, its bit, and the releases it needs
     #[command(after_help = NAME_EXAMPLES)]
     Name(NameOptions),
+    /// What a kernel will print: flags, hidden capabilities, bugs, and why
+    #[command(after_help = PREDICT_EXAMPLES)]
+    Predict(PredictOptions),
 }
 
 const RECORD_EXAMPLES: &str = "\
@@ -133,4 +137,65 @@ pub(crate) struct NameOptions {
     /// The feature, in any system's spelling
     #[arg(value_name = "FLAG")]
     pub(crate) flag: String,
+}
+
+const PREDICT_EXAMPLES: &str = "\
+The input is anything with CPUID in it: a cpusieve record, cpuid -r, kcpuid -r, AIDA64/InstLatx64
+and libcpuid dumps, libvirt's CPUID XML. What it lacks (kernel, command line, MSRs, microcode) is
+assumed, and each assumption is listed with the flags that hang on it.
+
+Examples:
+  cpusieve predict --until host host.json                     the kernel of the record itself
+  cpusieve predict --until host --host-kernel 6.12 host.json  this machine under another kernel
+  cpusieve predict --from vcpu --until guest --guest-kernel 6.1 guest.cpuid
+  cpusieve predict --until host host.json --json | jq -r '.host.flags[]'";
+
+/// Options of `predict`.
+#[derive(Debug, Args)]
+pub(crate) struct PredictOptions {
+    /// Whose CPUID the input shows
+    #[arg(long, value_name = "STAGE", default_value = "silicon")]
+    pub(crate) from: From,
+    /// The stage whose result is wanted; `guest` begins at the vCPU
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) until: Until,
+    /// The host's kernel, such as 6.1 or 6.1.0-56-cloud-amd64; else the input's own
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) host_kernel: Option<String>,
+    /// The command line of the host's kernel; else the input's own
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) host_cmdline: Option<String>,
+    /// The guest's kernel; else the input's own
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) guest_kernel: Option<String>,
+    /// The command line of the guest's kernel; else the input's own
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) guest_cmdline: Option<String>,
+    /// A file with CPUID in it; `-` is standard input
+    #[arg(value_name = "INPUT")]
+    pub(crate) input: PathBuf,
+}
+
+/// Where a prediction begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum From {
+    /// The CPU's own
+    Silicon,
+    /// A vCPU's, as its guest sees it
+    Vcpu,
+}
+
+/// Where a prediction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Until {
+    /// The host's kernel
+    Host,
+    /// What KVM offers
+    #[value(hide = true)]
+    Kvm,
+    /// The vCPU's CPUID
+    #[value(hide = true)]
+    Vcpu,
+    /// The guest's kernel
+    Guest,
 }

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use cpusieve_formats::{Diagnostic, Parsed, Severity, limits};
+use cpusieve_formats::{Diagnostic, Format, Parsed, Severity, lab, limits};
 use cpusieve_model::Snapshot;
+use cpusieve_stages::linux::boot::Unlisted;
 
 use crate::page;
 
@@ -42,17 +43,36 @@ pub(crate) enum InputError {
 
 /// Reads one input; `-` is standard input. Diagnostics go to standard error.
 pub(crate) fn read(path: &Path) -> Result<Snapshot, InputError> {
-    let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    read_for_boot(path).map(|(snapshot, _)| snapshot)
+}
+
+/// Reads one input, and says what is to be thought of an MSR that it does not list.
+///
+/// A laboratory's capture lists the MSRs that are not zero; its emulators answer zero for MSRs that they do not know.
+pub(crate) fn read_for_boot(path: &Path) -> Result<(Snapshot, Unlisted), InputError> {
+    let name = name(path);
     let bytes = bytes(path, &name)?;
-    let Parsed { snapshot, mut diagnostics, .. } = cpusieve_formats::read(&name, &bytes);
+    let (Parsed { snapshot, mut diagnostics, .. }, unlisted) = match cpusieve_formats::recognise(&bytes) {
+        Format::LabCapture => {
+            let capture = lab::capture(&name, &bytes);
+            let emulated = matches!(capture.setup.accel.as_str(), "tcg" | "bochs");
+            (capture.parsed, if emulated { Unlisted::Zero } else { Unlisted::NotSeen })
+        }
+        format => (cpusieve_formats::read_as(format, &name, &bytes), Unlisted::NotSeen),
+    };
     if !is_empty(&snapshot) {
         show(&diagnostics);
-        return Ok(snapshot);
+        return Ok((snapshot, unlisted));
     }
     let fatal = diagnostics.iter().position(|diagnostic| diagnostic.severity == Severity::Error);
     let fatal = fatal.map(|index| diagnostics.remove(index));
     show(&diagnostics);
     Err(fatal.map_or(InputError::Empty { name }, |fatal| InputError::Useless(Box::new(fatal))))
+}
+
+/// What an input is called.
+pub(crate) fn name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {

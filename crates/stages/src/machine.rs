@@ -6,12 +6,14 @@ use std::collections::HashSet;
 
 use cpusieve_knowledge::x86::{Generation, Guess};
 use cpusieve_knowledge::{TreeSet, linux};
-use cpusieve_model::{CpuidBit, CpuidTable, Evidence, FlagList, MsrBit, Place, Register, Snapshot, State, Vendor};
+use cpusieve_model::{
+    CpuidBit, CpuidTable, Effect, Evidence, FlagList, MsrBit, Place, Register, Snapshot, Stage, State, Vendor,
+};
 
 use crate::generation;
-use crate::linux::conditions::{Observed, Sight};
+use crate::linux::boot;
+use crate::linux::conditions::Sight;
 use crate::linux::kernel as linux_kernel;
-use crate::linux::setup;
 
 /// 1.ECX\[31\]: set by hypervisors, never by silicon.
 pub(crate) const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
@@ -62,7 +64,7 @@ pub struct Machine<'a> {
     pub concluded_for: Option<usize>,
     flags: Option<FlagList>,
     names: HashSet<Box<str>>,
-    untold: Vec<&'static str>,
+    untold: HashSet<Cow<'static, str>>,
     partly: bool,
     cpuid: Option<&'a CpuidTable>,
     supported: Option<CpuidTable>,
@@ -82,7 +84,7 @@ impl<'a> Machine<'a> {
             concluded_for: None,
             flags: None,
             names: HashSet::new(),
-            untold: Vec::new(),
+            untold: HashSet::new(),
             partly: false,
             cpuid,
             supported: snapshot.kvm.as_ref().and_then(cpusieve_model::KvmView::supported_table),
@@ -113,15 +115,21 @@ impl<'a> Machine<'a> {
 
     /// The flags that a kernel of this tree would print.
     fn conclude(&mut self, tree: usize) {
-        self.take_flags(None);
-        let shown = setup::shown(&Observed { machine: self, tree }, tree);
-        self.untold = shown.unknown;
-        self.take_flags(Some(shown.names.into_iter().collect()));
+        // Whose kernel it is does not matter: nothing is kept of the steps but what they leave open.
+        let Some(input) = boot::Input::of_snapshot(self.role, Stage::Host, self.snapshot) else { return };
+        let boot::Output { flags, steps, assumed, .. } = boot::boot(&input, tree);
+        let open = steps.into_iter().filter(|step| step.effect == Effect::Unknown).map(|step| step.feature);
+        let hanging = assumed.into_iter().flat_map(|assumed| assumed.hangs).map(Cow::Borrowed);
+        self.untold = open.chain(hanging).collect();
+        self.take_flags(Some(flags.into_iter().filter(|name| !self.untold.contains(*name)).collect()));
         self.concluded_for = Some(tree);
-        let hidden = MODE_BOUND.into_iter().filter(|(name, feature)| {
-            self.names.contains(*feature) && !self.names.contains(*name) && self.snapshot.linux.is_none()
-        });
-        self.untold.extend(hidden.map(|(name, _)| name));
+        let hidden: Vec<_> = MODE_BOUND
+            .into_iter()
+            .filter(|(name, feature)| {
+                self.names.contains(*feature) && !self.names.contains(*name) && self.snapshot.linux.is_none()
+            })
+            .collect();
+        self.untold.extend(hidden.into_iter().map(|(name, _)| Cow::Borrowed(name)));
     }
 
     fn take_flags(&mut self, flags: Option<FlagList>) {
@@ -150,7 +158,7 @@ impl<'a> Machine<'a> {
         }
         let Some(tree) = self.concluded_for else { return Some(false) };
         let elsewhere = || self.trees().iter().any(|tree| linux_kernel::prints(tree, name));
-        let untold = self.untold.contains(&name) || !linux_kernel::prints(tree, name) && elsewhere();
+        let untold = self.untold.contains(name) || !linux_kernel::prints(tree, name) && elsewhere();
         (!untold).then_some(false)
     }
 

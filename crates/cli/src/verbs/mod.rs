@@ -4,6 +4,7 @@ pub(crate) mod diff;
 mod flags;
 pub(crate) mod name;
 pub(crate) mod overview;
+pub(crate) mod predict;
 pub(crate) mod record;
 pub(crate) mod why;
 

@@ -18,6 +18,7 @@ pub(crate) fn run(options: &RecordOptions) -> Result<Done, Failure> {
     if options.anonymous {
         cpusieve_probe::anonymise(&mut snapshot);
     }
+    read_cpuinfo(&mut snapshot);
     let text = record::print(&snapshot);
     match &options.output {
         Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?,
@@ -40,6 +41,13 @@ pub(super) fn missing(part: &cpusieve_model::MissingPart) -> String {
 /// This machine, with its `/proc/cpuinfo` read.
 pub(super) fn this_machine() -> Snapshot {
     let mut snapshot = cpusieve_probe::record(Options::default());
+    read_cpuinfo(&mut snapshot);
+    snapshot
+}
+
+/// Gives each CPU its block of the text of `/proc/cpuinfo`, which the probe leaves alone. A record of CPUs without their
+/// blocks would say that there are none.
+fn read_cpuinfo(snapshot: &mut Snapshot) {
     let text = snapshot.linux.as_ref().and_then(|linux| linux.cpuinfo.as_deref());
     let parsed = text.map(|text| cpusieve_formats::cpuinfo::parse("/proc/cpuinfo", text.as_bytes()));
     for seen in parsed.into_iter().flat_map(|parsed| parsed.snapshot.cpus) {
@@ -48,5 +56,4 @@ pub(super) fn this_machine() -> Snapshot {
             None => snapshot.cpus.push(seen),
         }
     }
-    snapshot
 }

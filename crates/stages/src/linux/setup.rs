@@ -1,8 +1,7 @@
 //! What a kernel's set-up code makes of one capability: the rules that set it, and the rules that clear it.
 
-use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Condition, Need, Rule, RuleEffect, Software};
-use cpusieve_model::{Place, State};
+use cpusieve_model::State;
 
 use super::conditions::{self, Inputs, Verdict, all};
 
@@ -17,34 +16,6 @@ pub struct Ruling {
     pub verdict: Option<Verdict>,
     /// Rules that might have cleared it, if what nobody saw is so.
     pub perhaps: Vec<&'static Rule>,
-}
-
-/// The names that a kernel of this tree prints, as far as they can be told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
-    /// Names that it prints, in its order.
-    pub names: Vec<&'static str>,
-    /// Names that hang on something nobody saw, in its order.
-    pub unknown: Vec<&'static str>,
-}
-
-/// The names that a kernel of this tree would print on a machine whose CPUID was seen.
-#[must_use]
-pub fn shown(inputs: &dyn Inputs, tree: usize) -> Shown {
-    let mut shown = Shown::default();
-    for feature in linux::features(tree) {
-        let Some(name) = feature.shown else { continue };
-        let state = match linux::place(tree, feature) {
-            Some(Place::Cpuid(bit)) => announced(inputs, tree, name, inputs.bit(bit).state).state,
-            Some(Place::Linux(_) | Place::Msr(_)) | None => invented(inputs, None, tree, name).state,
-        };
-        match state.known() {
-            Some(true) => shown.names.push(name),
-            Some(false) => {}
-            None => shown.unknown.push(name),
-        }
-    }
-    shown
 }
 
 /// The rules of one tree about one capability.

@@ -1,0 +1,201 @@
+//! What a kernel prints of CPUID and MSRs: the flags, the hidden capabilities, the bugs, and why.
+//!
+//! ```
+//! use cpusieve_answers::predict::{Kernel, predict};
+//! use cpusieve_model::{Cpu, Registers, Snapshot, Stage};
+//!
+//! // GenuineIntel, family 6 model 9EH, with FPU, MSR, CMOV and SSE2.
+//! let mut cpu = Cpu::default();
+//! cpu.cpuid.insert(0, 0, Registers { eax: 1, ebx: 0x756e_6547, ecx: 0x6c65_746e, edx: 0x4965_6e69 });
+//! cpu.cpuid.insert(1, 0, Registers { eax: 0x0009_06ed, edx: 0x0700_8021, ..Registers::default() });
+//! let machine = Snapshot { cpus: vec![cpu], ..Snapshot::default() };
+//!
+//! let kernel = Kernel { release: Some("6.12"), ..Kernel::new(Stage::Host) };
+//! let found = predict(&machine, &kernel).unwrap();
+//! assert!(found.boot.flags.contains(&"sse2"));
+//! assert!(found.assumed.iter().any(|assumed| assumed.what == "MSR 1A0H"));
+//! ```
+
+use std::collections::BTreeMap;
+
+use cpusieve_knowledge::linux::{self, Distance};
+use cpusieve_model::{CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
+use cpusieve_stages::Machine;
+use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
+
+/// The kernel that is to boot on what the input shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<'a> {
+    /// Whose it is: [`Stage::Host`] or [`Stage::Guest`].
+    pub at: Stage,
+    /// Its release, `6.1` or in full; `None` for that of the input.
+    pub release: Option<&'a str>,
+    /// Its command line; `None` for that of the input.
+    pub cmdline: Option<&'a str>,
+    /// What is to be thought of an MSR that the input does not list.
+    pub unlisted: Unlisted,
+}
+
+impl Kernel<'_> {
+    /// The kernel that the input shows, of the host or the guest.
+    #[must_use]
+    pub const fn new(at: Stage) -> Self {
+        Self { at, release: None, cmdline: None, unlisted: Unlisted::NotSeen }
+    }
+}
+
+/// What a kernel prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// The kernel's tree: a position in [`linux::TREES`].
+    pub tree: usize,
+    /// Its lines, and the steps that led to them.
+    pub boot: Output,
+    /// What was assumed: first of the kernel, then of the rest.
+    pub assumed: Vec<Assumption>,
+}
+
+/// Something that the input does not say, and that the prediction rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assumption {
+    /// What.
+    pub what: String,
+    /// What was assumed.
+    pub value: String,
+    /// Why.
+    pub because: String,
+    /// The capabilities and bugs that might have come out otherwise; empty if that may be any.
+    pub hangs: Vec<&'static str>,
+}
+
+/// Why there is no prediction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPrediction {
+    /// The input holds no CPUID.
+    #[error("no CPUID is in it, and a prediction begins with CPUID; `cpusieve record` and `cpuid -r` show it")]
+    NoCpuid,
+    /// What was given as a release is none.
+    #[error("`{0}` is no kernel release; expected one such as 6.1 or 6.1.0-56-cloud-amd64")]
+    NoRelease(String),
+}
+
+/// Boots a kernel on the first CPU of which the input shows CPUID.
+///
+/// # Errors
+/// If the input shows no CPUID, or the release that was asked for is none.
+pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
+    let of = kernel.at.name();
+    let seen = Input::of_snapshot(of, kernel.at, snapshot).ok_or(NoPrediction::NoCpuid)?;
+    let own = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
+    let Chosen { tree, config, assumed } = match kernel.release {
+        Some(release) if Some(release) != own => asked_for(of, release, snapshot)?,
+        _ => shown(of, snapshot),
+    };
+    let in_long_mode = in_long_mode(snapshot, seen.cpuid);
+    let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
+    let input = Input { unlisted: kernel.unlisted, cmdline: kernel.cmdline.or(seen.cmdline), config, cpuid, ..seen };
+    let boot = boot::boot(&input, tree);
+    let assumed = assumed
+        .into_iter()
+        .chain(in_long_mode.is_some().then(of_syscall))
+        .chain(boot.assumed.iter().map(Assumption::from))
+        .collect();
+    Ok(Prediction { tree, boot, assumed })
+}
+
+/// SYSCALL: 80000001H.EDX\[11\]. Intel CPUs set it in 64-bit mode alone (SDM volume 2A, CPUID, 80000001H).
+const SYSCALL: CpuidBit = CpuidBit::new(0x8000_0001, 0, Register::Edx, 11);
+
+/// Long mode: 80000001H.EDX\[29\].
+const LONG_MODE: CpuidBit = CpuidBit::new(0x8000_0001, 0, Register::Edx, 29);
+
+/// CPUID of an Intel CPU as 64-bit Linux sees it, if it was dumped in another mode; `None` if it is as it should be.
+fn in_long_mode(snapshot: &Snapshot, cpuid: &CpuidTable) -> Option<CpuidTable> {
+    let other_mode = snapshot.linux.is_none()
+        && cpuid.vendor() == Some(Vendor::Intel)
+        && cpuid.state(LONG_MODE) == State::Present
+        && cpuid.state(SYSCALL) == State::Absent;
+    let leaf = cpuid.get(SYSCALL.leaf, SYSCALL.subleaf).filter(|_| other_mode)?;
+    let mut table = cpuid.clone();
+    table.insert(SYSCALL.leaf, SYSCALL.subleaf, Registers { edx: leaf.edx | 1 << SYSCALL.bit, ..leaf });
+    Some(table)
+}
+
+fn of_syscall() -> Assumption {
+    Assumption {
+        what: SYSCALL.to_string(),
+        value: "1".to_owned(),
+        because: "Intel CPUs with long mode set it in 64-bit mode alone, and this was dumped in another".to_owned(),
+        hangs: vec!["syscall"],
+    }
+}
+
+impl From<&boot::Assumption> for Assumption {
+    fn from(assumed: &boot::Assumption) -> Self {
+        Self {
+            what: assumed.what.to_string(),
+            value: assumed.value.to_string(),
+            because: assumed.because.to_owned(),
+            hangs: assumed.hangs.clone(),
+        }
+    }
+}
+
+/// A kernel tree, the configuration that belongs to it, and what was assumed of it.
+struct Chosen<'a> {
+    tree: usize,
+    config: Option<&'a BTreeMap<String, String>>,
+    assumed: Option<Assumption>,
+}
+
+/// The tree of a release that was asked for. The input's configuration is another kernel's unless it is the same tree.
+fn asked_for<'a>(of: &str, release: &str, snapshot: &'a Snapshot) -> Result<Chosen<'a>, NoPrediction> {
+    let nearest = linux::nearest(release);
+    if nearest.distance == Distance::Unread {
+        return Err(NoPrediction::NoRelease(release.to_owned()));
+    }
+    let same = |own: &&str| linux::nearest(own).tree == nearest.tree;
+    let linux = snapshot.linux.as_ref().filter(|linux| linux.release.as_deref().filter(same).is_some());
+    let config = linux.and_then(|linux| linux.config.as_ref());
+    Ok(Chosen { tree: nearest.tree, config, assumed: stands_for(of, release, nearest.tree, nearest.distance) })
+}
+
+/// The tree of the kernel that the input shows: its flags line decides before its release does, because stable releases
+/// carry backports.
+fn shown<'a>(of: &'static str, snapshot: &'a Snapshot) -> Chosen<'a> {
+    let config = snapshot.linux.as_ref().and_then(|linux| linux.config.as_ref());
+    let named = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
+    let named = named.map(|release| (release, linux::nearest(release)));
+    let named = named.filter(|(_, nearest)| nearest.distance != Distance::Unread);
+    let may_be = snapshot.flags().is_some().then(|| Machine::new(of, snapshot).trees());
+    if let Some((release, nearest)) = named
+        && may_be.is_none_or(|trees| trees.contains(nearest.tree))
+    {
+        return Chosen { tree: nearest.tree, config, assumed: stands_for(of, release, nearest.tree, nearest.distance) };
+    }
+    let newest = linux::TREES.len() - 1;
+    let (tree, because) = match may_be.and_then(|trees| trees.last()) {
+        Some(tree) if named.is_some() => (tree, "the flags line is not what the release of its name prints"),
+        Some(tree) => (tree, "nothing tells the release; this is the newest tree that its flags line fits"),
+        None => (newest, "nothing tells the release; this is the newest known tree"),
+    };
+    Chosen { tree, config, assumed: Some(of_kernel(of, tree, because.to_owned())) }
+}
+
+/// That a tree stands for a release; `None` if it is the very release.
+fn stands_for(of: &str, release: &str, tree: usize, distance: Distance) -> Option<Assumption> {
+    let release = release.trim();
+    let version = linux::TREES.get(tree).map_or("", |tree| tree.version);
+    let because = match distance {
+        Distance::Same => return None,
+        Distance::SameRelease => format!("its tree {version} stands for {release}; stable releases carry backports"),
+        Distance::Older => format!("the nearest known tree that is older than {release}"),
+        Distance::Oldest | Distance::Unread => format!("no known tree is as old as {release}; this is the oldest"),
+    };
+    Some(of_kernel(of, tree, because))
+}
+
+fn of_kernel(of: &str, tree: usize, because: String) -> Assumption {
+    let value = linux::TREES.get(tree).map_or("", |tree| tree.label).to_owned();
+    Assumption { what: format!("{of} kernel"), value, because, hangs: Vec::new() }
+}
