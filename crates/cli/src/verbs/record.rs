@@ -11,10 +11,11 @@ use crate::args::{Part, RecordOptions};
 use crate::page;
 
 pub(crate) fn run(options: &RecordOptions) -> Result<Done, Failure> {
-    let mut snapshot = match options.only {
-        Some(Part::Cpuid) => cpusieve_probe::record(Options::only(Only::Cpuid)),
-        None => this_machine(),
+    let only = match options.only {
+        Some(Part::Cpuid) => Only::Cpuid,
+        None => Only::Everything,
     };
+    let mut snapshot = cpusieve_probe::record(Options::only(only));
     if options.anonymous {
         cpusieve_probe::anonymise(&mut snapshot);
     }
