@@ -120,7 +120,12 @@ impl<'a> Machine<'a> {
         let boot::Output { flags, steps, assumed, .. } = boot::boot(&input, tree);
         let open = steps.into_iter().filter(|step| step.effect == Effect::Unknown).map(|step| step.feature);
         let hanging = assumed.into_iter().flat_map(|assumed| assumed.hangs).map(Cow::Borrowed);
-        self.untold = open.chain(hanging).collect();
+        // A leaf that the dump lacks was not seen, though a kernel that reads it would find zero or something else.
+        let unseen = linux::features(tree).filter(|feature| {
+            let bit = linux::place(tree, feature).and_then(Place::cpuid);
+            bit.is_some_and(|bit| input.cpuid.state(bit) == State::Unknown)
+        });
+        self.untold = open.chain(hanging).chain(unseen.map(|feature| Cow::Borrowed(feature.id()))).collect();
         self.take_flags(Some(flags.into_iter().filter(|name| !self.untold.contains(*name)).collect()));
         self.concluded_for = Some(tree);
         let hidden: Vec<_> = MODE_BOUND
