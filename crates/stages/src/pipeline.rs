@@ -87,6 +87,21 @@ impl<'a> World<'a> {
 }
 
 impl World<'_> {
+    /// What KVM offers of a bit, by the feature that the host's kernel makes of it.
+    #[must_use]
+    pub fn offered(&self, feature: &str, bit: CpuidBit) -> State {
+        let seen = self.host.capability(self.host_tree, feature).state;
+        let incoming = Way { world: *self, depth: 0 }.incoming(seen, bit);
+        kvm::offer(self.host, self.host_tree, feature, bit, incoming).state
+    }
+
+    /// What QEMU gives of a bit that KVM offers, whatever was seen of the guest.
+    #[must_use]
+    pub fn given(&self, feature: &str, bit: CpuidBit, offered: State) -> State {
+        let qemu = Qemu { release: self.qemu, cpu: self.cpu };
+        qemu_stage::give(qemu, self.host, feature, bit, offered).state
+    }
+
     /// What reaches the vCPU of a bit, by the feature that the host's kernel makes of it.
     #[must_use]
     pub fn delivered(&self, feature: &str, bit: CpuidBit) -> State {

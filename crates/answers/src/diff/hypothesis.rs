@@ -6,9 +6,9 @@ use cpusieve_knowledge::{TreeSet, linux, qemu};
 use cpusieve_model::{CpuidBit, FlagList, Place, Stage, State, Step};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::qemu::CpuArgument;
-use cpusieve_stages::{Machine, Passage, World};
+use cpusieve_stages::{Machine, Passage, World, vcpu};
 
-use super::{Assumption, split};
+use super::Assumption;
 
 /// From this many flags on that `-cpu host` would have kept, something else than `host` was asked for.
 const OTHER_MODEL: usize = 4;
@@ -28,8 +28,13 @@ pub(super) struct Chosen<'a> {
 ///
 /// The host's kernel and QEMU decide what reaches the vCPU, the guest's kernel what it makes of that: the two choices are
 /// made one after the other.
-pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chosen<'a> {
-    let subjects = subjects(host, guest);
+pub(super) fn choose<'a>(
+    host: &'a Machine<'a>,
+    guest: &'a Machine<'a>,
+    lost: &[&'a str],
+    gained: &[&'a str],
+) -> Chosen<'a> {
+    let subjects = subjects(host, guest, lost, gained);
     // Flags that were concluded are those of one kernel, whichever may really run there.
     let guest_trees = guest.concluded_for.map_or_else(|| guest.trees(), |tree| TreeSet(1 << tree));
     let guest_tree = guest_trees.last().unwrap_or(linux::TREES.len() - 1);
@@ -42,7 +47,8 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
     let only =
         |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
     let tells_trees = only(&|subject| subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit)));
-    let tells_qemu = only(&|subject| subject.bit.is_some_and(differs_by_qemu));
+    let tells_qemu =
+        only(&|subject| subject.bit.is_some_and(|bit| vcpu::mirrored(bit).is_none() && differs_by_qemu(bit)));
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World { guest: Some(guest), guest_tree, qemu: newest, flags_prove: false, ..World::of_host(host) };
@@ -60,7 +66,13 @@ pub(super) fn choose<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Chose
         let cpu = CpuArgument::Host { migratable };
         releases.iter().map(move |&qemu| World { qemu, cpu, ..of_tree })
     });
-    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (misfits(&tells_qemu, &world), world)).collect();
+    // KVM's part is the same in all of these worlds.
+    let offers = tells_qemu.iter().filter_map(|subject| Some((*subject, subject.bit?)));
+    let offers: Vec<_> = offers.map(|(subject, bit)| (subject, bit, of_tree.offered(subject.name, bit))).collect();
+    let price = |world: &World<'_>| -> usize {
+        offers.iter().map(|&(subject, bit, offered)| subject.misfit(world.given(subject.name, bit, offered))).sum()
+    };
+    let priced: Vec<(usize, World<'a>)> = worlds.map(|world| (price(&world), world)).collect();
     let least = priced.iter().map(|(cost, _)| *cost).min().unwrap_or(0);
     let mut world = priced.iter().find(|(cost, _)| *cost == least).map_or(of_tree, |(_, world)| *world);
     let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
@@ -137,26 +149,34 @@ struct Subject<'a> {
 }
 
 /// All flags of both ends but those that every hypothesis drops.
-fn subjects<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> Vec<Subject<'a>> {
-    let (lost, gained, _) = split(host, guest);
+fn subjects<'a>(
+    host: &'a Machine<'a>,
+    guest: &'a Machine<'a>,
+    lost: &[&'a str],
+    gained: &[&'a str],
+) -> Vec<Subject<'a>> {
     let kept = host.flags().into_iter().flat_map(FlagList::iter).filter(|name| guest.prints(name) == Some(true));
     let with = |fate: Fate| move |name: &'a str| Subject { name, bit: bit_of(host.trees(), name), fate };
-    let lost = lost.into_iter().map(with(Fate::Lost)).filter(|subject| !subject.bit.is_some_and(never_offered));
-    lost.chain(gained.into_iter().map(with(Fate::Gained))).chain(kept.map(with(Fate::Kept))).collect()
+    let lost = lost.iter().copied().map(with(Fate::Lost)).filter(|subject| !subject.bit.is_some_and(never_offered));
+    lost.chain(gained.iter().copied().map(with(Fate::Gained))).chain(kept.map(with(Fate::Kept))).collect()
 }
 
-/// How many flags a world predicts otherwise than they were seen. A flag that is there must be accounted for; one that
-/// is missing may have been taken out by hand.
-fn misfits(subjects: &[&Subject<'_>], world: &World<'_>) -> usize {
-    let weight = |subject: &Subject<'_>| {
-        let (seen, weight) = if subject.fate == Fate::Lost { (State::Absent, 1) } else { (State::Present, 2) };
-        let predicted = match subject.bit {
-            Some(bit) => world.delivered(subject.name, bit),
-            None => world.pass(subject.name).outcome,
-        };
+impl Subject<'_> {
+    /// What it costs a hypothesis to predict this. A flag that is there must be accounted for; one that is missing may
+    /// have been taken out by hand.
+    fn misfit(&self, predicted: State) -> usize {
+        let (seen, weight) = if self.fate == Fate::Lost { (State::Absent, 1) } else { (State::Present, 2) };
         if contradicts(predicted, seen) { weight } else { 0 }
+    }
+}
+
+/// How much a world predicts otherwise than it was seen.
+fn misfits(subjects: &[&Subject<'_>], world: &World<'_>) -> usize {
+    let predicted = |subject: &Subject<'_>| match subject.bit {
+        Some(bit) => world.delivered(subject.name, bit),
+        None => world.pass(subject.name).outcome,
     };
-    subjects.iter().map(|subject| weight(subject)).sum()
+    subjects.iter().map(|subject| subject.misfit(predicted(subject))).sum()
 }
 
 fn contradicts(predicted: State, seen: State) -> bool {

@@ -154,8 +154,8 @@ fn nested(mut diff: Diff) -> Diff {
 fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mut Machine<'_>) -> Diff {
     (host.role, guest.role) = ("host", "guest");
     let (host, guest) = (&*host, &*guest);
-    let chosen = hypothesis::choose(host, guest);
     let (lost, gained, kept) = split(host, guest);
+    let chosen = hypothesis::choose(host, guest, &lost, &gained);
     let lost = lost.iter().map(|flag| lost::lost(&chosen, flag)).collect();
     let gained = gained.iter().map(|flag| gained::gained(&chosen, flag)).collect();
     let mut unknown = host.kernel.unknown.clone();
@@ -212,7 +212,8 @@ fn undecided(first: &Machine<'_>, second: &Machine<'_>) -> Vec<String> {
 
 /// The world that fits a host and a guest best.
 pub(crate) fn world<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> World<'a> {
-    hypothesis::choose(host, guest).world
+    let (lost, gained, _) = split(host, guest);
+    hypothesis::choose(host, guest, &lost, &gained).world
 }
 
 /// Flags that only one end shows, in its order, and how many both show.
