@@ -144,7 +144,8 @@ impl Lab {
             tally.differ,
             tally.silent
         );
-        Ok(if tally.agree == plan.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let late = if options.quick { tally.late } else { 0 };
+        Ok(if tally.agree + late == plan.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     /// Boots the whole plan and prints a line for each boot as it ends.
@@ -217,6 +218,8 @@ struct Tally {
     agree: usize,
     differ: usize,
     silent: usize,
+    /// Those of the silent ones that ran out of time.
+    late: usize,
 }
 
 impl Tally {
@@ -224,6 +227,7 @@ impl Tally {
         let seconds = boot.took.as_secs_f64();
         let Some(Comparison { tree, flags, differences }) = comparison else {
             self.silent += 1;
+            self.late += usize::from(boot.status == guest::LATE);
             let last = boot.console_tail.last().or(boot.warnings.last()).map_or("", String::as_str);
             println!("no report  {release:<28} {seconds:>4.1} s  {machine}\n           {}: {last}", boot.status);
             return;

@@ -141,7 +141,9 @@ impl Archive {
         fs::create_dir_all(parts)?;
         let main = format!("{}{release}", PACKAGE.0);
         let depends = bounded::must(self.apt("apt-cache").args(["depends", &main]), UPDATE)?;
-        let needed = PARTS.iter().map(|part| format!("{part}{release}")).filter(|part| depends.contains(part));
+        let needed: Vec<&str> = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).collect();
+        let parts_of_it = PARTS.iter().map(|part| format!("{part}{release}"));
+        let needed = parts_of_it.filter(|part| needed.contains(&part.as_str()));
         for package in std::iter::once(main.clone()).chain(needed) {
             bounded::must(self.apt("apt-get").args(["download", &package]).current_dir(parts), DOWNLOAD)?;
         }

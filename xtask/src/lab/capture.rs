@@ -42,7 +42,7 @@ pub(super) fn json(id: &str, qemu: &str, kernel: &str, cpu: &str, boot: &Boot) -
         ("kernel_release", json!(section("release").trim())),
         ("kernel_version", json!(section("version").trim())),
         ("proc_cmdline", json!(section("cmdline").trim())),
-        ("cpuinfo", json!(section("cpuinfo").trim_end())),
+        ("cpuinfo", json!(section("cpuinfo").trim_end().to_owned() + "\n")),
         ("cpuid", lines("cpuid")),
         ("msrs", pairs("msrs")),
         ("msrs_failed", lines("msrs_failed")),
@@ -72,9 +72,10 @@ pub(super) fn compare(
     let told = snapshot.linux.as_mut().ok_or("the capture says nothing of its kernel")?;
     told.config = Some(config.clone());
     let named = linux::nearest(told.release.as_deref().ok_or("the capture names no kernel")?).tree;
-    // A flags line that contradicts the tree that the release names decides.
+    // A flags line that contradicts the tree that the release names decides: then it is the next one that can print it.
     let candidates = Machine::new("guest", &snapshot).trees();
-    let tree = if candidates.contains(named) { named } else { candidates.first().unwrap_or(named) };
+    let possible = (0..linux::TREES.len()).filter(|&tree| candidates.contains(tree));
+    let tree = possible.min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named);
     let input = Input::of_snapshot("guest", Stage::Guest, &snapshot).ok_or("the capture holds no CPUID")?;
     // An emulator answers zero for MSRs that it does not know, and the kernel may read others than were captured.
     let output = boot(&Input { unlisted: Unlisted::Zero, ..input }, tree);

@@ -15,6 +15,9 @@ pub(super) const QEMU: &str = "qemu-system-x86_64";
 /// The longest that a boot may take. One takes 4 to 10 s on a core of its own.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// The status of a boot that took longer.
+pub(super) const LATE: &str = "timeout";
+
 /// What each guest's command line begins with. A kernel that panics restarts at once, which ends QEMU.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
@@ -71,7 +74,7 @@ pub(super) fn boot(start: &Start<'_>) -> Result<Boot, Box<dyn Error>> {
     let text = read_lossy(&console);
     let report = sections(&read_lossy(&report));
     let status = match (ended.status, &report) {
-        (None, _) => "timeout".to_owned(),
+        (None, _) => LATE.to_owned(),
         (Some(status), _) if !status.success() => format!("qemu-exit-{}", status.code().unwrap_or(-1)),
         (Some(_), None) => "fatal".to_owned(),
         (Some(_), Some(_)) => "ok".to_owned(),
