@@ -61,7 +61,11 @@ impl Archive {
         self.update()?;
         let names = bounded::must(self.apt("apt-cache").args(["pkgnames", PACKAGE.0]), UPDATE)?;
         let releases = names.lines().filter(|name| name.ends_with(PACKAGE.1));
-        let releases = releases.filter_map(|name| name.strip_prefix(PACKAGE.0)).map(str::to_owned);
+        let releases: Vec<_> = releases.filter_map(|name| name.strip_prefix(PACKAGE.0)).map(str::to_owned).collect();
+        if releases.is_empty() {
+            // `apt-get update` calls it a success if no list could be fetched.
+            return Err("no list of the archive's packages could be fetched: is there a network?".into());
+        }
         let release = newest(wanted, releases).ok_or_else(|| format!("the archive has no cloud kernel {wanted}"))?;
         println!("fetching {release}");
         self.fetch(&release)?;

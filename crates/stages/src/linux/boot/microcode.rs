@@ -84,9 +84,9 @@ const ZEN5_RDSEED: [Zen; 9] = [
     (0x70, 0, 0x0b70_0037),
 ];
 
-/// From this release on `arch/x86/kernel/cpu/match.c:x86_match_cpu` compares the platform (MSR 17H) too: 6.18.15 reports an emulated
-/// Skylake of platform 0 as having old microcode, which its 7.2 row, for other platforms, does not cover.
-/// 7.2 compares it. What 6.19 does was not read.
+/// From this release on `arch/x86/kernel/cpu/match.c:x86_match_cpu` compares the platform (MSR 17H) too. Read in 7.2;
+/// 6.16.3, 6.17.13 and 6.18.15 report an emulated Skylake of platform 0 as having old microcode, which its row of 7.2,
+/// for other platforms, does not cover. What 6.19 does is not known.
 const PLATFORMS_TOLD_APART: (u16, u16) = (7, 0);
 
 /// `arch/x86/kernel/cpu/amd.c:amd_tsa_microcode`: VERW clears what TSA leaks on family 19H from these revisions on.
