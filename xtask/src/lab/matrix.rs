@@ -41,7 +41,7 @@ pub(super) const ROWS: [Row; 48] = [
     ("max,xlevel=0x80000001", ""),
     // Family, model and stepping of CPUs that have errata or quirks of their own.
     ("EPYC,family=26,model=2,stepping=1", ""),
-    ("EPYC,family=16,model=2,stepping=3", ""),
+    ("EPYC,family=16,model=10,stepping=0", ""),
     ("EPYC,family=15,model=72,stepping=2", ""),
     ("Skylake-Client,family=6,model=151,stepping=2", ""),
     ("Skylake-Client,family=6,model=55,stepping=8", ""),
