@@ -1,4 +1,4 @@
-//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `deny`.
+//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `lab`, `deny`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
@@ -6,6 +6,7 @@ mod ci;
 mod deny;
 mod fuzz;
 mod import;
+mod lab;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ cargo xtask import check              whether knowledge/ is canonical and keeps 
 cargo xtask fuzz [--seconds N] [TARGET...]
                                       every parser on mutated input; with cargo-fuzz and a nightly toolchain if present
 cargo xtask bench                     whole processes beside their yardsticks
+cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]
+                                      real kernels under emulated CPUs, predicted and compared: docs/lab.md
 cargo xtask deny                      licences, duplicates and sources of all dependencies";
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Some("import") => import::run(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("bench") => bench::run(),
+        Some("lab") => lab::run(rest),
         Some("deny") => deny::run(),
         _ => {
             eprintln!("{USAGE}");

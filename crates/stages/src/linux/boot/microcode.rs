@@ -84,6 +84,11 @@ const ZEN5_RDSEED: [Zen; 9] = [
     (0x70, 0, 0x0b70_0037),
 ];
 
+/// From this release on `arch/x86/kernel/cpu/match.c:x86_match_cpu` compares the platform (MSR 17H) too. Read in 7.2;
+/// 6.16.3, 6.17.13 and 6.18.15 report an emulated Skylake of platform 0 as having old microcode, which its row of 7.2,
+/// for other platforms, does not cover. What 6.19 does is not known.
+const PLATFORMS_TOLD_APART: (u16, u16) = (7, 0);
+
 /// `arch/x86/kernel/cpu/amd.c:amd_tsa_microcode`: VERW clears what TSA leaks on family 19H from these revisions on.
 const TSA_CLEARS: [Zen; 16] = [
     (0x01, 1, 0x0a00_11d7),
@@ -159,14 +164,7 @@ impl Boot<'_> {
         if self.vendor != Vendor::Intel || self.is_vm() {
             return Truth::seen(false);
         }
-        let (family, model, stepping) = (self.family, self.model, self.stepping);
-        let platform = if (family, model) > (6, 3) { self.msr_or_zero(0x17).0 >> 50 & 7 } else { 0 };
-        let matches = |row: &&(u8, u8, u16, u8, u32)| {
-            (u32::from(row.0), u32::from(row.1)) == (family, model)
-                && u32::from(row.2) >> stepping & 1 == 1
-                && (row.3 == 0 || u64::from(row.3) >> platform & 1 == 1)
-        };
-        let Some(row) = LATEST.iter().find(matches) else { return Truth::seen(false) };
+        let Some(newest) = self.newest_listed_revision() else { return Truth::seen(false) };
         let (seen, on) = self.microcode();
         // Lists of older releases were not read.
         let list = if self.release() < (7, 2) {
@@ -178,6 +176,21 @@ impl Boot<'_> {
         } else {
             0
         };
-        Truth { holds: seen >> 31 & 1 == 1 || seen < u64::from(row.4), on: on | list }
+        Truth { holds: seen >> 31 & 1 == 1 || seen < u64::from(newest), on: on | list }
+    }
+
+    /// The revision that the kernel's list has for this CPU. Lists of 6.16 to 6.18 have one row for all platforms of a
+    /// CPU; theirs was not read and is taken to be the newest of 7.2's rows.
+    fn newest_listed_revision(&mut self) -> Option<u32> {
+        let (family, model, stepping) = (self.family, self.model, self.stepping);
+        let matches = |row: &&(u8, u8, u16, u8, u32)| {
+            (u32::from(row.0), u32::from(row.1)) == (family, model) && u32::from(row.2) >> stepping & 1 == 1
+        };
+        let mut rows = LATEST.iter().filter(matches);
+        if self.release() < PLATFORMS_TOLD_APART {
+            return rows.map(|row| row.4).max();
+        }
+        let platform = if (family, model) > (6, 3) { self.msr_or_zero(0x17).0 >> 50 & 7 } else { 0 };
+        rows.find(|row| row.3 == 0 || u64::from(row.3) >> platform & 1 == 1).map(|row| row.4)
     }
 }

@@ -1,0 +1,307 @@
+//! `cargo xtask lab`: real kernels under an emulated CPU, predicted and compared word for word.
+//!
+//! The laboratory proves the Linux stage against kernels that boot now, with CPUs that nobody captured before. It takes
+//! QEMU from this machine and kernels from the distribution; where one of them is missing it says so and proves nothing.
+
+mod archive;
+mod bounded;
+mod capture;
+mod guest;
+mod initramfs;
+mod matrix;
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use archive::{Archive, Kernel};
+use capture::Comparison;
+use guest::{Boot, Start};
+
+use crate::{Outcome, cargo};
+
+/// Boots at a time, at most; fewer on a machine with fewer CPUs.
+const AT_A_TIME: usize = 4;
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    /// Three boots, and no failure where the laboratory cannot work.
+    quick: bool,
+    /// Series or releases; each then boots every row.
+    kernels: Vec<String>,
+    /// `-cpu` strings in place of the matrix.
+    cpus: Vec<String>,
+    /// The command line's addition for `cpus`.
+    append: String,
+    /// Where captures are kept.
+    keep: Option<PathBuf>,
+}
+
+impl Options {
+    fn read(arguments: &[String]) -> Option<Self> {
+        let mut options = Self::default();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.as_str() {
+                "--quick" => options.quick = true,
+                "--kernel" => options.kernels.push(rest.next()?.clone()),
+                "--cpu" => options.cpus.push(rest.next()?.clone()),
+                "--append" => options.append.clone_from(rest.next()?),
+                "--keep" => options.keep = Some(rest.next()?.into()),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+
+    /// `-cpu` and the command line's addition, for each machine that is to boot.
+    fn rows(&self) -> Vec<(&str, &str)> {
+        match (self.cpus.is_empty(), self.quick) {
+            (false, _) => self.cpus.iter().map(|cpu| (cpu.as_str(), self.append.as_str())).collect(),
+            (true, true) => matrix::QUICK.to_vec(),
+            (true, false) => matrix::ROWS.to_vec(),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    let Some(options) = Options::read(arguments) else {
+        eprintln!(
+            "cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]"
+        );
+        return Ok(ExitCode::from(2));
+    };
+    match Lab::set_up(&options) {
+        Ok(lab) => {
+            let done = lab.run(&options);
+            fs::remove_dir_all(&lab.scratch)?;
+            done
+        }
+        Err(error) if options.quick => {
+            println!("lab: skipped: {error}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("lab: {error}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// What boots need: QEMU, kernels, and an initial file system for each of them.
+struct Lab {
+    qemu: String,
+    kernels: Vec<(Kernel, PathBuf)>,
+    /// A folder of this run's own.
+    scratch: PathBuf,
+}
+
+/// One boot of the plan: a kernel's place, `-cpu`, the command line's addition.
+type Plan<'a> = (usize, &'a str, &'a str);
+
+impl Lab {
+    fn set_up(options: &Options) -> Result<Self, Box<dyn Error>> {
+        let qemu = guest::version().map_err(|error| format!("{error} (Debian: apt-get install qemu-system-x86)"))?;
+        let cache = cache()?;
+        let kernels = kernels(&cache, options)?;
+        let init = init()?;
+        let scratch = cache.join(format!("run-{}", std::process::id()));
+        fs::create_dir_all(&scratch)?;
+        let with_initramfs = |kernel: Kernel| -> Result<_, Box<dyn Error>> {
+            let path = scratch.join(format!("{}.cpio", kernel.release));
+            fs::write(&path, initramfs::build(&init, kernel.msr.as_deref()))?;
+            Ok((kernel, path))
+        };
+        let kernels = kernels.into_iter().map(with_initramfs).collect::<Result<_, _>>()?;
+        Ok(Self { qemu, kernels, scratch })
+    }
+
+    fn run(&self, options: &Options) -> Outcome {
+        let rows = options.rows();
+        let each = !options.kernels.is_empty();
+        let plan: Vec<Plan<'_>> = if each {
+            let kernels = 0..self.kernels.len();
+            kernels.flat_map(|kernel| rows.iter().map(move |(cpu, append)| (kernel, *cpu, *append))).collect()
+        } else {
+            let dealt = rows.iter().enumerate();
+            dealt.map(|(place, (cpu, append))| (place % self.kernels.len(), *cpu, *append)).collect()
+        };
+        if let Some(folder) = &options.keep {
+            self.keep_configs(folder)?;
+        }
+        println!("{} boots under QEMU {} (TCG)", plan.len(), self.qemu);
+        let tally = self.boot_all(&plan, options.keep.as_deref())?;
+        println!(
+            "{} boots: {} agree, {} differ, {} did not report",
+            plan.len(),
+            tally.agree,
+            tally.differ,
+            tally.silent
+        );
+        let late = if options.quick { tally.late } else { 0 };
+        Ok(if tally.agree + late == plan.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Boots the whole plan and prints a line for each boot as it ends.
+    fn boot_all(&self, plan: &[Plan<'_>], keep: Option<&Path>) -> Result<Tally, Box<dyn Error>> {
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(AT_A_TIME).min(plan.len());
+        let next = AtomicUsize::new(0);
+        let (sender, ended) = mpsc::channel();
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                let (sender, next) = (sender.clone(), &next);
+                scope.spawn(move || {
+                    while let Some(planned) = plan.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let done = self.one(planned, keep).map_err(|error| error.to_string());
+                        if sender.send((*planned, done)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            let mut tally = Tally::default();
+            for ((kernel, cpu, append), done) in ended {
+                let release = self.kernels.get(kernel).map_or("", |(kernel, _)| &kernel.release);
+                tally.row(release, &format!("-cpu {cpu} {append}"), done?);
+            }
+            Ok(tally)
+        })
+    }
+
+    /// One boot of the plan, and the comparison if it told what it saw.
+    fn one(&self, plan: &Plan<'_>, keep: Option<&Path>) -> Result<(Boot, Option<Comparison>), Box<dyn Error>> {
+        let (place, cpu, append) = *plan;
+        let (kernel, initramfs) = self.kernels.get(place).ok_or("no such kernel")?;
+        let id = name(&self.qemu, &kernel.release, cpu, append);
+        let scratch = self.scratch.join(id.replace('.', "_"));
+        let boot = guest::boot(&Start { image: &kernel.image, initramfs, cpu, append, scratch })?;
+        let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu, &kernel.release, cpu, &boot))?;
+        if let Some(folder) = keep {
+            let mut packed = flate2::write::GzEncoder::new(
+                File::create(folder.join(format!("{id}.json.gz")))?,
+                flate2::Compression::best(),
+            );
+            packed.write_all(&capture)?;
+            packed.finish()?;
+        }
+        let comparison = match &boot.report {
+            Some(_) => Some(capture::compare(&id, &capture, &kernel.config)?),
+            None => None,
+        };
+        Ok((boot, comparison))
+    }
+
+    /// What the kernels were built with, beside the captures.
+    fn keep_configs(&self, folder: &Path) -> Result<(), Box<dyn Error>> {
+        let configs = folder.join("configs");
+        fs::create_dir_all(&configs)?;
+        for (kernel, _) in &self.kernels {
+            let lines = kernel.config.iter().map(|(option, value)| format!("{option}={value}\n"));
+            let text =
+                "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>();
+            fs::write(configs.join(format!("{}.config", kernel.release)), text)?;
+        }
+        Ok(())
+    }
+}
+
+/// How many boots ended in which way.
+#[derive(Default)]
+struct Tally {
+    agree: usize,
+    differ: usize,
+    silent: usize,
+    /// Those of the silent ones that ran out of time.
+    late: usize,
+}
+
+impl Tally {
+    fn row(&mut self, release: &str, machine: &str, (boot, comparison): (Boot, Option<Comparison>)) {
+        let seconds = boot.took.as_secs_f64();
+        let Some(Comparison { tree, flags, differences }) = comparison else {
+            self.silent += 1;
+            self.late += usize::from(boot.status == guest::LATE);
+            let last = boot.console_tail.last().or(boot.warnings.last()).map_or("", String::as_str);
+            println!("no report  {release:<28} {seconds:>4.1} s  {machine}\n           {}: {last}", boot.status);
+            return;
+        };
+        let same = differences.is_empty();
+        *(if same { &mut self.agree } else { &mut self.differ }) += 1;
+        let verdict = if same { "same" } else { "DIFFERENT" };
+        println!("{verdict:<10} {release:<28} {seconds:>4.1} s  {machine}  ({flags} flags, tree {tree})");
+        differences.iter().for_each(|line| println!("           {line}"));
+    }
+}
+
+/// `$CPUSIEVE_LAB`, or `~/.cache/cpusieve-lab`.
+fn cache() -> Result<PathBuf, Box<dyn Error>> {
+    let named = std::env::var_os("CPUSIEVE_LAB").map(PathBuf::from);
+    let usual = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/cpusieve-lab"));
+    let folder = named.or_else(usual).ok_or("neither CPUSIEVE_LAB nor HOME says where kernels can be kept")?;
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder.canonicalize()?)
+}
+
+/// The kernels that were asked for. `--quick` takes one, which is not downloaded if one is here.
+fn kernels(cache: &Path, options: &Options) -> Result<Vec<Kernel>, Box<dyn Error>> {
+    let mut archive = Archive::new(cache);
+    if options.quick && options.kernels.is_empty() {
+        return match archive.any_local() {
+            Some(kernel) => Ok(vec![kernel]),
+            None => Ok(vec![archive.kernel("6.1")?]),
+        };
+    }
+    let usual: Vec<String> = matrix::KERNELS.map(str::to_owned).into();
+    let wanted = if options.kernels.is_empty() { &usual } else { &options.kernels };
+    wanted.iter().map(|wanted| archive.kernel(wanted)).collect()
+}
+
+/// The program that is `/init` in the guests: built beside this one, and static as everything here is.
+fn init() -> Result<Vec<u8>, Box<dyn Error>> {
+    if !cargo().args(["build", "--quiet", "--package", "xtask", "--bin", "lab-init"]).status()?.success() {
+        return Err("the guests' init could not be built".into());
+    }
+    let path = std::env::current_exe()?.with_file_name("lab-init");
+    Ok(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
+/// What a boot is called: the two numbers of QEMU and of the kernel, and what was asked for, fit for a file.
+fn name(qemu: &str, release: &str, cpu: &str, append: &str) -> String {
+    let series = |version: &str| version.split(['.', '-']).take(2).collect::<Vec<_>>().join(".");
+    let end = if append.is_empty() { String::new() } else { format!("-c_{append}") };
+    let name = format!("q{}-k{}-{cpu}{end}", series(qemu), series(release));
+    let plain = |character: char| character.is_ascii_alphanumeric() || "+-=.".contains(character);
+    name.chars().map(|character| if plain(character) { character } else { '_' }).take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_taken_or_refused() {
+        let read = |text: &str| Options::read(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let options = read("--quick --kernel 6.1 --kernel 7.3 --cpu max,-avx --append nopcid --keep out").unwrap();
+        assert_eq!(options.kernels, ["6.1", "7.3"]);
+        assert_eq!(options.rows(), [("max,-avx", "nopcid")]);
+        assert!(read("--kernel").is_none() && read("6.1").is_none());
+        assert_eq!(read("--quick").unwrap().rows().len(), 3);
+    }
+
+    #[test]
+    fn every_boot_of_the_matrix_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> = matrix::ROWS
+            .iter()
+            .map(|(cpu, append)| name("7.2.22 (Debian)", "6.1.0-56-cloud-amd64", cpu, append))
+            .collect();
+        assert_eq!(names.len(), matrix::ROWS.len());
+        assert!(names.contains("q7.2-k6.1-Haswell-c_clearcpuid=156"));
+    }
+}
