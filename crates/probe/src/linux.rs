@@ -57,7 +57,7 @@ fn config_text(root: &Root, release: &str) -> Result<String, Refusal> {
 
 /// The options of a configuration that decide over CPU features, KVM and mitigations. An option that the
 /// configuration lists as not set is `n`.
-fn about_cpus(config: &str) -> BTreeMap<String, String> {
+pub fn about_cpus(config: &str) -> BTreeMap<String, String> {
     let option = |line: &str| {
         let (name, value) = match line.strip_prefix("# ") {
             Some(comment) => (comment.strip_suffix(" is not set")?, "n"),
