@@ -26,6 +26,7 @@
 pub mod diff;
 pub mod guest;
 pub mod name;
+pub mod oddity;
 pub mod predict;
 pub mod reason;
 pub mod why;

@@ -23,6 +23,8 @@ use cpusieve_model::{CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage,
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
 
+use crate::oddity::oddities;
+
 /// The kernel that is to boot on what the input shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel<'a> {
@@ -53,6 +55,8 @@ pub struct Prediction {
     pub boot: Output,
     /// What was assumed: first of the kernel, then of the rest.
     pub assumed: Vec<Assumption>,
+    /// What hardly any CPU says, and the input says all the same.
+    pub odd: Vec<String>,
 }
 
 /// Something that the input does not say, and that the prediction rests on.
@@ -100,7 +104,7 @@ pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, N
         .chain(in_long_mode.is_some().then(of_syscall))
         .chain(boot.assumed.iter().map(Assumption::from))
         .collect();
-    Ok(Prediction { tree, boot, assumed })
+    Ok(Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) })
 }
 
 /// SYSCALL: 80000001H.EDX\[11\]. Intel CPUs set it in 64-bit mode alone (SDM volume 2A, CPUID, 80000001H).

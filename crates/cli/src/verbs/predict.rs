@@ -85,7 +85,8 @@ fn as_text(found: &Prediction, stage: Stage) -> String {
         let Assumption { what, value, because, hangs } = assumed;
         json!({"what": what, "value": value, "because": because, "hangs": hangs})
     });
-    let head = json::pretty(&json!({"format": 1, "assumed": assumed.collect::<Vec<Value>>(), stage.name(): lines}));
+    let assumed: Vec<Value> = assumed.collect();
+    let head = json::pretty(&json!({"format": 1, "assumed": assumed, "odd": found.odd, stage.name(): lines}));
     // A step a line, made and dropped one by one: hundreds of them at once would take as long as all the rest.
     let mut text = head.strip_suffix("\n}\n").unwrap_or(&head).to_owned();
     text.push_str(",\n  \"steps\": [");
@@ -111,6 +112,10 @@ fn text(found: &Prediction, stage: Stage, width: usize) -> String {
         let heading = format!("{name} ({})", words.len());
         let _ = writeln!(page, "\n{}", styled(HEAD, heading));
         page.push_str(&page::wrap(&words.join(" "), "  ", "  ", width));
+    }
+    if !found.odd.is_empty() {
+        let _ = writeln!(page, "\n{}", styled(HEAD, format!("odd ({})", found.odd.len())));
+        found.odd.iter().for_each(|odd| page.push_str(&page::wrap(odd, "  ", "    ", width)));
     }
     if !found.assumed.is_empty() {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("assumed ({})", found.assumed.len())));
