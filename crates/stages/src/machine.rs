@@ -63,7 +63,7 @@ pub struct Machine<'a> {
     /// The kernel tree for which the flags were concluded from CPUID; `None` if there is a line, or nothing at all.
     pub concluded_for: Option<usize>,
     flags: Option<FlagList>,
-    names: HashSet<Box<str>>,
+    names: HashSet<Box<str>, foldhash::fast::RandomState>,
     untold: HashSet<Cow<'static, str>>,
     partly: bool,
     cpuid: Option<&'a CpuidTable>,
@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
             generations: OnceCell::new(),
             concluded_for: None,
             flags: None,
-            names: HashSet::new(),
+            names: HashSet::default(),
             untold: HashSet::new(),
             partly: false,
             cpuid,
