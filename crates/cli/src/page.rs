@@ -33,24 +33,29 @@ pub(crate) fn styled(style: Style, text: impl Display) -> String {
 /// Breaks words into lines of at most `width` columns, each behind `indent`; the first behind `first`, unless `first` is
 /// so long that the first word has no room beside it, but would have some behind `indent`.
 pub(crate) fn wrap(text: &str, first: &str, indent: &str, width: usize) -> String {
-    let mut lines = String::new();
-    let mut line = first.to_owned();
+    let mut lines = String::with_capacity(text.len() + text.len() / 8);
+    lines.push_str(first);
+    let indented = columns(indent);
+    let mut used = columns(first);
     let mut filled = false;
     for word in text.split_whitespace() {
-        let helps = filled || columns(&line) > columns(indent);
-        if helps && columns(&line) + usize::from(filled) + columns(word) > width {
-            lines.push_str(line.trim_end());
+        let needed = columns(word);
+        let helps = filled || used > indented;
+        if helps && used + usize::from(filled) + needed > width {
+            lines.truncate(lines.trim_end().len());
             lines.push('\n');
-            line = indent.to_owned();
+            lines.push_str(indent);
+            used = indented;
             filled = false;
         }
         if filled {
-            line.push(' ');
+            lines.push(' ');
         }
-        line.push_str(word);
+        lines.push_str(word);
+        used += usize::from(filled) + needed;
         filled = true;
     }
-    lines.push_str(line.trim_end());
+    lines.truncate(lines.trim_end().len());
     lines.push('\n');
     lines
 }
