@@ -201,7 +201,7 @@ fn proved(item: &Item, lost: bool, offered: &CpuidTable, given: &CpuidTable) -> 
 #[test]
 fn with_the_guests_cpuid_every_sieve_is_the_one_that_the_registers_prove() {
     let Some(folder) = shared("qemu-oracle") else { return };
-    let mut checked = 0;
+    let (mut checked, mut unsure) = (0, BTreeSet::new());
     // A vendor that was set by hand makes two strangers of host and guest.
     let vcpus: Vec<Vcpu> = vcpus(&folder).into_iter().filter(|vcpu| !vcpu.cpu.contains("vendor=")).collect();
     for (name, release) in HOSTS {
@@ -212,10 +212,7 @@ fn with_the_guests_cpuid_every_sieve_is_the_one_that_the_registers_prove() {
             cpu.cpuid.insert(SYSCALL.leaf, 0, registers);
         }
         let offered = offered(&record);
-        let vendor = record.vendor();
-        // `base` has no vendor before 10.1: what its kernel would do with it is another question.
-        let same = |vcpu: &&Vcpu| vcpu.host == name && vcpu.table.vendor() == vendor;
-        for vcpu in vcpus.iter().filter(same).step_by(5) {
+        for vcpu in vcpus.iter().filter(|vcpu| vcpu.host == name) {
             record.qemu = vec![QemuBinary { version: vcpu.release.clone(), ..QemuBinary::default() }];
             let cpus = vec![Cpu { cpuid: vcpu.table.clone(), ..Cpu::default() }];
             let found = diff::diff(&record, &Snapshot { cpus, ..Snapshot::default() }).unwrap();
@@ -225,17 +222,19 @@ fn with_the_guests_cpuid_every_sieve_is_the_one_that_the_registers_prove() {
                     let Some(proved) = proved(item, lost, &offered, &vcpu.table) else { continue };
                     let case = format!("{name}, QEMU {} -cpu {}: {}", vcpu.release, vcpu.cpu, item.flag);
                     assert_eq!(item.at, Some(proved), "{case}: {} {}", item.rule, item.cause);
-                    // Of the guest's kernel nothing is known, nor of a leaf that is not in the table.
-                    let seen =
-                        item.place.and_then(Place::cpuid).is_some_and(|bit| vcpu.table.state(bit).known().is_some());
-                    let sure = item.confidence == Confidence::Certain || proved == Stage::Guest || !seen;
-                    assert!(sure, "{case}: {} {:?}", item.rule, item.confidence);
+                    // Of the guest's kernel nothing is known.
+                    if item.confidence != Confidence::Certain && proved != Stage::Guest {
+                        unsure.insert((item.flag.clone(), vcpu.cpu.clone()));
+                    }
                     checked += 1;
                 }
             }
         }
     }
-    assert!(checked >= 10_000, "{checked} flags");
+    assert!(checked >= 70_000, "{checked} flags");
+    // AMD's kernel sets both by family, whatever CPUID says, and the family of `base` is none of AMD's.
+    let base = "base,+lm,+nx".to_owned();
+    assert_eq!(unsure, BTreeSet::from([("3dnowprefetch".to_owned(), base.clone()), ("arat".to_owned(), base)]));
 }
 
 /// KVM's bits that were predicted from the silicon alone otherwise than KVM says; how many were left open, how many right.

@@ -14,7 +14,7 @@ const SERIAL_LEAF: u32 = 3;
 const HIDDEN: &str = "...";
 
 /// Kernel parameters whose values decide over flags and name nothing: whole names, or beginnings that end in `.`, `_`.
-const TELLING: [&str; 79] = [
+const TELLING: [&str; 78] = [
     "acpi",
     "amd_iommu",
     "amd_pstate",
@@ -54,7 +54,6 @@ const TELLING: [&str; 79] = [
     "microcode.",
     "mitigations",
     "mmio_stale_data",
-    "nested_pvm",
     "nmi_watchdog",
     "no5lvl",
     "noapic",
