@@ -16,6 +16,8 @@
 //! assert_eq!(kvm::since(flush_l1d), Some(kvm::Since::Release("6.4")));
 //! ```
 
+pub mod msrs;
+
 use cpusieve_model::{CpuidBit, Register, Registers};
 
 use crate::TreeSet;
