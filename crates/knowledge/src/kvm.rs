@@ -358,6 +358,11 @@ pub fn answers(tree: usize, leaf: u32) -> impl Iterator<Item = &'static Answer> 
     in_tree(ANSWERS.get(start..end).unwrap_or(&[]), tree, |answer| answer.trees)
 }
 
+/// The answers of all leaves in all trees, in the order of leaves.
+pub fn all_answers() -> impl Iterator<Item = &'static Answer> {
+    ANSWERS.iter()
+}
+
 /// How this register is answered in this tree when the leaf's gates hold; none if it is zero.
 #[must_use]
 pub fn answer(tree: usize, leaf: u32, subleaf: u32, register: Register) -> Option<&'static Answer> {

@@ -1,5 +1,6 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
+pub mod answer;
 mod condition;
 
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
