@@ -1,4 +1,4 @@
-//! `knowledge/kvm/feature_msrs.tsv`, `feature_bits.tsv`: what KVM makes of the feature MSRs.
+//! `knowledge/kvm/feature_msrs.tsv`, `feature_bits.tsv`: what KVM makes of the feature MSRs; and `params.tsv`.
 
 use std::fmt::Write as _;
 
@@ -8,6 +8,7 @@ use crate::{Result, Tables};
 
 const LIST: &str = "kvm/feature_msrs.tsv";
 const BITS: &str = "kvm/feature_bits.tsv";
+const PARAMS: &str = "kvm/params.tsv";
 
 /// Conditions that are a word alone.
 const WORDS: [(&str, &str); 6] = [
@@ -30,6 +31,26 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let mut text = String::new();
     print_list(&mut text, &trees, &tables.read(LIST)?)?;
     print_bits(&mut text, &trees, &tables.read(BITS)?)?;
+    Ok(text)
+}
+
+/// The Rust text of the parameters of KVM's modules.
+pub(crate) fn parameters(tables: &Tables) -> Result<String> {
+    let trees = TreeList::parse("linux/trees.tsv", &tables.read("linux/trees.tsv")?)?;
+    let mut text = String::from("/// The parameters of KVM's modules in all trees, by module and name.\n");
+    text.push_str("pub static PARAMETERS: &[Parameter] = &[\n");
+    for (line, cells) in rows(&tables.read(PARAMS)?) {
+        let [module, name, set] = cells[..] else {
+            return Err(format!("{PARAMS}:{line}: expected module, parameter and trees").into());
+        };
+        let set = trees.parse_set(set).map_err(|error| format!("{PARAMS}:{line}: {error}"))?;
+        let _ = writeln!(
+            text,
+            "Parameter {{ module: {module:?}, name: {name:?}, trees: TreeSet({:#x}) }},",
+            set.0
+        );
+    }
+    text.push_str("];\n");
     Ok(text)
 }
 

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod msrs;
+pub mod parameters;
 
 use cpusieve_model::{CpuidBit, Register, Registers};
 
