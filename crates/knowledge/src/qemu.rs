@@ -15,15 +15,30 @@
 //! assert_eq!(qemu::first_naming(flush_l1d).map(|release| qemu::RELEASES[release].label), Some("10.0"));
 //! ```
 
+mod cache;
+mod feature;
 mod fixup;
+mod machine;
+mod model;
+mod property;
 mod release;
 
 use cpusieve_model::{CpuidBit, MsrBit, Place, Register};
 
 use crate::TreeSet;
 
+pub use cache::{Cache, CacheDescriptor, CacheKind, Caches, ShareLevel, cache_descriptors};
+pub use feature::{Dependency, ExtSaveArea, HypervProperty, dependencies, ext_save_areas, hyperv_properties};
 pub use fixup::{Condition, Constant, ConstantValue, Fixup, FixupEffect, fixups, word_fixups};
+pub use machine::{
+    Accelerator, CompatProperty, DefaultCpuVersion, DefaultProperty, Machine, MachineKind, UnknownMachine, compat,
+    default_properties, machine, machines,
+};
+pub use model::{Model, Resolved, Version, cpu_names, model, models, resolve, versions};
+pub use property::{Property, PropertyKind, properties, property};
 pub use release::{Fit, Nearest, Release, nearest};
+
+use property::OtherProperty;
 
 include!(concat!(env!("OUT_DIR"), "/qemu.rs"));
 
