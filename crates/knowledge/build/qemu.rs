@@ -103,6 +103,12 @@ fn words(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
     let mut by_word: Vec<usize> = (0..order.len()).collect();
     by_word.sort_by_key(|&index| order[index]);
     writeln!(out, "static WORDS_SORTED: &[u8] = &{by_word:?};")?;
+    writeln!(out, "/// The feature words of all releases, in the order of QEMU's enumeration.")?;
+    writeln!(out, "pub const WORD_ORDER: [Word; {}] = [", order.len())?;
+    for word in &order {
+        writeln!(out, "{},", word.expression())?;
+    }
+    writeln!(out, "];")?;
     Ok(())
 }
 
