@@ -15,15 +15,30 @@
 //! assert_eq!(qemu::first_naming(flush_l1d).map(|release| qemu::RELEASES[release].label), Some("10.0"));
 //! ```
 
+mod cache;
+mod feature;
 mod fixup;
+mod machine;
+mod model;
+mod property;
 mod release;
 
 use cpusieve_model::{CpuidBit, MsrBit, Place, Register};
 
 use crate::TreeSet;
 
-pub use fixup::{Condition, Constant, ConstantValue, Fixup, FixupEffect, fixups};
+pub use cache::{Cache, CacheDescriptor, CacheKind, Caches, ShareLevel, cache_descriptors};
+pub use feature::{Dependency, ExtSaveArea, HypervProperty, dependencies, ext_save_areas, hyperv_properties};
+pub use fixup::{Condition, Constant, ConstantValue, Fixup, FixupEffect, fixups, word_fixups};
+pub use machine::{
+    Accelerator, CompatProperty, DefaultCpuVersion, DefaultProperty, Machine, MachineKind, UnknownMachine, compat,
+    default_properties, machine, machines,
+};
+pub use model::{Model, Resolved, Version, cpu_names, model, models, resolve, versions};
+pub use property::{Property, PropertyKind, properties, property};
 pub use release::{Fit, Nearest, Release, nearest};
+
+use property::OtherProperty;
 
 include!(concat!(env!("OUT_DIR"), "/qemu.rs"));
 
@@ -149,6 +164,23 @@ impl Bit {
 /// The feature words of a release, in the order of its enumeration, which is the order of its warnings.
 pub fn words(release: usize) -> impl Iterator<Item = Word> {
     WORDS.iter().filter(move |word| word.releases.contains(release)).map(|word| word.word)
+}
+
+/// The number of feature words of all releases together.
+pub const WORD_COUNT: usize = WORD_ORDER.len();
+
+/// The position of a word in [`WORD_ORDER`]; `None` if no release has it.
+#[must_use]
+pub fn word_position(word: Word) -> Option<usize> {
+    let known = |index: &u8| WORD_ORDER.get(usize::from(*index)).copied();
+    let found = WORDS_SORTED.binary_search_by_key(&Some(word), known).ok()?;
+    WORDS_SORTED.get(found).map(|&index| usize::from(index))
+}
+
+/// Whether `release` has the word at this position of [`WORD_ORDER`].
+#[must_use]
+pub fn has_word(release: usize, position: usize) -> bool {
+    WORDS.get(position).is_some_and(|word| word.releases.contains(release))
 }
 
 /// Every bit that has a name or an attribute in any release, sorted by place.

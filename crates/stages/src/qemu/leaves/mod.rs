@@ -1,0 +1,163 @@
+//! `cpu_x86_cpuid`, leaf by leaf, and the table that QEMU makes of it for KVM.
+//!
+//! [`execute`] is the function itself: what the CPUID instruction returns to a guest under TCG, and what QEMU asks
+//! itself under KVM. [`build`] asks it for every leaf in QEMU's order and gives the table of `KVM_SET_CPUID2`, entry by
+//! entry. Every leaf has a function that says what each release puts there; a rule of the form "since 10.0" means "not
+//! in 7.2, but in 10.0", because the releases between the known ones are not known.
+
+mod basic;
+mod caches;
+mod extended;
+mod hyperv;
+mod hypervisor;
+mod intel;
+mod smp;
+mod table;
+mod topology;
+mod words;
+mod xsave;
+
+use cpusieve_knowledge::qemu;
+use cpusieve_model::{KvmCpuidEntry, Registers};
+
+use self::topology::Topology;
+use super::cpu::{Accelerator, Cpu};
+
+pub use self::smp::SmpError;
+pub(crate) use self::table::{TableFull, build};
+
+/// What of the running CPU shows in CPUID's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// The CPU's APIC id.
+    pub apic_id: u32,
+    /// The CPU's core within its die or module (`core-id`).
+    pub core_id: u32,
+    /// CR4.OSXSAVE.
+    pub osxsave: bool,
+    /// CR4.PKE.
+    pub pke: bool,
+    /// Whether the CPU is in long mode (`HF_LMA_MASK`).
+    pub long_mode: bool,
+    /// XCR0.
+    pub xcr0: u64,
+}
+
+impl Running {
+    /// vCPU 0 after reset, before any instruction: real mode, x87 state alone.
+    pub const RESET: Self =
+        Self { apic_id: 0, core_id: 0, osxsave: false, pke: false, long_mode: false, xcr0: 1 };
+}
+
+/// One CPU while its leaves are read.
+pub(super) struct View<'a> {
+    cpu: &'a Cpu<'a>,
+    running: Running,
+    topology: Topology,
+    version: (u32, u32),
+}
+
+impl<'a> View<'a> {
+    fn new(cpu: &'a Cpu<'a>, running: Running) -> Self {
+        let version = qemu::RELEASES.get(cpu.question.release).map_or((0, 0), |release| version(release.label));
+        Self { cpu, running, topology: Topology::of(&cpu.question.smp), version }
+    }
+
+    /// Whether this release is `major.minor` or newer.
+    fn since(&self, major: u32, minor: u32) -> bool {
+        self.version >= (major, minor)
+    }
+
+    fn is_kvm(&self) -> bool {
+        self.cpu.question.accelerator.is_kvm()
+    }
+
+    /// `x86_cpu_get_supported_cpuid`: KVM's answer; zeros under TCG, and where KVM has no such entry.
+    ///
+    /// Of the leaves that are asked for in this way, none is changed by QEMU's fix-ups.
+    fn supported(&self, leaf: u32, subleaf: u32) -> Registers {
+        let Accelerator::Kvm { kvm, .. } = self.cpu.question.accelerator else { return Registers::default() };
+        let entries = kvm.supported.as_deref().unwrap_or_default();
+        let entry = entries.iter().find(|entry| (entry.leaf, entry.subleaf) == (leaf, subleaf));
+        entry.map_or_else(Registers::default, |entry| entry.registers)
+    }
+
+    /// `host_cpuid`: what the instruction returns on the host. A leaf above the maximum gives the highest basic leaf
+    /// on Intel and zeros elsewhere; under TCG, whose host is not part of the question, zeros.
+    fn host(&self, leaf: u32, subleaf: u32) -> Registers {
+        let Accelerator::Kvm { host, .. } = self.cpu.question.accelerator else { return Registers::default() };
+        let intel = host.vendor() == Some(cpusieve_model::Vendor::Intel);
+        let asked = match host.maximum(leaf) {
+            Some(maximum) if leaf > maximum && intel => host.maximum(0).unwrap_or(0),
+            Some(maximum) if leaf > maximum => return Registers::default(),
+            _ => leaf,
+        };
+        let subleaf = if cpusieve_model::has_subleaves(asked) { subleaf } else { 0 };
+        host.get(asked, subleaf).unwrap_or_default()
+    }
+}
+
+/// `10.0` as numbers.
+fn version(label: &str) -> (u32, u32) {
+    let mut numbers = label.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// What CPUID returns on vCPU 0 of this CPU after reset (`target/i386/cpu.c:cpu_x86_cpuid`).
+pub(crate) fn execute(cpu: &Cpu<'_>, leaf: u32, subleaf: u32) -> Registers {
+    execute_in(cpu, Running::RESET, leaf, subleaf)
+}
+
+/// What CPUID returns on a CPU in this state (`target/i386/cpu.c:cpu_x86_cpuid`).
+pub(crate) fn execute_in(cpu: &Cpu<'_>, running: Running, leaf: u32, subleaf: u32) -> Registers {
+    cpu_x86_cpuid(&View::new(cpu, running), leaf, subleaf)
+}
+
+/// The dispatcher: limits, then the leaf. A leaf above its range's limit is answered with the data of leaf `level`,
+/// whatever its range (which is not limited again).
+fn cpu_x86_cpuid(view: &View<'_>, leaf: u32, subleaf: u32) -> Registers {
+    let limit = match leaf {
+        0xc000_0000.. => view.cpu.xlevel2,
+        0x8000_0000.. => view.cpu.xlevel,
+        0x4000_0000.. => 0x4000_0001,
+        _ => view.cpu.level,
+    };
+    let leaf = if leaf > limit { view.cpu.level } else { leaf };
+    match leaf {
+        0x0 => basic::leaf_0(view),
+        0x1 => basic::leaf_1(view),
+        0x2 => caches::leaf_2(view),
+        0x4 => caches::leaf_4(view, subleaf),
+        0x5 => view.cpu.mwait,
+        0x6 => basic::leaf_6(view),
+        0x7 => basic::leaf_7(view, subleaf),
+        0xa => basic::leaf_a(view, subleaf),
+        0xb => topology::leaf_b(view, subleaf),
+        0xd => xsave::leaf_d(view, subleaf),
+        0x12 => intel::leaf_12(view, subleaf),
+        0x14 => intel::leaf_14(view, subleaf),
+        0x1c => intel::leaf_1c(view),
+        0x1d => intel::leaf_1d(view, subleaf),
+        0x1e => intel::leaf_1e(view, subleaf),
+        0x1f => topology::leaf_1f(view, subleaf),
+        0x24 => intel::leaf_24(view, subleaf),
+        0x29 => intel::leaf_29(view, subleaf),
+        0x4000_0000 => hypervisor::leaf_40000000(view),
+        0x8000_0000 => extended::leaf_80000000(view),
+        0x8000_0001 => extended::leaf_80000001(view),
+        0x8000_0002..=0x8000_0004 => extended::leaf_model_id(view, leaf),
+        0x8000_0005 => caches::leaf_80000005(view),
+        0x8000_0006 => caches::leaf_80000006(view),
+        0x8000_0007 => extended::leaf_80000007(view),
+        0x8000_0008 => extended::leaf_80000008(view),
+        0x8000_000a => extended::leaf_8000000a(view),
+        0x8000_001d => caches::leaf_8000001d(view, subleaf),
+        0x8000_001e => topology::leaf_8000001e(view),
+        0x8000_001f => extended::leaf_8000001f(view),
+        0x8000_0021 => extended::leaf_80000021(view),
+        0x8000_0022 => extended::leaf_80000022(view),
+        0xc000_0000 => Registers { eax: view.cpu.xlevel2, ..Registers::default() },
+        0xc000_0001 => extended::leaf_c0000001(view),
+        _ => Registers::default(),
+    }
+}
