@@ -175,13 +175,13 @@ impl Module<'_> {
         }
     }
 
-    /// An option of the host kernel's configuration, without `CONFIG_`; one that was not seen is assumed to be on, and
-    /// noted.
+    /// An option of the host kernel's configuration, without `CONFIG_`; one that is not said to be off is assumed to be on,
+    /// because captures keep few options.
     #[must_use]
     pub fn config(&self, option: &'static str) -> bool {
-        if let Some(config) = self.input.config {
-            let value = config.get(&format!("CONFIG_{option}")).map(String::as_str);
-            return matches!(value, Some("y" | "m"));
+        let seen = self.input.config.and_then(|config| config.get(&format!("CONFIG_{option}")));
+        if let Some(value) = seen {
+            return matches!(value.as_str(), "y" | "m");
         }
         self.assume(Assumption {
             what: Cow::Owned(format!("CONFIG_{option}")),

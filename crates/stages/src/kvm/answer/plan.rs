@@ -166,7 +166,16 @@ fn kernel_number(tree: usize, cap: &Cap) -> u16 {
     if cap.kind == kvm::CapKind::Alias1Edx {
         return 32 + u16::from(cap.place.bit);
     }
-    capabilities::number(tree, cap.macro_name)
+    let number = capabilities::number(tree, cap.macro_name);
+    if number != u16::MAX {
+        return number;
+    }
+    // A bit without a name of its own still lies in the kernel's word.
+    let source = |word: &&linux::Word| {
+        word.source.is_some_and(|source| (source.leaf, source.subleaf, source.register) == home(cap.place))
+    };
+    let word = linux::words(tree).find(source);
+    word.map_or(number, |word| u16::from(word.index) * 32 + u16::from(cap.place.bit))
 }
 
 fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot>) -> Vec<Leaf> {

@@ -30,7 +30,7 @@ pub struct PmuCapability {
     pub pebs_in_guests: bool,
 }
 
-/// The most counters of each kind that KVM has room for.
+/// The most counters of each kind that KVM has room for; up to 5.15 perf itself knew no fourth fixed counter.
 const MAX_INTEL: u32 = 8;
 const MAX_FIXED: u32 = 3;
 
@@ -51,7 +51,7 @@ pub(super) fn kvm_init_pmu_capability(module: &Module<'_>) -> PmuCapability {
     let most = if module.backend == Backend::Intel { MAX_INTEL } else { AMD64_NUM_COUNTERS_CORE };
     let mut pmu = PmuCapability {
         version: host.version.min(2),
-        fixed_counters: if release >= (4, 15) { host.fixed_counters.min(fixed_limit(release)) } else { host.fixed_counters },
+        fixed_counters: host.fixed_counters.min(MAX_FIXED),
         ..host
     };
     if release >= (6, 2) {
@@ -61,11 +61,6 @@ pub(super) fn kvm_init_pmu_capability(module: &Module<'_>) -> PmuCapability {
         pmu.counters = pmu.counters.min(AMD64_NUM_COUNTERS);
     }
     pmu
-}
-
-/// `MAX_FIXED_COUNTERS` of 5.10 was 3, as `KVM_PMC_MAX_FIXED` is.
-const fn fixed_limit(_release: (u16, u16)) -> u32 {
-    MAX_FIXED
 }
 
 /// `arch/x86/events/core.c:perf_get_x86_pmu_capability`.
@@ -157,7 +152,7 @@ fn zhaoxin_pmu_init(module: &Module<'_>) -> PmuCapability {
     if pmu.version != 2 || pmu.events_mask_len < 6 {
         return PmuCapability::default();
     }
-    PmuCapability { events_mask: if module.vendor() == Vendor::Centaur { 0 } else { pmu.events_mask }, ..pmu }
+    pmu
 }
 
 impl Module<'_> {

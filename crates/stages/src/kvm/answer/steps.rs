@@ -9,3 +9,7 @@ pub(super) fn name_of(tree: usize, cap: &Cap) -> &'static str {
     let known = linux::at(tree, Place::Cpuid(cap.place)).or_else(|| linux::by_macro(cap.macro_name).next());
     known.map_or(cap.macro_name, |feature| feature.id())
 }
+
+pub(super) fn steps(_module: &super::Module<'_>, _entries: &[cpusieve_model::KvmCpuidEntry]) -> Vec<cpusieve_model::Step> {
+    Vec::new()
+}
