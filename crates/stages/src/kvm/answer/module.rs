@@ -10,6 +10,7 @@ use super::finding::Finding;
 use super::plan::Plan;
 use super::pmu::PmuCapability;
 use super::setup::Switches;
+use super::steps::Why;
 use super::{Input, caps};
 use crate::linux::boot::{Assumption, Capabilities, Unlisted};
 
@@ -54,6 +55,8 @@ pub struct Module<'a> {
     pub(super) switches: Switches,
     /// `kvm_cpu_caps`, by register of the plan.
     pub(super) caps: Vec<u32>,
+    /// What decided a bit, by row of the plan, where a condition did.
+    pub(super) marks: Vec<Option<Why>>,
     pub(super) assumed: RefCell<Vec<Assumption>>,
     pub(super) findings: Vec<Finding>,
 }
@@ -78,6 +81,7 @@ pub fn load<'a>(input: &Input<'a>, tree: usize) -> Result<Module<'a>, Finding> {
         plan,
         switches: Switches::default(),
         caps: Vec::new(),
+        marks: Vec::new(),
         assumed: RefCell::default(),
         findings: Vec::new(),
     };
