@@ -8,7 +8,7 @@ use cpusieve_knowledge::rules;
 use cpusieve_model::{CpuidBit, Register};
 
 use super::condition::Formula;
-use super::steps::{self, Generic, Told, Why};
+use super::steps::{self, Generic, Group, Why};
 use crate::linux::boot::capabilities;
 
 /// A bit of `kvm_cpu_caps`.
@@ -82,7 +82,7 @@ pub(super) struct Plan {
     pub(super) rows: Vec<Row>,
     pub(super) adjustments: Vec<Adjustment>,
     pub(super) leaves: Vec<Leaf>,
-    pub(super) told: Vec<Told>,
+    pub(super) told: Vec<Group>,
     pub(super) generic: Generic,
     by_name: Vec<(&'static str, Slot)>,
 }

@@ -78,7 +78,7 @@ fn perf_get_x86_pmu_capability(module: &Module<'_>) -> PmuCapability {
 
 /// `check_hw_exists`: an emulator that loses what is written to MSRs has no PMU that works.
 fn works(module: &Module<'_>) -> bool {
-    module.asked("enable_pmu") == Some(true) || module.input.unlisted != crate::linux::boot::Unlisted::Zero
+    module.asked("kvm.enable_pmu") == Some(true) || module.input.unlisted != crate::linux::boot::Unlisted::Zero
 }
 
 /// Leaf 0AH as its fields.

@@ -52,7 +52,6 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Generic {
     pub(super) emulated: Why,
-    pub(super) set_by_condition: Why,
     above_limit: Why,
     gated_leaf: Why,
     zero_leaf: Why,
@@ -63,7 +62,6 @@ impl Generic {
         let of = |when: &str| Why::generic(when, tree);
         Self {
             emulated: of("emulated"),
-            set_by_condition: of("set-by-condition"),
             above_limit: of("above-limit"),
             gated_leaf: of("gated-leaf"),
             zero_leaf: Why { cite: Some(Cite("arch/x86/kvm/cpuid.c:get_cpuid_func")), ..of("zero-leaf") },
@@ -71,9 +69,17 @@ impl Generic {
     }
 }
 
+/// The features of one entry.
+#[derive(Debug)]
+pub(super) struct Group {
+    leaf: u32,
+    subleaf: u32,
+    told: Vec<Told>,
+}
+
 /// The features of KVM's lists, of the tree's kernel and of the register of names, each at the place in CPUID where a guest
 /// would find it, in the order of places.
-pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Told> {
+pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Group> {
     let listed = rows.iter().enumerate().map(|(index, row)| (name_of(tree, row.cap), row.cap.place, row.kernel, index));
     let known = linux::features(tree).filter_map(|feature| {
         let place = linux::place(tree, feature).and_then(Place::cpuid)?;
@@ -92,7 +98,16 @@ pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Told> {
         let own = rules::of_feature(Software::Kvm, id).filter(|rule| rule.trees.contains(tree)).collect();
         Told { id, place, kernel, row, own, usual: usual(tree, place, cap) }
     };
-    all.into_iter().map(tell).collect()
+    let mut groups: Vec<Group> = Vec::new();
+    for feature in all {
+        let told = tell(feature);
+        let CpuidBit { leaf, subleaf, .. } = told.place;
+        match groups.last_mut().filter(|group| (group.leaf, group.subleaf) == (leaf, subleaf)) {
+            Some(group) => group.told.push(told),
+            None => groups.push(Group { leaf, subleaf, told: vec![told] }),
+        }
+    }
+    groups
 }
 
 /// The name of a feature of KVM's lists: the kernel's id where it knows the bit, else the macro's.
@@ -129,31 +144,47 @@ fn usual(tree: usize, place: CpuidBit, cap: Option<&Cap>) -> Why {
 /// The steps of one answer.
 pub(super) fn steps(module: &Module<'_>, entries: &[KvmCpuidEntry]) -> Vec<Step> {
     let mut steps = Vec::with_capacity(256);
-    let mut answered = Answered { entries, last: ((0, 0), None) };
-    let mut raw = Incoming { module, last: ((0, 0), None) };
-    for told in &module.plan.told {
-        let (came, value) = raw.bit(told.place);
-        let kernel = module.kernel.bit(told.kernel);
-        let goes = answered.bit(told.place);
-        if !(came || kernel || goes) {
-            continue;
+    for group in &module.plan.told {
+        let came = seen(module, group.leaf, group.subleaf);
+        let entry = entries.iter().find(|entry| (entry.leaf, entry.subleaf) == (group.leaf, group.subleaf));
+        let goes = entry.map(|entry| entry.registers).unwrap_or_default();
+        for told in &group.told {
+            let (register, bit) = (told.place.register, told.place.bit);
+            let value = came.map(|came| came.get(register));
+            let kernel = module.kernel.bit(told.kernel);
+            let came = value.is_some_and(|value| value >> bit & 1 == 1);
+            let goes = goes.get(register) >> bit & 1 == 1;
+            if came || kernel || goes {
+                steps.push(step(module, told, value, (came, kernel, goes)));
+            }
         }
-        let why = why(module, told, goes);
-        steps.push(Step {
-            feature: Cow::Borrowed(told.id),
-            place: Some(Place::Cpuid(told.place)),
-            at: Stage::Kvm,
-            effect: match (came, goes) {
-                (_, false) => Effect::Dropped,
-                (true, true) => Effect::Kept,
-                (false, true) => Effect::Added,
-            },
-            rule: why.rule.unwrap_or(RuleId("")),
-            cite: why.cite.unwrap_or(Cite("")),
-            because: because(module, told, (came, value), kernel),
-        });
     }
     steps
+}
+
+/// The registers of an entry of the CPU; none if its leaf lies above the maximum or was not seen.
+fn seen(module: &Module<'_>, leaf: u32, subleaf: u32) -> Option<Registers> {
+    let table = module.input.cpuid;
+    let range = if leaf >> 16 == 0x4000 { 0xffff_ff00 } else { 0xffff_0000 };
+    let within = table.get(leaf & range, 0).is_some_and(|first| first.eax >= leaf);
+    table.get(leaf, subleaf).filter(|_| within)
+}
+
+fn step(module: &Module<'_>, told: &Told, value: Option<u32>, (came, kernel, goes): (bool, bool, bool)) -> Step {
+    let why = why(module, told, goes);
+    Step {
+        feature: Cow::Borrowed(told.id),
+        place: Some(Place::Cpuid(told.place)),
+        at: Stage::Kvm,
+        effect: match (came, goes) {
+            (_, false) => Effect::Dropped,
+            (true, true) => Effect::Kept,
+            (false, true) => Effect::Added,
+        },
+        rule: why.rule.unwrap_or(RuleId("")),
+        cite: why.cite.unwrap_or(Cite("")),
+        because: because(module, told, (came, value), kernel),
+    }
 }
 
 /// The captured values: the CPU's register, and the kernel's flag where it is missing though CPUID has the bit.
@@ -193,42 +224,4 @@ fn speaks(module: &Module<'_>, rule: &Rule, goes: bool) -> bool {
         _ => false,
     });
     here && holds && (rule.effect == RuleEffect::Clears) != goes
-}
-
-/// The answer's bits, looked up in the order of places.
-struct Answered<'e> {
-    entries: &'e [KvmCpuidEntry],
-    last: ((u32, u32), Option<Registers>),
-}
-
-impl Answered<'_> {
-    fn bit(&mut self, place: CpuidBit) -> bool {
-        let key = (place.leaf, place.subleaf);
-        if self.last.0 != key || self.last.1.is_none() {
-            let found = self.entries.iter().find(|entry| (entry.leaf, entry.subleaf) == key);
-            self.last = (key, Some(found.map(|entry| entry.registers).unwrap_or_default()));
-        }
-        self.last.1.unwrap_or_default().get(place.register) >> place.bit & 1 == 1
-    }
-}
-
-/// The CPU's bits, looked up in the order of places.
-struct Incoming<'m, 'a> {
-    module: &'m Module<'a>,
-    last: ((u32, u32), Option<Option<Registers>>),
-}
-
-impl Incoming<'_, '_> {
-    /// The bit, and the register's value if the CPU has the leaf.
-    fn bit(&mut self, place: CpuidBit) -> (bool, Option<u32>) {
-        let key = (place.leaf, place.subleaf);
-        if self.last.0 != key || self.last.1.is_none() {
-            let table = self.module.input.cpuid;
-            let range = if place.leaf >> 16 == 0x4000 { 0xffff_ff00 } else { 0xffff_0000 };
-            let within = table.get(place.leaf & range, 0).is_some_and(|first| first.eax >= place.leaf);
-            self.last = (key, Some(table.get(place.leaf, place.subleaf).filter(|_| within)));
-        }
-        let value = self.last.1.flatten().map(|registers| registers.get(place.register));
-        (value.is_some_and(|value| value >> place.bit & 1 == 1), value)
-    }
 }
