@@ -12,14 +12,17 @@ use std::path::{Path, PathBuf};
 
 use cpusieve_formats::lab;
 use cpusieve_knowledge::linux;
-use cpusieve_model::{KvmCpuidEntry, Snapshot, Stage};
+use cpusieve_knowledge::rules;
+use cpusieve_model::{CpuidTable, Effect, KvmCpuidEntry, KvmView, Registers, Snapshot, Stage};
 use cpusieve_stages::Machine;
-use cpusieve_stages::kvm::answer::{Input, Output, answer};
+use cpusieve_stages::kvm::answer::{Finding, Input, Output, answer, calls};
 use cpusieve_stages::linux::boot::{self, Unlisted, boot};
+use cpusieve_stages::vcpu::{self, Running};
 
 /// One captured host with KVM.
 struct Capture {
     name: String,
+    text: String,
     snapshot: Snapshot,
 }
 
@@ -44,11 +47,12 @@ fn captures(folder: &str) -> Vec<Capture> {
     paths.sort();
     let captured = paths.iter().map(|path| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let mut snapshot = lab::capture(&name, &read(path)).parsed.snapshot;
+        let bytes = read(path);
+        let mut snapshot = lab::capture(&name, &bytes).parsed.snapshot;
         if let Some(linux) = &mut snapshot.linux {
             linux.config = linux.release.as_deref().and_then(config);
         }
-        Capture { name, snapshot }
+        Capture { name, snapshot, text: String::from_utf8(bytes).unwrap() }
     });
     captured.filter(|capture| capture.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some())).collect()
 }
@@ -89,7 +93,7 @@ fn predict(snapshot: &Snapshot, tree: usize) -> Output {
 
 fn line(entry: &KvmCpuidEntry) -> String {
     let KvmCpuidEntry { leaf, subleaf, flags, registers } = *entry;
-    let cpusieve_model::Registers { eax, ebx, ecx, edx } = registers;
+    let Registers { eax, ebx, ecx, edx } = registers;
     format!("{leaf:#010x} {subleaf:#x} flags {flags:#x}: {eax:08x} {ebx:08x} {ecx:08x} {edx:08x}")
 }
 
@@ -114,7 +118,7 @@ fn difference(what: &str, seen: &[KvmCpuidEntry], predicted: &[KvmCpuidEntry]) -
 fn replay(folder: &str) -> (usize, usize) {
     let captures = captures(folder);
     let mut exact = 0;
-    for Capture { name, snapshot } in &captures {
+    for Capture { name, snapshot, .. } in &captures {
         let tree = tree(snapshot);
         let output = predict(snapshot, tree);
         let kvm = snapshot.kvm.as_ref().unwrap();
@@ -143,4 +147,130 @@ fn kvm_on_emulated_bare_metal_answers_what_is_predicted() {
     let (hosts, exact) = replay("guests-bochs");
     assert!(hosts > 0);
     assert_eq!(hosts, exact);
+}
+
+/// Both folders.
+fn all() -> impl Iterator<Item = Capture> {
+    captures("guests-kvm").into_iter().chain(captures("guests-bochs"))
+}
+
+/// The calls of `do_host_cpuid` in a trace: leaf and subleaf.
+fn traced(name: &str) -> Option<Vec<(u32, u32)>> {
+    let name = name.split(".json").next().unwrap();
+    let path = corpus("guests-kvm/trace").join(format!("{name}-trace-supported.txt.gz"));
+    let text = path.exists().then(|| String::from_utf8(read(&path)).unwrap())?;
+    let argument = |line: &str, key: &str| {
+        let value = line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key))?;
+        u32::from_str_radix(value.strip_prefix("0x")?, 16).ok()
+    };
+    let lines = text.lines().filter(|line| line.contains("do_host_cpuid: "));
+    Some(lines.map(|line| (argument(line, "a2=").unwrap(), argument(line, "a3=").unwrap())).collect())
+}
+
+#[test]
+fn kvm_asks_the_processor_as_often_as_is_predicted() {
+    let (mut traces, mut asked) = (0, 0);
+    for Capture { name, snapshot, .. } in captures("guests-kvm") {
+        let Some(traced) = traced(&name) else { continue };
+        let tree = tree(&snapshot);
+        let output = predict(&snapshot, tree);
+        let predicted: Vec<(u32, u32)> = output.calls.iter().map(|call| (call.leaf, call.subleaf)).collect();
+        assert_eq!(traced, predicted, "{name}");
+        traces += 1;
+        asked += traced.len();
+        // QEMU tries with room for 1, 2, 4, ... entries: 58 entries take seven tries, and leaf 0 is seen in each.
+        let entries = output.view.supported.unwrap().len();
+        let retried = calls::by_qemu(&output.calls, entries, tree);
+        assert_eq!(retried[&0], (entries + 1).next_power_of_two().ilog2() as usize + 1, "{name}");
+    }
+    eprintln!("{traces} traces, {asked} calls");
+    assert!(traces > 0);
+}
+
+/// The lines of a list in a capture, as tables: `0x00000001 0x00: flags=0x0 eax=0x... ...`.
+fn listed(text: &str, key: &str) -> Vec<(u32, u32, Registers)> {
+    let list = text.split_once(&format!("\"{key}\": [")).map_or("", |(_, rest)| rest);
+    let list = list.split_once(']').map_or("", |(list, _)| list);
+    let number = |text: &str| u32::from_str_radix(text.trim_start_matches("0x"), 16).unwrap();
+    let lines = list.split('"').filter(|line| line.trim_start().starts_with("0x"));
+    lines
+        .map(|line| {
+            let (place, values) = line.split_once(':').unwrap();
+            let mut place = place.split_ascii_whitespace().map(number);
+            let value = |name: &str| {
+                number(values.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)).unwrap())
+            };
+            let registers = Registers { eax: value("eax="), ebx: value("ebx="), ecx: value("ecx="), edx: value("edx=") };
+            (place.next().unwrap(), place.next().unwrap(), registers)
+        })
+        .collect()
+}
+
+/// A vCPU that got KVM's own answer and was read back: the edits of a vCPU after reset.
+#[test]
+fn a_vcpu_after_reset_has_the_edits_that_are_predicted() {
+    let mut checked = 0;
+    for Capture { name, snapshot, text } in all() {
+        let after = listed(&text, "vcpu_get_cpuid2_after_set");
+        let tree = tree(&snapshot);
+        let set = snapshot.kvm.as_ref().and_then(KvmView::supported_table).unwrap();
+        let edited = vcpu::running(&set, &Running::default(), tree);
+        // The buffer that was read back into was larger than the answer.
+        for (leaf, subleaf, seen) in after.into_iter().filter(|(_, _, registers)| !registers.is_zero()) {
+            let (leaf_set, predicted) = (set.get(leaf, subleaf), edited.get(leaf, subleaf));
+            assert_eq!(Some(seen), predicted, "{name}: {leaf:#x}.{subleaf:#x}, set {leaf_set:x?}");
+            checked += 1;
+        }
+    }
+    eprintln!("{checked} entries read back");
+    assert!(checked > 0);
+}
+
+/// Laws of the steps: a rule and a cite for each, the effect that the answer shows, and no bit of the answer unexplained.
+#[test]
+fn every_step_has_a_rule_and_agrees_with_the_answer() {
+    for Capture { name, snapshot, .. } in all() {
+        let tree = tree(&snapshot);
+        let output = predict(&snapshot, tree);
+        let answer: CpuidTable = KvmView::supported_table(&output.view).unwrap();
+        let host = &snapshot.cpus[0].cpuid;
+        for step in &output.steps {
+            let known = rules::rule(step.rule.0).is_some() || rules::condition(step.rule.0).is_some();
+            assert!(known, "{name}: {} has no rule", step.feature);
+            assert!(!step.cite.function().is_empty(), "{name}: {} has no cite", step.feature);
+            let bit = step.place.unwrap().cpuid().unwrap();
+            let set = |table: &CpuidTable| {
+                table.get(bit.leaf, bit.subleaf).is_some_and(|leaf| leaf.get(bit.register) >> bit.bit & 1 == 1)
+            };
+            let expected = match (set(host), set(&answer)) {
+                (_, false) => Effect::Dropped,
+                (true, true) => Effect::Kept,
+                (false, true) => Effect::Added,
+            };
+            assert_eq!(step.effect, expected, "{name}: {}", step.feature);
+        }
+    }
+}
+
+#[test]
+fn impossible_hosts_give_a_finding_and_no_answer() {
+    let capture = captures("guests-kvm").remove(0);
+    let tree = tree(&capture.snapshot);
+    let mut other = capture.snapshot.clone();
+    other.kvm.as_mut().unwrap().params.insert("kvm_pvm.nested".to_owned(), "Y".to_owned());
+    let output = predict(&other, tree);
+    assert_eq!(output.findings, [Finding::OtherBackend("kvm_pvm".to_owned())]);
+    assert!(output.view.supported.is_none());
+
+    let mut both = capture.snapshot.clone();
+    let leaf = both.cpus[0].cpuid.get(1, 0).unwrap();
+    both.cpus[0].cpuid.insert(1, 0, Registers { ecx: leaf.ecx | 1 << 5, ..leaf });
+    let output = predict(&both, tree);
+    assert_eq!(output.findings, [Finding::BothVendors]);
+    assert!(output.view.supported.is_none());
+
+    let mut none = capture.snapshot;
+    let leaf = none.cpus[0].cpuid.get(0x8000_0001, 0).unwrap();
+    none.cpus[0].cpuid.insert(0x8000_0001, 0, Registers { ecx: leaf.ecx & !4, ..leaf });
+    assert_eq!(predict(&none, tree).findings, [Finding::NoBackend]);
 }

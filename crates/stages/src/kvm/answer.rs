@@ -7,6 +7,7 @@
 //!
 //! What was not seen is assumed as a stock distribution's host would have it; [`Output::assumed`] lists it.
 
+pub mod calls;
 mod caps;
 mod condition;
 mod cpuid;
@@ -24,10 +25,12 @@ use std::collections::BTreeMap;
 use cpusieve_model::{CpuidTable, KvmView, MsrTable, Step};
 
 use crate::linux::boot::{self, Assumption, Unlisted};
-pub use cpuid::Call;
+pub use calls::Call;
 pub use finding::Finding;
 pub use module::{Backend, Module, load};
+pub(crate) use plan::release;
 pub use pmu::PmuCapability;
+pub(crate) use xstate::{enabled_components, xstate_required_size};
 
 /// What KVM finds when its modules are loaded and its ioctls are called.
 #[derive(Clone, Copy, Debug)]

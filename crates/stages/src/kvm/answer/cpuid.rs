@@ -3,6 +3,7 @@
 use cpusieve_knowledge::kvm::{self, Shape};
 use cpusieve_model::{KvmCpuidEntry, KvmView, Registers};
 
+use super::calls::Call;
 use super::finding::Finding;
 use super::module::Module;
 use super::{Output, steps};
@@ -15,18 +16,6 @@ const READ_NEXT: u32 = 4;
 /// Where KVM begins: basic, extended, Centaur's, its own.
 const RANGES: [u32; 4] = [0, 0x8000_0000, CENTAUR, 0x4000_0000];
 const CENTAUR: u32 = 0xc000_0000;
-
-/// One call of `do_host_cpuid` (`do_cpuid_1_ent` before 5.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Call {
-    /// The leaf that is asked for.
-    pub leaf: u32,
-    /// The subleaf.
-    pub subleaf: u32,
-    /// Whether the CPUID instruction is executed: not for KVM's own leaves, nor above the CPU's highest extended leaf (from
-    /// 6.0 on).
-    pub executes: bool,
-}
 
 /// The entries so far.
 struct Array<'m, 'a> {
@@ -197,7 +186,7 @@ impl<'m, 'a> Array<'m, 'a> {
             2 => blindly || leaf <= module.cpuid(0x8000_0000, 0).eax,
             _ => true,
         };
-        self.calls.push(Call { leaf, subleaf, executes });
+        self.calls.push(Call { leaf, subleaf, executes, before: self.entries.len() });
         let raw = if executes { module.cpuid(leaf, subleaf) } else { Registers::default() };
         let registers = module.registers(leaf, subleaf, raw);
         let flags = if executes && is_indexed(module.tree, leaf) { SIGNIFICANT_INDEX } else { 0 };

@@ -199,6 +199,6 @@ fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot
 }
 
 /// The release of a tree.
-pub(super) fn release(tree: usize) -> (u16, u16) {
+pub(crate) fn release(tree: usize) -> (u16, u16) {
     TREES.get(tree).map_or((0, 0), |tree| tree.release)
 }
