@@ -197,10 +197,10 @@ fn listed(text: &str, key: &str) -> Vec<(u32, u32, Registers)> {
         .map(|line| {
             let (place, values) = line.split_once(':').unwrap();
             let mut place = place.split_ascii_whitespace().map(number);
-            let value = |name: &str| {
-                number(values.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)).unwrap())
-            };
-            let registers = Registers { eax: value("eax="), ebx: value("ebx="), ecx: value("ecx="), edx: value("edx=") };
+            let value =
+                |name: &str| number(values.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)).unwrap());
+            let registers =
+                Registers { eax: value("eax="), ebx: value("ebx="), ecx: value("ecx="), edx: value("edx=") };
             (place.next().unwrap(), place.next().unwrap(), registers)
         })
         .collect()
@@ -248,6 +248,108 @@ fn every_step_has_a_rule_and_agrees_with_the_answer() {
                 (false, true) => Effect::Added,
             };
             assert_eq!(step.effect, expected, "{name}: {}", step.feature);
+        }
+    }
+}
+
+/// Laws of any answer: leaf 0 first, no entry twice, nothing above what is announced, and findings wherever there is none.
+fn laws(name: &str, output: &Output) {
+    let Some(entries) = &output.view.supported else {
+        assert!(!output.findings.is_empty(), "{name}: neither answer nor finding");
+        return;
+    };
+    assert_eq!(entries.first().map(|entry| entry.leaf), Some(0), "{name}");
+    let table = KvmView::supported_table(&output.view).unwrap();
+    // Leaf 2 alone may be answered several times, by old kernels.
+    assert!(table.len() == entries.iter().filter(|entry| entry.flags & 6 != 2).count(), "{name}: an entry twice");
+    for entry in entries {
+        assert!(table.maximum(entry.leaf).is_some_and(|maximum| entry.leaf <= maximum), "{name}: {:#x}", entry.leaf);
+    }
+    assert!(output.calls.len() >= entries.len(), "{name}");
+}
+
+/// Other people's dumps of real silicon as hosts: nobody knows what KVM answered there, but the laws hold.
+#[test]
+fn dumps_of_real_silicon_keep_the_laws() {
+    let root = std::env::var("CPUSIEVE_SHARED")
+        .map_or_else(|_| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
+    let folder = root.join("corpus/instlatx64");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: {} is missing (CPUSIEVE_SHARED names another place)", folder.display());
+        return;
+    };
+    let vendors = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let files = vendors.flat_map(|vendor| std::fs::read_dir(vendor).unwrap().map(|entry| entry.unwrap().path()));
+    let (mut dumps, mut answers) = (0, 0);
+    for path in files.filter(|path| path.is_file()) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let snapshot = cpusieve_formats::read(&name, &std::fs::read(&path).unwrap()).snapshot;
+        let Some(host) = boot::Input::of_snapshot("host", Stage::Host, &snapshot) else { continue };
+        dumps += 1;
+        for tree in 0..linux::TREES.len() {
+            let kernels = [boot(&host, tree)];
+            for permitted in [0, 1 << 18] {
+                let output = answer(&unseen(&host, &kernels, permitted), tree);
+                laws(&name, &output);
+                answers += usize::from(output.view.supported.is_some());
+            }
+        }
+    }
+    eprintln!("{dumps} dumps, {answers} answers");
+}
+
+/// A host of which nothing is known but CPUID.
+fn unseen<'a>(host: &boot::Input<'a>, kernels: &'a [boot::Output], permitted: u64) -> Input<'a> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    Input {
+        of: "host",
+        cpuid: host.cpuid,
+        msrs: host.msrs,
+        unlisted: Unlisted::NotSeen,
+        kernels,
+        cmdline: None,
+        config: None,
+        params: &NONE,
+        permitted,
+    }
+}
+
+/// Contradictory and random CPUID: no panic, and an end.
+#[test]
+fn garbage_is_answered_without_panic() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as u32
+    };
+    let template = captures("guests-bochs").into_iter().find(|capture| capture.name.contains("icelake")).unwrap();
+    for round in 0..60 {
+        let mut table = template.snapshot.cpus[0].cpuid.clone();
+        for leaf in (0..0x25).chain(0x8000_0000..0x8000_0023).chain(0xc000_0000..0xc000_0002) {
+            for subleaf in 0..3 {
+                if random().is_multiple_of(4) {
+                    let registers = Registers { eax: random(), ebx: random(), ecx: random(), edx: random() };
+                    table.insert(leaf, subleaf, registers);
+                }
+            }
+        }
+        let (first, second) = (table.get(0, 0).unwrap(), table.get(1, 0).unwrap());
+        let vendor = [(0x756e_6547, 0x6c65_746e, 0x4965_6e69), (0x6874_7541, 0x444d_4163, 0x6974_6e65)][round % 2];
+        let (ebx, ecx, edx) = vendor;
+        table.insert(0, 0, Registers { eax: first.eax % 0x40, ebx, ecx, edx });
+        let vmx = if round % 2 == 0 { second.ecx | 1 << 5 } else { second.ecx & !(1 << 5) };
+        table.insert(1, 0, Registers { ecx: vmx, ..second });
+        let host =
+            boot::Input { cpuid: &table, ..boot::Input::of_snapshot("host", Stage::Host, &template.snapshot).unwrap() };
+        for tree in 0..linux::TREES.len() {
+            let kernels = [boot(&host, tree)];
+            let output = answer(&unseen(&host, &kernels, u64::from(random())), tree);
+            assert!(output.view.supported.is_some() || !output.findings.is_empty());
+            let state = Running { xcr0: u64::from(random()), ..Running::default() };
+            let edited = vcpu::running(&table, &state, tree);
+            std::hint::black_box(vcpu::read(&edited, random(), random(), tree));
         }
     }
 }

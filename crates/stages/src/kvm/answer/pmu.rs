@@ -49,11 +49,8 @@ pub(super) fn kvm_init_pmu_capability(module: &Module<'_>) -> PmuCapability {
         return none;
     }
     let most = if module.backend == Backend::Intel { MAX_INTEL } else { AMD64_NUM_COUNTERS_CORE };
-    let mut pmu = PmuCapability {
-        version: host.version.min(2),
-        fixed_counters: host.fixed_counters.min(MAX_FIXED),
-        ..host
-    };
+    let mut pmu =
+        PmuCapability { version: host.version.min(2), fixed_counters: host.fixed_counters.min(MAX_FIXED), ..host };
     if release >= (6, 2) {
         pmu.counters = pmu.counters.min(most);
     }
@@ -122,21 +119,30 @@ fn intel_pmu_init(module: &Module<'_>) -> PmuCapability {
     PmuCapability { pebs_in_guests: pebs_ept(module, family, model), ..pmu }
 }
 
-/// Where perf sets `pebs_ept`: Ice Lake servers; from 6.11 on every CPU with the fifth format of PEBS records or a newer one.
+/// Servers on which perf sets `pebs_ept`, as family and model, and from which release on
+/// (`arch/x86/events/intel/core.c:intel_pmu_init`).
+const PEBS_EPT: [(u32, u32, (u16, u16)); 7] = [
+    (6, 0x6a, (5, 19)),
+    (6, 0x6c, (5, 19)),
+    (6, 0x8f, (6, 3)),
+    (6, 0xcf, (6, 3)),
+    (6, 0xad, (6, 3)),
+    (6, 0xae, (6, 3)),
+    (19, 1, (7, 2)),
+];
+
+/// Whether perf samples precisely through EPT: on those servers, and from 6.3 on wherever the format of PEBS records is the
+/// fifth or a newer one (`ds.c:intel_ds_init`).
 fn pebs_ept(module: &Module<'_>, family: u32, model: u32) -> bool {
-    let ice_lake_server = family == 6 && matches!(model, 0x6a | 0x6c);
+    let release = module.release();
+    let listed = PEBS_EPT.iter().any(|&(of, number, from)| (of, number) == (family, model) && release >= from);
     let format = || if module.boot_cpu_has("PDCM") { module.msr(0x345).unwrap_or(0) >> 8 & 0xf } else { 0 };
-    ice_lake_server || module.release() >= (6, 11) && matches!(format(), 5 | 6)
+    listed || module.boot_cpu_has("PEBS") && release >= (6, 3) && matches!(format(), 5 | 6)
 }
 
 /// `arch/x86/events/amd/core.c:amd_pmu_init`.
 fn amd_pmu_init(module: &Module<'_>) -> PmuCapability {
-    let pmu = PmuCapability {
-        counters: AMD64_NUM_COUNTERS,
-        width: 48,
-        fixed_width: 48,
-        ..PmuCapability::default()
-    };
+    let pmu = PmuCapability { counters: AMD64_NUM_COUNTERS, width: 48, fixed_width: 48, ..PmuCapability::default() };
     if !module.boot_cpu_has("PERFCTR_CORE") {
         return pmu;
     }

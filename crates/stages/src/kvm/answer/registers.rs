@@ -1,6 +1,5 @@
 //! What the cases of `__do_cpuid_func` make of the registers of one entry.
 
-
 use cpusieve_knowledge::kvm::{self, Bound, Gate, How};
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_model::{Register, Registers, Vendor};
@@ -103,9 +102,7 @@ impl Module<'_> {
     fn counters(&self, cell: &Cell) -> u32 {
         let pmu = &self.pmu;
         match (cell.answer.leaf, cell.answer.register) {
-            (0xa, Register::Eax) => {
-                pmu.version | pmu.counters << 8 | pmu.width << 16 | pmu.events_mask_len << 24
-            }
+            (0xa, Register::Eax) => pmu.version | pmu.counters << 8 | pmu.width << 16 | pmu.events_mask_len << 24,
             (0xa, Register::Ebx) => pmu.events_mask,
             (0xa, Register::Edx) => {
                 // Bit 15: no counter counts for both threads of a core. Told from 5.8 on.

@@ -82,7 +82,13 @@ const SWITCHES: [Known; 21] = [
     known(Switch::SevSnp, "sev_snp_enabled", "", "kvm_amd.sev_snp", (6, 11)),
     known(Switch::Avic, "avic", "", "kvm_amd.avic", NEVER),
     known(Switch::EnablePmu, "enable_pmu", "kvm.enable_pmu", "kvm.enable_pmu", (0, 0)),
-    known(Switch::MediatedPmu, "enable_mediated_pmu", "kvm_intel.enable_mediated_pmu", "kvm_amd.enable_mediated_pmu", NEVER),
+    known(
+        Switch::MediatedPmu,
+        "enable_mediated_pmu",
+        "kvm_intel.enable_mediated_pmu",
+        "kvm_amd.enable_mediated_pmu",
+        NEVER,
+    ),
     known(Switch::Sgx, "enable_sgx", "kvm_intel.sgx", "", (5, 13)),
     known(Switch::Cet, "enable_cet", "kvm_intel.cet", "", (0, 0)),
     known(Switch::UnrestrictedGuest, "enable_unrestricted_guest", "kvm_intel.unrestricted_guest", "", (0, 0)),
@@ -172,9 +178,10 @@ const VMX_NEEDS: [(Switch, Need); 11] = [
     (Switch::Sgx, Need::Is("the VMX control for ENCLS exits", |module| module.vmx_secondary(15))),
     (Switch::PtMode, Need::Switch(Switch::Ept)),
     (Switch::PtMode, Need::Is("VMX support for processor trace", |module| module.vmx_intel_pt())),
-    (Switch::PtMode, Need::Is("the virtual PMU", |module| {
-        module.switch(Switch::EnablePmu) || module.release() < (5, 18)
-    })),
+    (
+        Switch::PtMode,
+        Need::Is("the virtual PMU", |module| module.switch(Switch::EnablePmu) || module.release() < (5, 18)),
+    ),
 ];
 
 /// What an MSR that nobody read is taken to be, and why; `None` if reading it would fault.

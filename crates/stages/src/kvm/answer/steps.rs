@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use cpusieve_knowledge::kvm::{self, By, Cap, CapKind, Handling};
 use cpusieve_knowledge::rules::{self, Condition, KvmCondition, Rule, RuleEffect, Software};
 use cpusieve_knowledge::{linux, x86};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage, Step};
+use cpusieve_model::{
+    Cite, CpuidBit, Effect, Evidence, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage, Step,
+};
 
 use super::module::Module;
 use super::plan::Row;

@@ -38,11 +38,7 @@ const NEEDS: [(u64, &str, (u16, u16)); 9] = [
 
 /// The user and supervisor state components that a Linux kernel with these capabilities enables
 /// (`xstate.c:fpu__init_system_xstate`), as far as KVM knows them; `leaf_0d` reads leaf 0DH.
-pub(crate) fn enabled_components(
-    kernel: &Capabilities,
-    tree: usize,
-    leaf_0d: impl Fn(u32) -> Registers,
-) -> (u64, u64) {
+pub(crate) fn enabled_components(kernel: &Capabilities, tree: usize, leaf_0d: impl Fn(u32) -> Registers) -> (u64, u64) {
     let has = |name: &str| kernel.has(tree, name);
     if !has("XSAVE") {
         return (0, 0);
@@ -72,8 +68,7 @@ impl Module<'_> {
     /// (`x86.c:kvm_x86_vendor_init`; `kvm_arch_hardware_setup` up to 5.18).
     pub(super) fn setup_state_components(&mut self) {
         let release = self.release();
-        let (user, supervisor) =
-            enabled_components(&self.kernel, self.tree, |subleaf| self.cpuid(0xd, subleaf));
+        let (user, supervisor) = enabled_components(&self.kernel, self.tree, |subleaf| self.cpuid(0xd, subleaf));
         let tiles = if release >= (5, 17) { XTILE } else { 0 };
         self.supported_xcr0 = user & (LEGACY | YMM | BOUNDS | AVX512 | PKRU | tiles);
         self.supported_xss = if release >= (6, 18) { supervisor & CET } else { 0 };
