@@ -44,11 +44,7 @@ pub(crate) fn parameters(tables: &Tables) -> Result<String> {
             return Err(format!("{PARAMS}:{line}: expected module, parameter and trees").into());
         };
         let set = trees.parse_set(set).map_err(|error| format!("{PARAMS}:{line}: {error}"))?;
-        let _ = writeln!(
-            text,
-            "Parameter {{ module: {module:?}, name: {name:?}, trees: TreeSet({:#x}) }},",
-            set.0
-        );
+        let _ = writeln!(text, "Parameter {{ module: {module:?}, name: {name:?}, trees: TreeSet({:#x}) }},", set.0);
     }
     text.push_str("];\n");
     Ok(text)

@@ -7,6 +7,7 @@
 //!
 //! What was not seen is assumed as a stock distribution's host would have it; [`Output::assumed`] lists it.
 
+pub mod calls;
 mod caps;
 mod condition;
 mod cpuid;
@@ -14,6 +15,7 @@ mod finding;
 mod module;
 mod plan;
 mod pmu;
+mod registers;
 mod setup;
 mod steps;
 mod xstate;
@@ -23,9 +25,12 @@ use std::collections::BTreeMap;
 use cpusieve_model::{CpuidTable, KvmView, MsrTable, Step};
 
 use crate::linux::boot::{self, Assumption, Unlisted};
+pub use calls::Call;
 pub use finding::Finding;
 pub use module::{Backend, Module, load};
+pub(crate) use plan::release;
 pub use pmu::PmuCapability;
+pub(crate) use xstate::{enabled_components, xstate_required_size};
 
 /// What KVM finds when its modules are loaded and its ioctls are called.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +48,7 @@ pub struct Input<'a> {
     pub kernels: &'a [boot::Output],
     /// The host kernel's command line; `None` if it was not seen.
     pub cmdline: Option<&'a str>,
-    /// The host kernel's configuration, `CONFIG_SCHEDSTATS` to `y`; `None` if it was not seen.
+    /// The host kernel's configuration, `CONFIG_SCHED_INFO` to `y`; `None` if it was not seen.
     pub config: Option<&'a BTreeMap<String, String>>,
     /// Module parameters as `/sys/module` shows them or as they are asked for: `kvm_amd.nested` to `1`. One that is missing
     /// has its default value.
@@ -58,6 +63,8 @@ pub struct Input<'a> {
 pub struct Output {
     /// The answers: `supported` and `emulated`; both are `None` where there is no prediction.
     pub view: KvmView,
+    /// The calls of `do_host_cpuid` that one `KVM_GET_SUPPORTED_CPUID` makes, in their order.
+    pub calls: Vec<Call>,
     /// One step for each feature bit that went in or came out.
     pub steps: Vec<Step>,
     /// What was not seen and had to be assumed.

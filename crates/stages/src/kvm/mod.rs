@@ -2,6 +2,7 @@
 
 pub mod answer;
 mod condition;
+pub mod msrs;
 
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;

@@ -2,30 +2,36 @@
 //! (`cpuid.c:kvm_set_cpu_caps`, `vmx.c:vmx_set_cpu_caps`, `svm.c:svm_set_cpu_caps`).
 
 use cpusieve_knowledge::kvm::{By, CapKind, Op};
+use cpusieve_model::CpuidBit;
 
 use super::module::{Backend, Module};
 use super::plan::{Adjustment, Row};
+use super::steps::Why;
 use super::xstate;
 
-/// Computes the words.
+/// Computes the words, and marks what decided where a condition did.
 pub(super) fn set_cpu_caps(module: &mut Module<'_>) {
     let plan = module.plan;
     module.caps = vec![0; plan.registers.len()];
-    for row in &plan.rows {
-        if in_mask(module, row) {
+    module.marks = vec![None; plan.rows.len()];
+    for (index, row) in plan.rows.iter().enumerate() {
+        let (offered, mark) = in_mask(module, row);
+        if offered {
             row.slot.put(&mut module.caps, true);
         }
-    }
-    for adjustment in &plan.adjustments {
-        if runs(module.backend, adjustment.adjust.by) && adjustment.conditions.iter().all(|(_, c)| c.holds(module)) {
-            adjust(module, adjustment);
+        if let (Some(mark), Some(slot)) = (mark, module.marks.get_mut(index)) {
+            *slot = Some(mark);
         }
+    }
+    let backend = module.backend;
+    for adjustment in plan.adjustments.iter().filter(|adjustment| runs(backend, adjustment.adjust.by)) {
+        adjust(module, adjustment);
     }
     finish_xss(module);
 }
 
 /// Whether an adjustment is code of this vendor module.
-pub(super) const fn runs(backend: Backend, by: By) -> bool {
+const fn runs(backend: Backend, by: By) -> bool {
     match by {
         By::Common | By::CommonLate => true,
         By::Intel => matches!(backend, Backend::Intel),
@@ -33,33 +39,32 @@ pub(super) const fn runs(backend: Backend, by: By) -> bool {
     }
 }
 
-/// What the masks leave of a bit.
-pub(super) fn in_mask(module: &Module<'_>, row: &Row) -> bool {
+/// What the masks leave of a bit, and the condition that kept it out.
+fn in_mask(module: &Module<'_>, row: &Row) -> (bool, Option<Why>) {
     let kernel = || module.kernel.bit(row.kernel);
+    let raw = || module.raw_bit(row.cap.place);
     let offered = match row.cap.kind {
-        CapKind::Plain | CapKind::X86_64 | CapKind::Scattered | CapKind::Alias1Edx => kernel() && raw(module, row),
-        CapKind::Raw | CapKind::Passthrough => raw(module, row),
+        CapKind::Plain | CapKind::X86_64 | CapKind::Scattered | CapKind::Alias1Edx => kernel() && raw(),
+        CapKind::Raw | CapKind::Passthrough => raw(),
         CapKind::Emulated | CapKind::SynthesizedUnconditional => true,
         CapKind::Synthesized => kernel(),
         CapKind::Vendor | CapKind::AdjustOnly | CapKind::Runtime => false,
     };
-    offered && row.condition.as_ref().is_none_or(|condition| condition.holds(module))
-}
-
-/// `cpuid.c:raw_cpuid_get`.
-pub(super) fn raw(module: &Module<'_>, row: &Row) -> bool {
-    let place = row.cap.place;
-    module.raw_bit(place)
+    match &row.condition {
+        Some((condition, why)) if offered && !condition.holds(module) => (false, *why),
+        _ => (offered, None),
+    }
 }
 
 impl Module<'_> {
-    /// A bit of the CPU's CPUID; clear if its leaf lies above the maximum.
-    pub(super) fn raw_bit(&self, place: cpusieve_model::CpuidBit) -> bool {
+    /// `cpuid.c:raw_cpuid_get`: a bit of the CPU's CPUID; clear if its leaf lies above the maximum.
+    pub(super) fn raw_bit(&self, place: CpuidBit) -> bool {
         let maximum = self.cpuid(place.leaf & 0xffff_0000, 0).eax;
         maximum >= place.leaf && self.cpuid(place.leaf, place.subleaf).get(place.register) >> place.bit & 1 == 1
     }
 }
 
+/// One adjustment, if it changes anything. What only a condition could have brought is missing because of it.
 fn adjust(module: &mut Module<'_>, adjustment: &Adjustment) {
     let set = match adjustment.adjust.op {
         Op::Set => true,
@@ -68,7 +73,25 @@ fn adjust(module: &mut Module<'_>, adjustment: &Adjustment) {
         Op::SetFromRaw if module.raw_bit(adjustment.adjust.place) => true,
         Op::CheckAndSet | Op::SetFromRaw => return,
     };
-    adjustment.slot.put(&mut module.caps, set);
+    if adjustment.slot.is_set(&module.caps) == set {
+        return;
+    }
+    let failing = adjustment.conditions.iter().find(|(condition, _)| !condition.holds(module));
+    let mark = match (failing, adjustment.conditions.last()) {
+        (Some((_, why)), _) => {
+            let waits = |row: &Row| matches!(row.cap.kind, CapKind::Vendor | CapKind::AdjustOnly);
+            if set && module.plan.rows.get(adjustment.row).is_some_and(waits) { *why } else { None }
+        }
+        (None, Some((_, why))) => *why,
+        (None, None) if adjustment.adjust.op == Op::Set => Some(module.plan.generic.emulated),
+        (None, None) => None,
+    };
+    if let (Some(mark), Some(slot)) = (mark, module.marks.get_mut(adjustment.row)) {
+        *slot = Some(mark);
+    }
+    if failing.is_none() {
+        adjustment.slot.put(&mut module.caps, set);
+    }
 }
 
 /// `x86.c:kvm_setup_xss_caps`: components without their features, or without XSAVES, are not for guests.

@@ -34,10 +34,9 @@ pub(super) enum Formula {
 /// Everything else that a condition says, in the importer's spelling.
 const CALLS: [(&str, fn(&Module<'_>) -> bool); 22] = [
     ("cpuid_ecx(7) & F(LA57)", |module| module.cpuid(7, 0).ecx >> 16 & 1 == 1),
-    (
-        "(kvm_caps.supported_xss & XFEATURE_MASK_CET_ALL) != XFEATURE_MASK_CET_ALL",
-        |module| module.supported_xss & xstate::CET != xstate::CET || !module.has("XSAVES"),
-    ),
+    ("(kvm_caps.supported_xss & XFEATURE_MASK_CET_ALL) != XFEATURE_MASK_CET_ALL", |module| {
+        module.supported_xss & xstate::CET != xstate::CET || !module.has("XSAVES")
+    }),
     ("!(kvm_pmu_cap.num_counters_gp < AMD64_NUM_COUNTERS_CORE)", |module| {
         module.pmu.counters >= AMD64_NUM_COUNTERS_CORE
     }),

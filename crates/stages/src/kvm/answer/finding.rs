@@ -42,7 +42,9 @@ impl fmt::Display for Finding {
             Self::UnknownTree => f.write_str("KVM of this kernel release is not known"),
             Self::NoKernel => f.write_str("nothing is known of the host's kernel"),
             Self::ParameterCleared { name, needs } => write!(f, "{name} is on, but has no effect without {needs}"),
-            Self::ForeignParameter(name) => write!(f, "{name} was given, but this host loads the other vendor's module"),
+            Self::ForeignParameter(name) => {
+                write!(f, "{name} was given, but this host loads the other vendor's module")
+            }
             Self::TooManyEntries => f.write_str("KVM's answer has more entries than a caller may have (E2BIG)"),
         }
     }

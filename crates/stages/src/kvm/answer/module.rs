@@ -10,6 +10,7 @@ use super::finding::Finding;
 use super::plan::Plan;
 use super::pmu::PmuCapability;
 use super::setup::Switches;
+use super::steps::Why;
 use super::{Input, caps};
 use crate::linux::boot::{Assumption, Capabilities, Unlisted};
 
@@ -50,10 +51,14 @@ pub struct Module<'a> {
     pub supported_xss: u64,
     /// `kvm_pmu_cap`: the virtual PMU; all zero if it is off.
     pub pmu: PmuCapability,
+    /// Whether the CPU has SYSCALL though CPUID was captured in a mode that does not show it.
+    mode_bound: bool,
     pub(super) plan: &'static Plan,
     pub(super) switches: Switches,
     /// `kvm_cpu_caps`, by register of the plan.
     pub(super) caps: Vec<u32>,
+    /// What decided a bit, by row of the plan, where a condition did.
+    pub(super) marks: Vec<Option<Why>>,
     pub(super) assumed: RefCell<Vec<Assumption>>,
     pub(super) findings: Vec<Finding>,
 }
@@ -64,10 +69,15 @@ pub struct Module<'a> {
 ///
 /// A [`Finding`] if no module would load, or if what would cannot be predicted.
 pub fn load<'a>(input: &Input<'a>, tree: usize) -> Result<Module<'a>, Finding> {
-    let kernel = Capabilities::of_all(input.kernels).ok_or(Finding::NoKernel)?;
+    let mut kernel = Capabilities::of_all(input.kernels).ok_or(Finding::NoKernel)?;
     let backend = backend(input, tree, &kernel)?;
     let plan = Plan::of(tree).ok_or(Finding::UnknownTree)?;
+    let mode_bound = !is_guest(input.cpuid) && has_long_mode(input.cpuid);
+    if mode_bound {
+        kernel.set(tree, "SYSCALL");
+    }
     let mut module = Module {
+        mode_bound,
         input: *input,
         tree,
         backend,
@@ -78,6 +88,7 @@ pub fn load<'a>(input: &Input<'a>, tree: usize) -> Result<Module<'a>, Finding> {
         plan,
         switches: Switches::default(),
         caps: Vec::new(),
+        marks: Vec::new(),
         assumed: RefCell::default(),
         findings: Vec::new(),
     };
@@ -143,7 +154,11 @@ impl Module<'_> {
     /// CPUID of the CPU that executes the ioctl; zeros for what it was not seen to return.
     #[must_use]
     pub fn cpuid(&self, leaf: u32, subleaf: u32) -> Registers {
-        host_cpuid(self.input.cpuid, leaf, subleaf)
+        let mut registers = host_cpuid(self.input.cpuid, leaf, subleaf);
+        if leaf == 0x8000_0001 && self.mode_bound {
+            registers.edx |= SYSCALL;
+        }
+        registers
     }
 
     /// An MSR of the host; `None` if reading it faults. One that was not seen is assumed, and the assumption is noted.
@@ -175,13 +190,13 @@ impl Module<'_> {
         }
     }
 
-    /// An option of the host kernel's configuration, without `CONFIG_`; one that was not seen is assumed to be on, and
-    /// noted.
+    /// An option of the host kernel's configuration, without `CONFIG_`; one that is not said to be off is assumed to be on,
+    /// because captures keep few options.
     #[must_use]
     pub fn config(&self, option: &'static str) -> bool {
-        if let Some(config) = self.input.config {
-            let value = config.get(&format!("CONFIG_{option}")).map(String::as_str);
-            return matches!(value, Some("y" | "m"));
+        let seen = self.input.config.and_then(|config| config.get(&format!("CONFIG_{option}")));
+        if let Some(value) = seen {
+            return matches!(value.as_str(), "y" | "m");
         }
         self.assume(Assumption {
             what: Cow::Owned(format!("CONFIG_{option}")),
@@ -191,6 +206,19 @@ impl Module<'_> {
         });
         true
     }
+}
+
+/// 80000001H:EDX: SYSCALL and long mode. CPUID of an Intel CPU shows SYSCALL in 64-bit mode alone (Intel SDM volume 2A, CPUID):
+/// a dump that was taken in another lacks it, the kernel that runs KVM does not.
+const SYSCALL: u32 = 1 << 11;
+const LONG_MODE: u32 = 1 << 29;
+
+fn has_long_mode(table: &CpuidTable) -> bool {
+    host_cpuid(table, 0x8000_0001, 0).edx & LONG_MODE != 0
+}
+
+fn is_guest(table: &CpuidTable) -> bool {
+    host_cpuid(table, 1, 0).ecx >> 31 == 1
 }
 
 /// What CPUID returns for a leaf of the host; zeros for what was not captured.

@@ -2,11 +2,13 @@
 
 use std::sync::OnceLock;
 
-use cpusieve_knowledge::kvm::{self, Adjust, Answer, Cap, Gate, How};
+use cpusieve_knowledge::kvm::{self, Adjust, Answer, By, Cap, Gate, How};
 use cpusieve_knowledge::linux::{self, TREES};
-use cpusieve_model::{CpuidBit, Place, Register};
+use cpusieve_knowledge::rules;
+use cpusieve_model::{CpuidBit, Register};
 
 use super::condition::Formula;
+use super::steps::{self, Generic, Group, Why};
 use crate::linux::boot::capabilities;
 
 /// A bit of `kvm_cpu_caps`.
@@ -40,7 +42,8 @@ pub(super) struct Row {
     pub(super) slot: Slot,
     /// The kernel's capability that is asked; `u16::MAX` if it has none.
     pub(super) kernel: u16,
-    pub(super) condition: Option<Formula>,
+    /// The condition under which it is in the mask, with what explains it.
+    pub(super) condition: Option<(Formula, Option<Why>)>,
 }
 
 /// Something that is set or cleared after the masks.
@@ -48,10 +51,11 @@ pub(super) struct Row {
 pub(super) struct Adjustment {
     pub(super) adjust: &'static Adjust,
     pub(super) slot: Slot,
-    /// Position of its bit in [`Plan::rows`]; `usize::MAX` if the masks do not list it.
+    /// Position of its bit in [`Plan::rows`].
     pub(super) row: usize,
     pub(super) kernel: u16,
-    pub(super) conditions: Vec<(&'static str, Formula)>,
+    /// Each with what explains it.
+    pub(super) conditions: Vec<(Formula, Option<Why>)>,
 }
 
 /// How one register is answered.
@@ -71,16 +75,6 @@ pub(super) struct Leaf {
     pub(super) cells: Vec<Cell>,
 }
 
-/// A feature whose way through KVM is told.
-#[derive(Debug)]
-pub(super) struct Told {
-    pub(super) id: &'static str,
-    pub(super) place: CpuidBit,
-    pub(super) kernel: u16,
-    /// Position in [`Plan::rows`]; `usize::MAX` if no list of the tree has it.
-    pub(super) row: usize,
-}
-
 /// What one tree does, ready to run.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -88,7 +82,8 @@ pub(super) struct Plan {
     pub(super) rows: Vec<Row>,
     pub(super) adjustments: Vec<Adjustment>,
     pub(super) leaves: Vec<Leaf>,
-    pub(super) told: Vec<Told>,
+    pub(super) told: Vec<Group>,
+    pub(super) generic: Generic,
     by_name: Vec<(&'static str, Slot)>,
 }
 
@@ -111,13 +106,16 @@ impl Plan {
         by_name.sort_by_key(|(name, _)| *name);
         by_name.dedup_by_key(|(name, _)| *name);
         let lookup = |name: &str| find(&by_name, name);
-        let formula = |c: &'static str| Formula::parse(c, tree, &lookup);
+        let formula = |c: &'static str, by: By| {
+            let explained = rules::kvm_condition(c, tree).map(|known| Why::condition(known, by, tree));
+            (Formula::parse(c, tree, &lookup), explained)
+        };
         let rows: Vec<Row> = kvm::caps(tree)
             .map(|cap| Row {
                 cap,
                 slot: slot(cap.place),
                 kernel: kernel_number(tree, cap),
-                condition: cap.condition.map(formula),
+                condition: cap.condition.map(|c| formula(c, By::Common)),
             })
             .collect();
         let row_of = |place: CpuidBit| rows.iter().position(|row| row.cap.place == place).unwrap_or(usize::MAX);
@@ -127,12 +125,13 @@ impl Plan {
                 slot: slot(adjust.place),
                 row: row_of(adjust.place),
                 kernel: capabilities::number(tree, adjust.macro_name),
-                conditions: adjust.conditions.iter().map(|c| (*c, formula(c))).collect(),
+                conditions: adjust.conditions.iter().map(|c| formula(c, adjust.by)).collect(),
             })
             .collect();
         let leaves = leaves(tree, &registers, &lookup);
-        let told = told(tree, &rows);
-        Self { leaves, told, adjustments, rows, by_name, registers }
+        let told = steps::told(tree, &rows);
+        let generic = Generic::new(tree);
+        Self { leaves, told, generic, adjustments, rows, by_name, registers }
     }
 
     /// The bit of a macro without `X86_FEATURE_`.
@@ -166,7 +165,16 @@ fn kernel_number(tree: usize, cap: &Cap) -> u16 {
     if cap.kind == kvm::CapKind::Alias1Edx {
         return 32 + u16::from(cap.place.bit);
     }
-    capabilities::number(tree, cap.macro_name)
+    let number = capabilities::number(tree, cap.macro_name);
+    if number != u16::MAX {
+        return number;
+    }
+    // A bit without a name of its own still lies in the kernel's word.
+    let source = |word: &&linux::Word| {
+        word.source.is_some_and(|source| (source.leaf, source.subleaf, source.register) == home(cap.place))
+    };
+    let word = linux::words(tree).find(source);
+    word.map_or(number, |word| u16::from(word.index) * 32 + u16::from(cap.place.bit))
 }
 
 fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot>) -> Vec<Leaf> {
@@ -179,9 +187,7 @@ fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot
             Gate::Pmu | Gate::AmdModule | Gate::Otherwise => (gate, None, u16::MAX),
         };
         let word = match answer.how {
-            How::Caps | How::Avx10Version => {
-                position(registers, (answer.leaf, answer.first_subleaf, answer.register))
-            }
+            How::Caps | How::Avx10Version => position(registers, (answer.leaf, answer.first_subleaf, answer.register)),
             _ => u16::MAX,
         };
         Cell { answer, word, gates: answer.gates.iter().map(gate).collect() }
@@ -190,26 +196,7 @@ fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot
     numbers.into_iter().map(leaf).filter(|leaf| !leaf.cells.is_empty()).collect()
 }
 
-/// The features of the tree's kernel and of KVM's lists, each at the place in CPUID where a guest would find it.
-fn told(tree: usize, rows: &[Row]) -> Vec<Told> {
-    let mut told: Vec<Told> = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        told.push(Told { id: super::steps::name_of(tree, row.cap), place: row.cap.place, kernel: row.kernel, row: index });
-    }
-    for feature in linux::features(tree) {
-        let place = linux::place(tree, feature).and_then(Place::cpuid);
-        if let Some(place) = place
-            && rows.iter().all(|row| row.cap.place != place)
-            && told.iter().all(|other| other.place != place)
-        {
-            told.push(Told { id: feature.id(), place, kernel: feature.number() as u16, row: usize::MAX });
-        }
-    }
-    told.sort_by_key(|told| told.place);
-    told
-}
-
 /// The release of a tree.
-pub(super) fn release(tree: usize) -> (u16, u16) {
+pub(crate) fn release(tree: usize) -> (u16, u16) {
     TREES.get(tree).map_or((0, 0), |tree| tree.release)
 }

@@ -30,7 +30,7 @@ pub struct PmuCapability {
     pub pebs_in_guests: bool,
 }
 
-/// The most counters of each kind that KVM has room for.
+/// The most counters of each kind that KVM has room for; up to 5.15 perf itself knew no fourth fixed counter.
 const MAX_INTEL: u32 = 8;
 const MAX_FIXED: u32 = 3;
 
@@ -49,11 +49,8 @@ pub(super) fn kvm_init_pmu_capability(module: &Module<'_>) -> PmuCapability {
         return none;
     }
     let most = if module.backend == Backend::Intel { MAX_INTEL } else { AMD64_NUM_COUNTERS_CORE };
-    let mut pmu = PmuCapability {
-        version: host.version.min(2),
-        fixed_counters: if release >= (4, 15) { host.fixed_counters.min(fixed_limit(release)) } else { host.fixed_counters },
-        ..host
-    };
+    let mut pmu =
+        PmuCapability { version: host.version.min(2), fixed_counters: host.fixed_counters.min(MAX_FIXED), ..host };
     if release >= (6, 2) {
         pmu.counters = pmu.counters.min(most);
     }
@@ -61,11 +58,6 @@ pub(super) fn kvm_init_pmu_capability(module: &Module<'_>) -> PmuCapability {
         pmu.counters = pmu.counters.min(AMD64_NUM_COUNTERS);
     }
     pmu
-}
-
-/// `MAX_FIXED_COUNTERS` of 5.10 was 3, as `KVM_PMC_MAX_FIXED` is.
-const fn fixed_limit(_release: (u16, u16)) -> u32 {
-    MAX_FIXED
 }
 
 /// `arch/x86/events/core.c:perf_get_x86_pmu_capability`.
@@ -83,7 +75,7 @@ fn perf_get_x86_pmu_capability(module: &Module<'_>) -> PmuCapability {
 
 /// `check_hw_exists`: an emulator that loses what is written to MSRs has no PMU that works.
 fn works(module: &Module<'_>) -> bool {
-    module.asked("enable_pmu") == Some(true) || module.input.unlisted != crate::linux::boot::Unlisted::Zero
+    module.asked("kvm.enable_pmu") == Some(true) || module.input.unlisted != crate::linux::boot::Unlisted::Zero
 }
 
 /// Leaf 0AH as its fields.
@@ -127,21 +119,30 @@ fn intel_pmu_init(module: &Module<'_>) -> PmuCapability {
     PmuCapability { pebs_in_guests: pebs_ept(module, family, model), ..pmu }
 }
 
-/// Where perf sets `pebs_ept`: Ice Lake servers; from 6.11 on every CPU with the fifth format of PEBS records or a newer one.
+/// Servers on which perf sets `pebs_ept`, as family and model, and from which release on
+/// (`arch/x86/events/intel/core.c:intel_pmu_init`).
+const PEBS_EPT: [(u32, u32, (u16, u16)); 7] = [
+    (6, 0x6a, (5, 19)),
+    (6, 0x6c, (5, 19)),
+    (6, 0x8f, (6, 3)),
+    (6, 0xcf, (6, 3)),
+    (6, 0xad, (6, 3)),
+    (6, 0xae, (6, 3)),
+    (19, 1, (7, 2)),
+];
+
+/// Whether perf samples precisely through EPT: on those servers, and from 6.3 on wherever the format of PEBS records is the
+/// fifth or a newer one (`ds.c:intel_ds_init`).
 fn pebs_ept(module: &Module<'_>, family: u32, model: u32) -> bool {
-    let ice_lake_server = family == 6 && matches!(model, 0x6a | 0x6c);
+    let release = module.release();
+    let listed = PEBS_EPT.iter().any(|&(of, number, from)| (of, number) == (family, model) && release >= from);
     let format = || if module.boot_cpu_has("PDCM") { module.msr(0x345).unwrap_or(0) >> 8 & 0xf } else { 0 };
-    ice_lake_server || module.release() >= (6, 11) && matches!(format(), 5 | 6)
+    listed || module.boot_cpu_has("PEBS") && release >= (6, 3) && matches!(format(), 5 | 6)
 }
 
 /// `arch/x86/events/amd/core.c:amd_pmu_init`.
 fn amd_pmu_init(module: &Module<'_>) -> PmuCapability {
-    let pmu = PmuCapability {
-        counters: AMD64_NUM_COUNTERS,
-        width: 48,
-        fixed_width: 48,
-        ..PmuCapability::default()
-    };
+    let pmu = PmuCapability { counters: AMD64_NUM_COUNTERS, width: 48, fixed_width: 48, ..PmuCapability::default() };
     if !module.boot_cpu_has("PERFCTR_CORE") {
         return pmu;
     }
@@ -157,7 +158,7 @@ fn zhaoxin_pmu_init(module: &Module<'_>) -> PmuCapability {
     if pmu.version != 2 || pmu.events_mask_len < 6 {
         return PmuCapability::default();
     }
-    PmuCapability { events_mask: if module.vendor() == Vendor::Centaur { 0 } else { pmu.events_mask }, ..pmu }
+    pmu
 }
 
 impl Module<'_> {

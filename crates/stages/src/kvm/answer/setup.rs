@@ -33,17 +33,13 @@ pub(super) enum Switch {
     PtMode,
 }
 
-/// Both modules, or neither in particular.
-const BOTH: Option<Backend> = None;
-const INTEL: Option<Backend> = Some(Backend::Intel);
-const AMD: Option<Backend> = Some(Backend::Amd);
-
-/// A parameter: the variable in C's conditions, the module, and from which release on it is on by default.
+/// A parameter: the variable in C's conditions, its full names with `kvm_intel` and `kvm_amd` (`""` for a module without
+/// it), and from which release on it is on by default.
 struct Known {
     switch: Switch,
-    parameter: &'static str,
     variable: &'static str,
-    of: Option<Backend>,
+    intel: &'static str,
+    amd: &'static str,
     on_from: (u16, u16),
 }
 
@@ -51,37 +47,53 @@ const NEVER: (u16, u16) = (u16::MAX, 0);
 
 const fn known(
     switch: Switch,
-    parameter: &'static str,
     variable: &'static str,
-    of: Option<Backend>,
+    intel: &'static str,
+    amd: &'static str,
     on_from: (u16, u16),
 ) -> Known {
-    Known { switch, parameter, variable, of, on_from }
+    Known { switch, variable, intel, amd, on_from }
+}
+
+impl Known {
+    /// The full name with this vendor module; `""` if it has no such parameter.
+    const fn name(&self, backend: Backend) -> &'static str {
+        match backend {
+            Backend::Intel => self.intel,
+            Backend::Amd => self.amd,
+        }
+    }
 }
 
 /// The parameters with their defaults: `arch/x86/kvm/{x86,pmu}.c`, `svm/{svm,sev,avic}.c`, `vmx/{vmx,sgx}.c`.
 const SWITCHES: [Known; 21] = [
-    known(Switch::Nested, "nested", "nested", BOTH, (0, 0)),
-    known(Switch::Npt, "npt", "npt_enabled", AMD, (0, 0)),
-    known(Switch::Ept, "ept", "enable_ept", INTEL, (0, 0)),
-    known(Switch::Nrips, "nrips", "nrips", AMD, (0, 0)),
-    known(Switch::TscScaling, "tsc_scaling", "tsc_scaling", AMD, (0, 0)),
-    known(Switch::Vls, "vls", "vls", AMD, (0, 0)),
-    known(Switch::Lbrv, "lbrv", "lbrv", AMD, (0, 0)),
-    known(Switch::Vgif, "vgif", "vgif", AMD, (0, 0)),
-    known(Switch::Vnmi, "vnmi", "vnmi", AMD, (6, 4)),
-    known(Switch::Gmet, "gmet", "gmet_enabled", AMD, (7, 2)),
-    known(Switch::Sev, "sev", "sev_enabled", AMD, (5, 13)),
-    known(Switch::SevEs, "sev_es", "sev_es_enabled", AMD, (5, 13)),
-    known(Switch::SevSnp, "sev_snp", "sev_snp_enabled", AMD, (6, 11)),
-    known(Switch::Avic, "avic", "avic", AMD, NEVER),
-    known(Switch::EnablePmu, "enable_pmu", "enable_pmu", BOTH, (0, 0)),
-    known(Switch::MediatedPmu, "enable_mediated_pmu", "enable_mediated_pmu", BOTH, NEVER),
-    known(Switch::Sgx, "sgx", "enable_sgx", INTEL, (5, 13)),
-    known(Switch::Cet, "cet", "enable_cet", INTEL, (0, 0)),
-    known(Switch::UnrestrictedGuest, "unrestricted_guest", "enable_unrestricted_guest", INTEL, (0, 0)),
-    known(Switch::SmallerAddresses, "allow_smaller_maxphyaddr", "allow_smaller_maxphyaddr", BOTH, NEVER),
-    known(Switch::PtMode, "pt_mode", "pt_mode", INTEL, NEVER),
+    known(Switch::Nested, "nested", "kvm_intel.nested", "kvm_amd.nested", (0, 0)),
+    known(Switch::Npt, "npt_enabled", "", "kvm_amd.npt", (0, 0)),
+    known(Switch::Ept, "enable_ept", "kvm_intel.ept", "", (0, 0)),
+    known(Switch::Nrips, "nrips", "", "kvm_amd.nrips", (0, 0)),
+    known(Switch::TscScaling, "tsc_scaling", "", "kvm_amd.tsc_scaling", (0, 0)),
+    known(Switch::Vls, "vls", "", "kvm_amd.vls", (0, 0)),
+    known(Switch::Lbrv, "lbrv", "", "kvm_amd.lbrv", (0, 0)),
+    known(Switch::Vgif, "vgif", "", "kvm_amd.vgif", (0, 0)),
+    known(Switch::Vnmi, "vnmi", "", "kvm_amd.vnmi", (6, 4)),
+    known(Switch::Gmet, "gmet_enabled", "", "kvm_amd.gmet", (7, 2)),
+    known(Switch::Sev, "sev_enabled", "", "kvm_amd.sev", (5, 13)),
+    known(Switch::SevEs, "sev_es_enabled", "", "kvm_amd.sev_es", (5, 13)),
+    known(Switch::SevSnp, "sev_snp_enabled", "", "kvm_amd.sev_snp", (6, 11)),
+    known(Switch::Avic, "avic", "", "kvm_amd.avic", NEVER),
+    known(Switch::EnablePmu, "enable_pmu", "kvm.enable_pmu", "kvm.enable_pmu", (0, 0)),
+    known(
+        Switch::MediatedPmu,
+        "enable_mediated_pmu",
+        "kvm_intel.enable_mediated_pmu",
+        "kvm_amd.enable_mediated_pmu",
+        NEVER,
+    ),
+    known(Switch::Sgx, "enable_sgx", "kvm_intel.sgx", "", (5, 13)),
+    known(Switch::Cet, "enable_cet", "kvm_intel.cet", "", (0, 0)),
+    known(Switch::UnrestrictedGuest, "enable_unrestricted_guest", "kvm_intel.unrestricted_guest", "", (0, 0)),
+    known(Switch::SmallerAddresses, "allow_smaller_maxphyaddr", "kvm_intel.allow_smaller_maxphyaddr", "", NEVER),
+    known(Switch::PtMode, "pt_mode", "kvm_intel.pt_mode", "", NEVER),
 ];
 
 /// The values of the parameters, one bit each.
@@ -98,9 +110,10 @@ impl Switches {
         self.0 = if on { self.0 | bit } else { self.0 & !bit };
     }
 
-    /// By the parameter's name.
+    /// By the parameter's name without its module.
     pub(super) fn get(self, parameter: &str) -> bool {
-        SWITCHES.iter().any(|known| known.parameter == parameter && self.on(known.switch))
+        let is = |name: &str| name.split_once('.').is_some_and(|(_, name)| name == parameter);
+        SWITCHES.iter().any(|known| (is(known.intel) || is(known.amd)) && self.on(known.switch))
     }
 }
 
@@ -112,8 +125,9 @@ impl Switch {
         SWITCHES.iter().find(|known| known.variable == variable).map(|known| known.switch)
     }
 
-    fn parameter(self) -> &'static str {
-        SWITCHES.iter().find(|known| known.switch == self).map_or("", |known| known.parameter)
+    /// The parameter's full name.
+    fn name(self, backend: Backend) -> &'static str {
+        SWITCHES.iter().find(|known| known.switch == self).map_or("", |known| known.name(backend))
     }
 }
 
@@ -164,9 +178,10 @@ const VMX_NEEDS: [(Switch, Need); 11] = [
     (Switch::Sgx, Need::Is("the VMX control for ENCLS exits", |module| module.vmx_secondary(15))),
     (Switch::PtMode, Need::Switch(Switch::Ept)),
     (Switch::PtMode, Need::Is("VMX support for processor trace", |module| module.vmx_intel_pt())),
-    (Switch::PtMode, Need::Is("the virtual PMU", |module| {
-        module.switch(Switch::EnablePmu) || module.release() < (5, 18)
-    })),
+    (
+        Switch::PtMode,
+        Need::Is("the virtual PMU", |module| module.switch(Switch::EnablePmu) || module.release() < (5, 18)),
+    ),
 ];
 
 /// What an MSR that nobody read is taken to be, and why; `None` if reading it would fault.
@@ -221,14 +236,13 @@ impl Module<'_> {
     fn take_parameters(&mut self) {
         let release = self.release();
         for known in &SWITCHES {
-            let here = known.of.is_none() || known.of == Some(self.backend);
             let default = match known.switch {
                 // kvm_intel's was off up to 4.19; kvm_amd's was always on.
                 Switch::Nested => self.backend == Backend::Amd || release >= (4, 20),
                 _ => release >= known.on_from,
             };
-            let on = self.asked(known.parameter).unwrap_or(default);
-            self.switches.put(known.switch, here && on);
+            let name = known.name(self.backend);
+            self.switches.put(known.switch, !name.is_empty() && self.asked(name).unwrap_or(default));
         }
         for name in self.input.params.keys() {
             let foreign = match self.backend {
@@ -241,20 +255,10 @@ impl Module<'_> {
         }
     }
 
-    /// What was seen of, or asked of, a parameter.
-    pub(super) fn asked(&self, parameter: &str) -> Option<bool> {
-        let of = |module: &str| {
-            let mut names = self.input.params.range(format!("{module}.")..);
-            names
-                .by_ref()
-                .take_while(|(name, _)| name.split_once('.').is_some_and(|(of, _)| of == module))
-                .find(|(name, _)| name.split_once('.').is_some_and(|(_, name)| name == parameter))
-                .map(|(_, value)| value.as_str())
-        };
-        match of(self.backend.module()).or_else(|| of("kvm"))? {
-            "N" | "n" | "0" | "" | "off" => Some(false),
-            _ => Some(true),
-        }
+    /// What was seen of, or asked of, a parameter, by its full name.
+    pub(super) fn asked(&self, name: &str) -> Option<bool> {
+        let value = self.input.params.get(name)?;
+        Some(!matches!(value.as_str(), "N" | "n" | "0" | "" | "off"))
     }
 
     fn require(&mut self, needs: &'static [(Switch, Need)]) {
@@ -264,7 +268,7 @@ impl Module<'_> {
             }
             let (met, words) = match need {
                 Need::Kernel(name) => (self.boot_cpu_has(name), *name),
-                Need::Switch(other) => (self.switch(*other), other.parameter()),
+                Need::Switch(other) => (self.switch(*other), other.name(self.backend)),
                 Need::Is(words, holds) => (holds(self), *words),
             };
             if !met {
@@ -276,10 +280,9 @@ impl Module<'_> {
     /// Clears a parameter; a finding if it was asked for.
     pub(super) fn clear_switch(&mut self, switch: Switch, needs: &'static str) {
         self.switches.put(switch, false);
-        let parameter = switch.parameter();
-        if self.asked(parameter) == Some(true) {
-            let module = if matches!(switch, Switch::EnablePmu) { "kvm" } else { self.backend.module() };
-            self.findings.push(Finding::ParameterCleared { name: format!("{module}.{parameter}"), needs });
+        let name = switch.name(self.backend);
+        if self.asked(name) == Some(true) {
+            self.findings.push(Finding::ParameterCleared { name: name.to_owned(), needs });
         }
     }
 

@@ -4,61 +4,74 @@ use cpusieve_model::Registers;
 
 use super::module::Module;
 use super::plan::release;
+use crate::linux::boot::Capabilities;
 
 const YMM: u64 = 1 << 2;
 const AVX512: u64 = 7 << 5;
 const PKRU: u64 = 1 << 9;
 const XTILE_CFG: u64 = 1 << 17;
 const XTILE_DATA: u64 = 1 << 18;
+const XTILE: u64 = XTILE_CFG | XTILE_DATA;
+const APX: u64 = 1 << 19;
+const CET_USER: u64 = 1 << 11;
+const CET_KERNEL: u64 = 1 << 12;
 const LEGACY: u64 = 3;
 
 /// BNDREGS and BNDCSR.
 pub(super) const BOUNDS: u64 = 3 << 3;
 /// CET_USER and CET_KERNEL.
-pub(super) const CET: u64 = 3 << 11;
+pub(super) const CET: u64 = CET_USER | CET_KERNEL;
 
-/// Which feature a component needs in the host's kernel (`arch/x86/kernel/fpu/xstate.c:xsave_cpuid_features`), for the
-/// components that KVM knows (`KVM_SUPPORTED_XCR0`, `KVM_SUPPORTED_XSS`).
-const NEEDS: [(u64, &str); 8] = [
-    (1, "FPU"),
-    (2, "XMM"),
-    (YMM, "AVX"),
-    (BOUNDS, "MPX"),
-    (AVX512, "AVX512F"),
-    (CET, "SHSTK"),
-    (XTILE_CFG | XTILE_DATA, "AMX_TILE"),
-    (XTILE_DATA, "XFD"),
+/// Which feature a component needs in the kernel (`arch/x86/kernel/fpu/xstate.c:xsave_cpuid_features`), and the release
+/// from which on the kernel knows the component.
+const NEEDS: [(u64, &str, (u16, u16)); 9] = [
+    (1, "FPU", (0, 0)),
+    (2, "XMM", (0, 0)),
+    (YMM, "AVX", (0, 0)),
+    (BOUNDS, "MPX", (0, 0)),
+    (AVX512, "AVX512F", (0, 0)),
+    (CET_USER, "SHSTK", (6, 6)),
+    (CET_KERNEL, "SHSTK", (6, 18)),
+    (XTILE, "AMX_TILE", (5, 16)),
+    (APX, "APX", (6, 16)),
 ];
 
+/// The user and supervisor state components that a Linux kernel with these capabilities enables
+/// (`xstate.c:fpu__init_system_xstate`), as far as KVM knows them; `leaf_0d` reads leaf 0DH.
+pub(crate) fn enabled_components(kernel: &Capabilities, tree: usize, leaf_0d: impl Fn(u32) -> Registers) -> (u64, u64) {
+    let has = |name: &str| kernel.has(tree, name);
+    if !has("XSAVE") {
+        return (0, 0);
+    }
+    let release = release(tree);
+    let mut known: u64 = 0;
+    for (components, feature, from) in NEEDS {
+        if release >= from && has(feature) {
+            known |= components;
+        }
+    }
+    // From 6.6 on the component needs that the kernel switched the feature on, not only that the CPU has it.
+    if has(if release >= (6, 6) { "OSPKE" } else { "PKU" }) {
+        known |= PKRU;
+    }
+    if !has("XFD") {
+        known &= !XTILE_DATA;
+    }
+    let (user, supervisor) = (leaf_0d(0), leaf_0d(1));
+    let user = (u64::from(user.edx) << 32 | u64::from(user.eax)) & known;
+    let supervisor = (u64::from(supervisor.edx) << 32 | u64::from(supervisor.ecx)) & known;
+    (user, if has("XSAVES") { supervisor } else { 0 })
+}
+
 impl Module<'_> {
-    /// What the host's kernel enabled in XCR0 and IA32_XSS, as far as KVM of this tree knows it
+    /// What the host's kernel enabled in XCR0 and IA32_XSS, as far as KVM of this tree hands it on
     /// (`x86.c:kvm_x86_vendor_init`; `kvm_arch_hardware_setup` up to 5.18).
     pub(super) fn setup_state_components(&mut self) {
         let release = self.release();
-        if !self.boot_cpu_has("XSAVE") {
-            return;
-        }
-        let leaf = |subleaf: u32, registers: fn(Registers) -> (u32, u32)| {
-            let (low, high) = registers(self.cpuid(0xd, subleaf));
-            u64::from(high) << 32 | u64::from(low)
-        };
-        let mut enabled = leaf(0, |registers| (registers.eax, registers.edx));
-        let mut supervisor = leaf(1, |registers| (registers.ecx, registers.edx));
-        for (components, feature) in NEEDS {
-            if !self.boot_cpu_has(feature) {
-                enabled &= !components;
-                supervisor &= !components;
-            }
-        }
-        // From 6.4 on the component needs that the kernel switched the feature on, not only that the CPU has it.
-        if !self.boot_cpu_has(if release >= (6, 4) { "OSPKE" } else { "PKU" }) {
-            enabled &= !PKRU;
-        }
-        let tiles = if release >= (5, 17) { XTILE_CFG | XTILE_DATA } else { 0 };
-        self.supported_xcr0 = enabled & (LEGACY | YMM | BOUNDS | AVX512 | PKRU | tiles);
-        if release >= (6, 18) && self.boot_cpu_has("XSAVES") {
-            self.supported_xss = supervisor & CET;
-        }
+        let (user, supervisor) = enabled_components(&self.kernel, self.tree, |subleaf| self.cpuid(0xd, subleaf));
+        let tiles = if release >= (5, 17) { XTILE } else { 0 };
+        self.supported_xcr0 = user & (LEGACY | YMM | BOUNDS | AVX512 | PKRU | tiles);
+        self.supported_xss = if release >= (6, 18) { supervisor & CET } else { 0 };
     }
 
     /// The user state components that this process may give to a guest: `x86.h:kvm_get_filtered_xcr0`, up to 6.3

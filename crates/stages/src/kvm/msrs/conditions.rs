@@ -22,6 +22,20 @@ const PERF_CAPABILITIES: u32 = 0x345;
 /// that of Haswell (`arch/x86/events/intel/lbr.c:intel_pmu_lbr_init_hsw`).
 const FIRST_WITH_CALL_STACK: u64 = 4;
 
+/// Parameters that `vmx.c:vmx_hardware_setup` clears unless VMX has one of each group: flexpriority
+/// (`cpu_has_vmx_flexpriority`), apicv (`cpu_has_vmx_apicv`), vpid, accessed and dirty bits, mode-based execution.
+const VMX_SWITCHES: [(&str, &[&[MsrBit]]); 5] = [
+    ("flexpriority", &[&[bit(0x48b, 32)], &[bit(0x482, 53)]]),
+    ("enable_apicv", &[&[bit(0x48b, 40)], &[bit(0x48b, 41)], &[bit(0x481, 39)]]),
+    ("vpid", &[&[bit(0x48b, 37)], &[bit(0x48c, 32)], &[bit(0x48c, 41), bit(0x48c, 42)]]),
+    ("eptad", &[&[bit(0x48c, 21)]]),
+    ("mbec", &[&[bit(0x48b, 54)], &[bit(0x48c, 22)]]),
+];
+
+const fn bit(index: u32, bit: u8) -> MsrBit {
+    MsrBit { index, bit }
+}
+
 impl Making<'_, '_> {
     /// Whether all conditions hold; `None` if that hangs on a register of the hardware that nobody read.
     pub(super) fn all(&mut self, needs: &[(Need, bool)]) -> Option<bool> {
@@ -42,7 +56,7 @@ impl Making<'_, '_> {
             Need::Flag(name) => module.boot_cpu_has(name),
             Need::Bug(name) => module.boot_cpu_has_bug(name),
             Need::Cap(name) => module.has(name),
-            Need::Param(name) => module.parameter(name),
+            Need::Param(name) => self.parameter(name)?,
             Need::IntelModule => module.backend == Backend::Intel,
             Need::AmdModule => module.backend == Backend::Amd,
             Need::Hardware(bit) => self.hardware(bit.index)? >> bit.bit & 1 == 1,
@@ -52,6 +66,29 @@ impl Making<'_, '_> {
             Need::Lbr => branch_record_format(module).is_some(),
             Need::LbrCallStack => branch_record_format(module).is_some_and(|format| format >= FIRST_WITH_CALL_STACK),
         })
+    }
+}
+
+impl Making<'_, '_> {
+    /// Whether a parameter of the loaded module is on, once the module has asked the hardware.
+    fn parameter(&mut self, name: &str) -> Option<bool> {
+        let Some((_, needs)) = VMX_SWITCHES.iter().find(|(switch, _)| *switch == name) else {
+            return Some(self.module.parameter(name));
+        };
+        let given = self.module.input.params.get(&format!("kvm_intel.{name}"));
+        if given.is_some_and(|value| matches!(value.as_str(), "N" | "n" | "0")) {
+            return Some(false);
+        }
+        for alternatives in *needs {
+            let mut any = false;
+            for bit in *alternatives {
+                any |= self.hardware(bit.index)? >> bit.bit & 1 == 1;
+            }
+            if !any {
+                return Some(false);
+            }
+        }
+        Some(true)
     }
 }
 

@@ -38,6 +38,19 @@ impl Capabilities {
         self.bugs & Program::of(tree).bug(macro_name) != 0
     }
 
+    /// Whether there is a bug, by [`bug`].
+    pub(crate) const fn any_bug(&self, bug: u64) -> bool {
+        self.bugs & bug != 0
+    }
+
+    /// Adds a capability, by its macro.
+    pub(crate) fn set(&mut self, tree: usize, macro_name: &str) {
+        let number = Program::of(tree).number(macro_name);
+        if let Some(word) = self.words.get_mut(usize::from(number) / 32) {
+            *word |= 1 << (number % 32);
+        }
+    }
+
     /// The capability at word and bit, counted through.
     pub(crate) fn bit(&self, number: u16) -> bool {
         let word = self.words.get(usize::from(number) / 32);
@@ -53,11 +66,4 @@ pub(crate) fn number(tree: usize, macro_name: &str) -> u16 {
 /// The bit of a bug of a tree by its macro without `X86_BUG_`, to be asked of [`Capabilities`]; 0 if there is none.
 pub(crate) fn bug(tree: usize, macro_name: &str) -> u64 {
     Program::of(tree).bug(macro_name)
-}
-
-impl Capabilities {
-    /// Whether there is a bug, by [`bug`].
-    pub(crate) const fn any_bug(&self, bug: u64) -> bool {
-        self.bugs & bug != 0
-    }
 }

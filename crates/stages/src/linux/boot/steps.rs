@@ -13,8 +13,7 @@ use super::state::{Boot, Mark};
 /// Reads the result off a boot.
 pub(super) fn output(boot: Boot<'_>) -> Output {
     let capabilities = Capabilities { words: boot.caps.0, bugs: boot.final_bugs() };
-    let mut output =
-        Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), capabilities, ..Output::default() };
+    let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), capabilities, ..Output::default() };
     output.steps.reserve(256);
     for row in &boot.program.features {
         let present = boot.caps.has(row.number);
