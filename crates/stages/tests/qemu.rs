@@ -56,3 +56,33 @@ fn every_machine_type_says_what_qemu_says() {
 fn every_topology_says_what_qemu_says() {
     messages("smp");
 }
+
+#[test]
+fn every_model_under_tcg_says_what_qemu_says() {
+    messages("tcgrom");
+}
+
+/// The rows of host `vmx-icx`: `icx-6.1` whose KVM nests.
+#[test]
+fn every_vmx_msr_is_what_qemu_writes() {
+    let mut hosts = hosts();
+    let mut host = hosts.remove("icx-6.1").unwrap();
+    for entry in host.kvm.supported.iter_mut().flatten().filter(|entry| entry.leaf == 1) {
+        entry.registers.ecx |= 1 << 5;
+    }
+    hosts.insert("vmx-icx".to_owned(), host);
+    let (mut all, mut wrong) = (0, 0);
+    for row in rows("vmx") {
+        let output = realize(row.question(&hosts));
+        let written = row.value["msrs"].as_array().unwrap().iter();
+        let expected: Vec<(u32, u64)> =
+            written.map(|pair| (pair[0].as_u64().unwrap() as u32, pair[1].as_u64().unwrap())).collect();
+        let msrs: Vec<(u32, u64)> = output.msrs.clone().into_iter().collect();
+        all += 1;
+        if printed(&output) != row.stderr || msrs != expected {
+            wrong += 1;
+            eprintln!("{}\n  QEMU: {:#?} {expected:x?}\n  here: {:#?} {msrs:x?}", row.name(), row.stderr, printed(&output));
+        }
+    }
+    assert_eq!(wrong, 0, "{wrong} of {all} rows differ");
+}
