@@ -11,6 +11,7 @@ mod history;
 mod host;
 mod hyperv;
 mod instance;
+mod leaves;
 mod msrs;
 mod output;
 mod program;
@@ -24,6 +25,7 @@ mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
+pub use leaves::SmpError;
 pub use output::Output;
 pub use realize::realize;
 pub use refusal::Refusal;

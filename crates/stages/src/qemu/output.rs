@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cpusieve_knowledge::qemu;
 use cpusieve_model::{KvmCpuidEntry, Place};
 
+use super::assume::assumptions;
 use super::history::History;
 use super::instance::{Instance, Line};
 use super::realize;
@@ -85,9 +86,12 @@ pub(super) fn refused(warnings: Vec<String>, refusal: Refusal) -> Output {
 pub(super) fn of(instance: Instance<'_>, mut warnings: Vec<String>, error: Option<Refusal>) -> Output {
     let vcpus = if error.is_some() { 1 } else { instance.cpu.question.smp.cpus.max(1) };
     append(&mut warnings, &instance.lines, vcpus);
-    let mut output = Output { warnings, error, assumed: super::assume::assumptions(&instance), ..Output::default() };
+    let mut output = Output { warnings, error, assumed: assumptions(&instance), ..Output::default() };
     if output.error.is_none() {
-        (output.cpuid, output.msrs) = realize::vcpu(&instance);
+        match realize::vcpu(&instance) {
+            Ok((cpuid, msrs)) => (output.cpuid, output.msrs) = (cpuid, msrs),
+            Err(refusal) => output.error = Some(refusal),
+        }
     }
     output.trace = Some(Trace {
         release: instance.release(),

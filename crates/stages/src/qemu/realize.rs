@@ -14,7 +14,7 @@ use super::properties::UNSET;
 use super::refusal::Refusal;
 use super::release::{V7_2, V10_0, V11_1};
 use super::words::*;
-use super::{msrs, start};
+use super::{leaves, msrs, start};
 
 const LM: u64 = 1 << 29;
 const PAE: u64 = 1 << 6;
@@ -320,6 +320,7 @@ impl Instance<'_> {
 }
 
 /// What a finished instance gives to KVM: CPUID table and MSRs.
-pub(super) fn vcpu(instance: &Instance<'_>) -> (Vec<KvmCpuidEntry>, BTreeMap<u32, u64>) {
-    (Vec::new(), msrs::kvm_init_msrs(instance))
+pub(super) fn vcpu(instance: &Instance<'_>) -> Result<(Vec<KvmCpuidEntry>, BTreeMap<u32, u64>), Refusal> {
+    let table = leaves::build(&instance.cpu).map_err(|full| Refusal::plain(full.to_string()))?;
+    Ok((table, msrs::kvm_init_msrs(instance)))
 }

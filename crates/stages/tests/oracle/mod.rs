@@ -40,7 +40,7 @@ fn unpack(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// The hosts by name. The binaries ran on two CPUs.
+/// The hosts by name. The binaries ran on two CPUs, with a TSC of 2 GHz.
 pub fn hosts() -> BTreeMap<String, Host> {
     let paths = std::fs::read_dir(folder().join("hosts")).unwrap().map(|entry| entry.unwrap().path());
     paths
@@ -49,6 +49,7 @@ pub fn hosts() -> BTreeMap<String, Host> {
             let snapshot = record::parse(&name, &unpack(&path)).snapshot;
             let mut kvm = snapshot.kvm.clone().unwrap();
             kvm.caps.insert(9, 2);
+            kvm.tsc_khz = Some(2_000_000);
             (name, Host { cpuid: snapshot.cpus[0].cpuid.clone(), kvm })
         })
         .collect()
