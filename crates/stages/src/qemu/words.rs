@@ -10,7 +10,7 @@ pub(crate) struct W(pub usize);
 /// The values of all feature words, by position in [`WORD_ORDER`].
 pub(crate) type Words = [u64; WORD_COUNT];
 
-const fn cpuid(leaf: u32, subleaf: u32, register: Register) -> W {
+pub(crate) const fn cpuid(leaf: u32, subleaf: u32, register: Register) -> W {
     let mut at = 0;
     while at < WORD_COUNT {
         if let Word::Cpuid { leaf: l, subleaf: s, register: r } = WORD_ORDER[at]

@@ -9,6 +9,7 @@ use super::words::{
 };
 use super::topology::Level;
 use crate::qemu::cpu::Cpu;
+use crate::qemu::release::{V10_0, V11_1, V7_2};
 
 /// CLFLUSH line of 64 bytes, in units of 8 bytes, in 1.EBX\[15:8\].
 const CLFLUSH_64: u32 = 8 << 8;
@@ -41,19 +42,19 @@ pub(super) fn leaf_0(view: &View<'_>) -> Registers {
 pub(super) fn leaf_1(view: &View<'_>) -> Registers {
     let cpu = view.cpu;
     let mut ebx = view.running.apic_id << 24 | CLFLUSH_64;
-    let mut ecx = cpu.register(FEAT_1_ECX);
-    let mut edx = cpu.register(FEAT_1_EDX);
+    let mut ecx = view.word(FEAT_1_ECX);
+    let mut edx = view.word(FEAT_1_EDX);
     if ecx & XSAVE != 0 && view.running.osxsave {
         ecx |= OSXSAVE;
     }
-    if view.since(10, 0) {
+    if view.since(V10_0) {
         ebx |= logical_cpus(view) << 16;
     } else if view.topology.threads_per_die() > 1 {
         // Counts a die, and runs over into the APIC id if that has more than 255 threads.
         ebx |= view.topology.threads_per_die() << 16;
         edx |= HT;
     }
-    if !cpu.properties.pmu && (!view.since(10, 2) || cpu.properties.pdcm_on_even_without_pmu) {
+    if !cpu.properties.pmu && (!view.since(V11_1) || cpu.properties.pdcm_on_even_without_pmu) {
         ecx &= !PDCM;
     }
     Registers { eax: signature(cpu), ebx, ecx, edx }
@@ -73,12 +74,12 @@ fn logical_cpus(view: &View<'_>) -> u32 {
 
 /// Leaf 6: the thermal and power word.
 pub(super) fn leaf_6(view: &View<'_>) -> Registers {
-    Registers { eax: view.cpu.register(FEAT_6_EAX), ..Registers::default() }
+    Registers { eax: view.word(FEAT_6_EAX), ..Registers::default() }
 }
 
 /// Leaf 7: structured extended features. Subleaf 2 and most of subleaf 1 came after 7.2.
 pub(super) fn leaf_7(view: &View<'_>, subleaf: u32) -> Registers {
-    let word = |word| view.cpu.register(word);
+    let word = |word| view.word(word);
     match subleaf {
         0 => leaf_7_0(view),
         1 => Registers { eax: word(FEAT_7_1_EAX), ebx: 0, ecx: word(FEAT_7_1_ECX), edx: word(FEAT_7_1_EDX) },
@@ -89,13 +90,13 @@ pub(super) fn leaf_7(view: &View<'_>, subleaf: u32) -> Registers {
 
 fn leaf_7_0(view: &View<'_>) -> Registers {
     let cpu = view.cpu;
-    let mut ebx = cpu.register(FEAT_7_0_EBX);
-    let mut ecx = cpu.register(FEAT_7_0_ECX);
+    let mut ebx = view.word(FEAT_7_0_EBX);
+    let mut ecx = view.word(FEAT_7_0_ECX);
     if ecx & PKU != 0 && view.running.pke {
         ecx |= OSPKE;
     }
     // From 6.2 to 10.0 SGX was hidden here if KVM lacks it; later it is filtered as all other features are.
-    if view.since(6, 2) && !view.since(10, 0) {
+    if view.since(V7_2) && !view.since(V10_0) {
         let supported = view.supported(7, 0);
         ebx &= supported.ebx | !SGX;
         if ebx & SGX == 0 {
@@ -103,7 +104,7 @@ fn leaf_7_0(view: &View<'_>) -> Registers {
         }
         ecx &= supported.ecx | !SGX_LC;
     }
-    Registers { eax: cpu.level_func7, ebx, ecx, edx: cpu.register(FEAT_7_0_EDX) }
+    Registers { eax: cpu.level_func7, ebx, ecx, edx: view.word(FEAT_7_0_EDX) }
 }
 
 /// Leaf 0AH: KVM's performance counters, or none.

@@ -10,16 +10,17 @@ use super::words::{
     FEAT_8000_0008_EBX, FEAT_8000_0021_EAX, FEAT_8000_0021_EBX, FEAT_8000_0021_ECX, FEAT_8000_0022_EAX,
     FEAT_C000_0001_EDX, FEAT_SVM, LA57, LM, PERFMON_V2, SVM, SYSCALL,
 };
+use crate::qemu::release::{V10_0, V11_1};
 
 impl View<'_> {
     /// Whether AMD's leaves are kept from Intel's guests (`x-vendor-cpuid-only-v2`, since 10.1).
     pub(super) fn hides_from_intel(&self) -> bool {
-        self.since(10, 1) && self.cpu.properties.vendor_cpuid_only_v2 && self.cpu.is_intel()
+        self.since(V11_1) && self.cpu.properties.vendor_cpuid_only_v2 && self.cpu.is_intel()
     }
 
     /// Whether AMD's leaves are kept from Intel's and Zhaoxin's guests.
     pub(super) fn hides_from_intel_and_zhaoxin(&self) -> bool {
-        self.since(10, 1)
+        self.since(V11_1)
             && self.cpu.properties.vendor_cpuid_only_v2
             && (self.cpu.is_intel() || self.cpu.is_zhaoxin())
     }
@@ -38,13 +39,13 @@ pub(super) fn leaf_80000000(view: &View<'_>) -> Registers {
 /// Leaf 80000001H: signature and features.
 pub(super) fn leaf_80000001(view: &View<'_>) -> Registers {
     let cpu = view.cpu;
-    let mut ecx = cpu.register(FEAT_8000_0001_ECX);
-    let mut edx = cpu.register(FEAT_8000_0001_EDX);
-    if !view.since(10, 0) && view.topology.threads_per_die() > 1 && !cpu.is_intel() {
+    let mut ecx = view.word(FEAT_8000_0001_ECX);
+    let mut edx = view.word(FEAT_8000_0001_EDX);
+    if !view.since(V10_0) && view.topology.threads_per_die() > 1 && !cpu.is_intel() {
         ecx |= CMP_LEGACY;
     }
     // Intel's CPUs have SYSCALL in 64-bit mode alone, and TCG shows it there alone.
-    if view.since(10, 0) && !view.is_kvm() && cpu.is_intel() && !view.running.long_mode {
+    if view.since(V10_0) && !view.is_kvm() && cpu.is_intel() && !view.running.long_mode {
         edx &= !SYSCALL;
     }
     Registers { eax: signature(cpu), ebx: 0, ecx, edx }
@@ -63,37 +64,37 @@ pub(super) fn leaf_model_id(view: &View<'_>, leaf: u32) -> Registers {
 
 /// Leaf 80000007H: RAS and power management.
 pub(super) fn leaf_80000007(view: &View<'_>) -> Registers {
-    let ebx = if view.hides_from_intel() { 0 } else { view.cpu.register(FEAT_8000_0007_EBX) };
-    Registers { eax: 0, ebx, ecx: 0, edx: view.cpu.register(FEAT_8000_0007_EDX) }
+    let ebx = if view.hides_from_intel() { 0 } else { view.word(FEAT_8000_0007_EBX) };
+    Registers { eax: 0, ebx, ecx: 0, edx: view.word(FEAT_8000_0007_EDX) }
 }
 
 /// Leaf 80000008H: address widths and the size of the package.
 pub(super) fn leaf_80000008(view: &View<'_>) -> Registers {
     let cpu = view.cpu;
     let mut eax = cpu.phys_bits;
-    if cpu.register(FEAT_8000_0001_EDX) & LM != 0 {
-        let linear_bits = if cpu.register(FEAT_7_0_ECX) & LA57 != 0 { 57 } else { 48 };
+    if view.word(FEAT_8000_0001_EDX) & LM != 0 {
+        let linear_bits = if view.word(FEAT_7_0_ECX) & LA57 != 0 { 57 } else { 48 };
         eax |= linear_bits << 8;
-        if view.since(10, 0) {
+        if view.since(V10_0) {
             eax |= cpu.guest_phys_bits << 16;
         }
     }
     let topology = &view.topology;
-    let threads = if view.since(10, 0) { topology.threads_per_package() } else { topology.threads_per_die() };
+    let threads = if view.since(V10_0) { topology.threads_per_package() } else { topology.threads_per_die() };
     let ecx = if threads > 1 && !view.hides_from_intel_and_zhaoxin() {
         topology.offset(Level::Socket) << 12 | threads - 1
     } else {
         0
     };
-    Registers { eax, ebx: cpu.register(FEAT_8000_0008_EBX), ecx, edx: 0 }
+    Registers { eax, ebx: view.word(FEAT_8000_0008_EBX), ecx, edx: 0 }
 }
 
 /// Leaf 8000000AH: SVM revision 1 with 16 ASIDs.
 pub(super) fn leaf_8000000a(view: &View<'_>) -> Registers {
-    if view.cpu.register(FEAT_8000_0001_ECX) & SVM == 0 {
+    if view.word(FEAT_8000_0001_ECX) & SVM == 0 {
         return Registers::default();
     }
-    Registers { eax: 1, ebx: 16, ecx: 0, edx: view.cpu.register(FEAT_SVM) }
+    Registers { eax: 1, ebx: 16, ecx: 0, edx: view.word(FEAT_SVM) }
 }
 
 /// Leaf 8000001FH: encrypted memory. The question knows no `sev-guest` object, so this guest has none.
@@ -103,13 +104,13 @@ pub(super) fn leaf_8000001f(_view: &View<'_>) -> Registers {
 
 /// Leaf 80000021H, since 10.0.
 pub(super) fn leaf_80000021(view: &View<'_>) -> Registers {
-    let word = |word| view.cpu.register(word);
+    let word = |word| view.word(word);
     Registers { eax: word(FEAT_8000_0021_EAX), ebx: word(FEAT_8000_0021_EBX), ecx: word(FEAT_8000_0021_ECX), edx: 0 }
 }
 
 /// Leaf 80000022H, since 10.0: AMD's performance counters, of which KVM says how many.
 pub(super) fn leaf_80000022(view: &View<'_>) -> Registers {
-    let on = view.is_kvm() && view.cpu.properties.pmu && view.cpu.register(FEAT_8000_0022_EAX) & PERFMON_V2 != 0;
+    let on = view.is_kvm() && view.cpu.properties.pmu && view.word(FEAT_8000_0022_EAX) & PERFMON_V2 != 0;
     if !on {
         return Registers::default();
     }
@@ -118,5 +119,5 @@ pub(super) fn leaf_80000022(view: &View<'_>) -> Registers {
 
 /// Leaf C0000001H: Centaur's features.
 pub(super) fn leaf_c0000001(view: &View<'_>) -> Registers {
-    Registers { eax: signature(view.cpu), ebx: 0, ecx: 0, edx: view.cpu.register(FEAT_C000_0001_EDX) }
+    Registers { eax: signature(view.cpu), ebx: 0, ecx: 0, edx: view.word(FEAT_C000_0001_EDX) }
 }

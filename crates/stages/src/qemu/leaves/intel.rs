@@ -9,6 +9,7 @@ use super::words::{
     FEAT_24_0_EBX, FEAT_24_1_ECX, FEAT_29_0_EBX, FEAT_SGX_12_0_EAX, FEAT_SGX_12_0_EBX, FEAT_SGX_12_1_EAX,
     FEAT_XSAVE_XCR0_HI, FEAT_XSAVE_XCR0_LO, FEAT_XSAVE_XSS_HI, FEAT_XSAVE_XSS_LO, INTEL_PT, PT_LIP, SGX,
 };
+use crate::qemu::release::{V10_0, V11_1, V7_2};
 
 /// 12.1.EAX: enclaves may use the provisioning key, for which QEMU must open `/dev/sgx_provision`.
 const SGX_PROVISIONKEY: u32 = 1 << 4;
@@ -18,27 +19,26 @@ const XFRM_FP_SSE: u32 = 3;
 /// Leaf 12H, since 6.2: KVM's enclaves, cut to the feature words. The machine of the question has no EPC sections, so
 /// subleaves from 2 are zero, and QEMU is taken to be without the right to open `/dev/sgx_provision`.
 pub(super) fn leaf_12(view: &View<'_>, subleaf: u32) -> Registers {
-    let cpu = view.cpu;
-    if !view.since(6, 2) || !view.is_kvm() || cpu.register(FEAT_7_0_EBX) & SGX == 0 {
+    if !view.since(V7_2) || !view.is_kvm() || view.word(FEAT_7_0_EBX) & SGX == 0 {
         return Registers::default();
     }
     let mut leaf = view.supported(0x12, subleaf);
     match subleaf {
         0 => {
-            leaf.eax &= cpu.register(FEAT_SGX_12_0_EAX);
-            leaf.ebx &= cpu.register(FEAT_SGX_12_0_EBX);
+            leaf.eax &= view.word(FEAT_SGX_12_0_EAX);
+            leaf.ebx &= view.word(FEAT_SGX_12_0_EBX);
         }
         1 => {
             // 7.2 takes the supervisor states for the user's.
-            let (low, high) = if view.since(10, 0) {
+            let (low, high) = if view.since(V10_0) {
                 (FEAT_XSAVE_XCR0_LO, FEAT_XSAVE_XCR0_HI)
             } else {
                 (FEAT_XSAVE_XSS_LO, FEAT_XSAVE_XSS_HI)
             };
-            leaf.eax &= cpu.register(FEAT_SGX_12_1_EAX) & !SGX_PROVISIONKEY;
+            leaf.eax &= view.word(FEAT_SGX_12_1_EAX) & !SGX_PROVISIONKEY;
             leaf.ebx = 0;
-            leaf.ecx = leaf.ecx & cpu.register(low) | XFRM_FP_SSE;
-            leaf.edx &= cpu.register(high);
+            leaf.ecx = leaf.ecx & view.word(low) | XFRM_FP_SSE;
+            leaf.edx &= view.word(high);
         }
         _ => leaf = Registers::default(),
     }
@@ -52,11 +52,11 @@ const PT_1: Registers = Registers { eax: 0x0249_0002, ebx: 0x003f_1fff, ecx: 0, 
 
 /// Leaf 14H: constants, with the choice of linear instruction pointers since 7.2.
 pub(super) fn leaf_14(view: &View<'_>, subleaf: u32) -> Registers {
-    if view.cpu.register(FEAT_7_0_EBX) & INTEL_PT == 0 || !view.is_kvm() {
+    if view.word(FEAT_7_0_EBX) & INTEL_PT == 0 || !view.is_kvm() {
         return Registers::default();
     }
     match subleaf {
-        0 => Registers { ecx: PT_0.ecx | view.cpu.register(FEAT_14_0_ECX) & PT_LIP, ..PT_0 },
+        0 => Registers { ecx: PT_0.ecx | view.word(FEAT_14_0_ECX) & PT_LIP, ..PT_0 },
         1 => PT_1,
         _ => Registers::default(),
     }
@@ -64,7 +64,7 @@ pub(super) fn leaf_14(view: &View<'_>, subleaf: u32) -> Registers {
 
 /// Leaf 1CH, since 7.0: KVM's last-branch records without EDX.
 pub(super) fn leaf_1c(view: &View<'_>) -> Registers {
-    if !view.since(7, 0) || !view.cpu.properties.pmu || view.cpu.register(FEAT_7_0_EDX) & ARCH_LBR == 0 {
+    if !view.since(V7_2) || !view.cpu.properties.pmu || view.word(FEAT_7_0_EDX) & ARCH_LBR == 0 {
         return Registers::default();
     }
     Registers { edx: 0, ..view.supported(0x1c, 0) }
@@ -77,7 +77,7 @@ const AMX_TMUL_EBX: u32 = 0x10 | 0x40 << 8;
 
 /// Whether the AMX leaves are filled. An older release may pass the unnamed bit (`migratable=off`) without them.
 fn has_amx(view: &View<'_>) -> bool {
-    view.since(7, 0) && view.cpu.register(FEAT_7_0_EDX) & AMX_TILE != 0
+    view.since(V7_2) && view.word(FEAT_7_0_EDX) & AMX_TILE != 0
 }
 
 /// Leaf 1DH, since 7.0: the tiles of Sapphire Rapids.
@@ -99,10 +99,10 @@ pub(super) fn leaf_1e(view: &View<'_>, subleaf: u32) -> Registers {
     }
     match subleaf {
         0 => {
-            let eax = if view.since(11, 0) { view.supported(0x1e, 0).eax } else { 0 };
+            let eax = if view.since(V11_1) { view.supported(0x1e, 0).eax } else { 0 };
             Registers { eax, ebx: AMX_TMUL_EBX, ..Registers::default() }
         }
-        1 => Registers { eax: view.cpu.register(FEAT_1E_1_EAX), ..Registers::default() },
+        1 => Registers { eax: view.word(FEAT_1E_1_EAX), ..Registers::default() },
         _ => Registers::default(),
     }
 }
@@ -110,24 +110,24 @@ pub(super) fn leaf_1e(view: &View<'_>, subleaf: u32) -> Registers {
 /// Leaf 24H, since 10.0: AVX10's version and vector lengths; since 11.1 also its highest subleaf and subleaf 1.
 pub(super) fn leaf_24(view: &View<'_>, subleaf: u32) -> Registers {
     let cpu = view.cpu;
-    if !view.since(9, 2) || cpu.register(FEAT_7_1_EDX) & AVX10 == 0 {
+    if !view.since(V10_0) || view.word(FEAT_7_1_EDX) & AVX10 == 0 {
         return Registers::default();
     }
     match subleaf {
         0 => Registers {
-            eax: if view.since(11, 0) { cpu.avx10_max_subleaf } else { 0 },
-            ebx: cpu.register(FEAT_24_0_EBX) | u32::from(cpu.properties.avx10_version),
+            eax: if view.since(V11_1) { cpu.avx10_max_subleaf } else { 0 },
+            ebx: view.word(FEAT_24_0_EBX) | u32::from(cpu.properties.avx10_version),
             ..Registers::default()
         },
-        1 => Registers { ecx: cpu.register(FEAT_24_1_ECX), ..Registers::default() },
+        1 => Registers { ecx: view.word(FEAT_24_1_ECX), ..Registers::default() },
         _ => Registers::default(),
     }
 }
 
 /// Leaf 29H, since 11.1: APX.
 pub(super) fn leaf_29(view: &View<'_>, subleaf: u32) -> Registers {
-    if !view.since(11, 0) || view.cpu.register(FEAT_7_1_EDX) & APXF == 0 || subleaf != 0 {
+    if !view.since(V11_1) || view.word(FEAT_7_1_EDX) & APXF == 0 || subleaf != 0 {
         return Registers::default();
     }
-    Registers { ebx: view.cpu.register(FEAT_29_0_EBX), ..Registers::default() }
+    Registers { ebx: view.word(FEAT_29_0_EBX), ..Registers::default() }
 }

@@ -17,11 +17,13 @@ mod topology;
 mod words;
 mod xsave;
 
-use cpusieve_knowledge::qemu;
-use cpusieve_model::{KvmCpuidEntry, Registers};
+use cpusieve_model::Register::{Eax, Ebx, Ecx, Edx};
+use cpusieve_model::Registers;
 
 use self::topology::Topology;
-use super::cpu::{Accelerator, Cpu};
+use super::cpu::Cpu;
+use super::host::Host;
+use super::words::W;
 
 pub use self::smp::SmpError;
 pub(crate) use self::table::{TableFull, build};
@@ -50,22 +52,27 @@ impl Running {
 }
 
 /// One CPU while its leaves are read.
-pub(super) struct View<'a> {
+struct View<'a> {
     cpu: &'a Cpu<'a>,
+    host: Host<'a>,
     running: Running,
     topology: Topology,
-    version: (u32, u32),
 }
 
 impl<'a> View<'a> {
     fn new(cpu: &'a Cpu<'a>, running: Running) -> Self {
-        let version = qemu::RELEASES.get(cpu.question.release).map_or((0, 0), |release| version(release.label));
-        Self { cpu, running, topology: Topology::of(&cpu.question.smp), version }
+        Self { cpu, host: Host::of(&cpu.question), running, topology: Topology::of(&cpu.question.smp) }
     }
 
-    /// Whether this release is `major.minor` or newer.
-    fn since(&self, major: u32, minor: u32) -> bool {
-        self.version >= (major, minor)
+    /// Whether this release is that one or newer.
+    fn since(&self, release: usize) -> bool {
+        self.cpu.question.release >= release
+    }
+
+    /// A feature word of 32 bits, as the filter left it.
+    fn word(&self, at: W) -> u32 {
+        let word = self.cpu.words.get(at.0).copied().unwrap_or(0);
+        (word & u64::from(u32::MAX)) as u32
     }
 
     fn is_kvm(&self) -> bool {
@@ -76,31 +83,9 @@ impl<'a> View<'a> {
     ///
     /// Of the leaves that are asked for in this way, none is changed by QEMU's fix-ups.
     fn supported(&self, leaf: u32, subleaf: u32) -> Registers {
-        let Accelerator::Kvm { kvm, .. } = self.cpu.question.accelerator else { return Registers::default() };
-        let entries = kvm.supported.as_deref().unwrap_or_default();
-        let entry = entries.iter().find(|entry| (entry.leaf, entry.subleaf) == (leaf, subleaf));
-        entry.map_or_else(Registers::default, |entry| entry.registers)
+        let register = |register| self.host.offered(leaf, subleaf, register);
+        Registers { eax: register(Eax), ebx: register(Ebx), ecx: register(Ecx), edx: register(Edx) }
     }
-
-    /// `host_cpuid`: what the instruction returns on the host. A leaf above the maximum gives the highest basic leaf
-    /// on Intel and zeros elsewhere; under TCG, whose host is not part of the question, zeros.
-    fn host(&self, leaf: u32, subleaf: u32) -> Registers {
-        let Accelerator::Kvm { host, .. } = self.cpu.question.accelerator else { return Registers::default() };
-        let intel = host.vendor() == Some(cpusieve_model::Vendor::Intel);
-        let asked = match host.maximum(leaf) {
-            Some(maximum) if leaf > maximum && intel => host.maximum(0).unwrap_or(0),
-            Some(maximum) if leaf > maximum => return Registers::default(),
-            _ => leaf,
-        };
-        let subleaf = if cpusieve_model::has_subleaves(asked) { subleaf } else { 0 };
-        host.get(asked, subleaf).unwrap_or_default()
-    }
-}
-
-/// `10.0` as numbers.
-fn version(label: &str) -> (u32, u32) {
-    let mut numbers = label.split('.').map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// What CPUID returns on vCPU 0 of this CPU after reset (`target/i386/cpu.c:cpu_x86_cpuid`).

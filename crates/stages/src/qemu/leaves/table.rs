@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::{Running, View, cpu_x86_cpuid, hypervisor, topology};
 use crate::qemu::cpu::Cpu;
+use crate::qemu::release::{V10_0, V7_2};
 
 /// `KVM_MAX_CPUID_ENTRIES`.
 const MAX_ENTRIES: usize = 100;
@@ -122,10 +123,12 @@ fn basic(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
             0x4 | 0xb => until_end(view, slots, leaf)?,
             0xd => components(view, slots)?,
             0x1f if topology::has_leaf_1f(view) => until_end(view, slots, leaf)?,
-            // 5.2 and 7.2 keep the slot, with what the leaf before left in it.
-            0x1f if !view.since(10, 0) => drop(slots.take(leaf, 0)?),
+            // 5.2 keeps the slot, with what the leaf before left in it.
+            0x1f if !view.since(V7_2) => {
+                slots.take(leaf, 0)?;
+            }
             0x1f => {}
-            0x12 if view.since(6, 2) => enclaves(view, slots)?,
+            0x12 if view.since(V7_2) => enclaves(view, slots)?,
             _ if counts_subleaves(view, leaf) => counted(view, slots, leaf)?,
             _ => slots.plain_unless_zero(leaf, cpu_x86_cpuid(view, leaf, 0))?,
         }
@@ -137,8 +140,8 @@ fn basic(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
 fn counts_subleaves(view: &View<'_>, leaf: u32) -> bool {
     match leaf {
         0x7 | 0x14 => true,
-        0x1d | 0x1e => view.since(7, 0),
-        0x24 => view.since(9, 2),
+        0x1d | 0x1e => view.since(V7_2),
+        0x24 => view.since(V10_0),
         _ => false,
     }
 }
@@ -158,7 +161,7 @@ fn descriptors(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     let registers = cpu_x86_cpuid(view, 2, 0);
     let times = registers.eax & 0xff;
     slots.plain(2, registers)?;
-    if times > 1 || !view.since(8, 0) {
+    if times > 1 || !view.since(V10_0) {
         if let Some(entry) = slots.find(2) {
             entry.flags = STATEFUL_FUNC | STATE_READ_NEXT;
         }
@@ -190,17 +193,16 @@ fn until_end(view: &View<'_>, slots: &mut Slots, leaf: u32) -> Result<(), TableF
 /// Leaf 0DH: the subleaves with a size, of 64. Every release tries each in one slot and moves on when it holds one; 5.2
 /// and 7.2 forget to give back the slot in which the last of them is tried.
 fn components(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
-    let mut slot = *slots.take(0xd, 0)?;
+    slots.take(0xd, 0)?;
     for subleaf in 0..64 {
         let registers = cpu_x86_cpuid(view, 0xd, subleaf);
-        slot = KvmCpuidEntry { leaf: 0xd, subleaf, flags: SIGNIFICANT_INDEX, registers };
-        slots.set_last(slot);
+        slots.give_back();
+        slots.indexed(0xd, subleaf, registers)?;
         if registers.eax != 0 {
-            slot = *slots.take(0xd, subleaf)?;
+            slots.take(0xd, subleaf)?;
         }
     }
-    slots.set_last(slot);
-    if view.since(8, 0) {
+    if view.since(V10_0) {
         slots.give_back();
     }
     Ok(())

@@ -9,6 +9,7 @@ use cpusieve_model::Registers;
 
 use super::View;
 use crate::qemu::cpu::Smp;
+use crate::qemu::release::V10_0;
 
 /// What shares something: the levels of the topology that QEMU knows, smallest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,7 +125,7 @@ pub(super) fn leaf_b(view: &View<'_>, subleaf: u32) -> Registers {
     }
     let topology = &view.topology;
     let per_package =
-        if view.since(10, 0) { topology.threads_per_package() } else { topology.threads_per_die() };
+        if view.since(V10_0) { topology.threads_per_package() } else { topology.threads_per_die() };
     let (eax, threads, level_type) = match subleaf {
         0 => (topology.offset(Level::Core), topology.threads, TYPE_SMT),
         1 => (topology.offset(Level::Socket), per_package, TYPE_CORE),
@@ -135,7 +136,7 @@ pub(super) fn leaf_b(view: &View<'_>, subleaf: u32) -> Registers {
 
 /// Whether leaf 1FH describes anything (`x86_has_cpuid_0x1f`; before 10.0, more than one die).
 pub(super) fn has_leaf_1f(view: &View<'_>) -> bool {
-    match view.since(10, 0) {
+    match view.since(V10_0) {
         false => view.topology.dies > 1,
         true => view.topology.is_extended() || view.cpu.properties.force_cpuid_0x1f,
     }
@@ -149,7 +150,7 @@ pub(super) fn leaf_1f(view: &View<'_>, subleaf: u32) -> Registers {
         return Registers::default();
     }
     let topology = &view.topology;
-    let old = !view.since(10, 0);
+    let old = !view.since(V10_0);
     let levels = [
         (true, Level::Thread, TYPE_SMT),
         (true, Level::Core, TYPE_CORE),
@@ -177,7 +178,7 @@ pub(super) fn leaf_8000001e(view: &View<'_>) -> Registers {
     if view.running.core_id > 0xff {
         return Registers::default();
     }
-    let ecx = if !view.since(10, 0) || view.cpu.properties.legacy_multi_node {
+    let ecx = if !view.since(V10_0) || view.cpu.properties.legacy_multi_node {
         (topology.dies - 1) << 8 | apic_id >> topology.offset(Level::Die) & 0xff
     } else {
         apic_id >> topology.offset(Level::Socket) & 0xff

@@ -1,49 +1,20 @@
 //! The feature words that leaves are made of, by QEMU's names (`target/i386/cpu.h:FeatureWord`), and the bits of them
 //! that decide about leaves.
 
-use cpusieve_knowledge::qemu::Word;
-use cpusieve_model::Register::{self, Eax, Ebx, Ecx, Edx};
+use cpusieve_model::Register::{Eax, Ebx, Ecx, Edx};
 
-const fn word(leaf: u32, subleaf: u32, register: Register) -> Word {
-    Word::Cpuid { leaf, subleaf, register }
-}
+pub(super) use crate::qemu::words::{FEAT_1_EDX, FEAT_1_ECX, FEAT_6_EAX, FEAT_7_0_EBX, FEAT_7_0_ECX, FEAT_7_0_EDX, FEAT_7_1_EAX, FEAT_7_1_ECX, FEAT_7_1_EDX, FEAT_7_2_EDX, FEAT_XSAVE_XCR0_LO, FEAT_XSAVE_XCR0_HI, FEAT_XSAVE, FEAT_XSAVE_XSS_LO, FEAT_XSAVE_XSS_HI, FEAT_14_0_ECX, FEAT_24_0_EBX, FEAT_24_1_ECX, FEAT_KVM, FEAT_8000_0001_ECX, FEAT_8000_0001_EDX, FEAT_8000_0007_EBX, FEAT_8000_0007_EDX, FEAT_8000_0008_EBX, FEAT_SVM, FEAT_8000_0021_EAX, FEAT_C000_0001_EDX};
+use crate::qemu::words::{W, cpuid};
 
-pub(super) const FEAT_1_EDX: Word = word(1, 0, Edx);
-pub(super) const FEAT_1_ECX: Word = word(1, 0, Ecx);
-pub(super) const FEAT_6_EAX: Word = word(6, 0, Eax);
-pub(super) const FEAT_7_0_EBX: Word = word(7, 0, Ebx);
-pub(super) const FEAT_7_0_ECX: Word = word(7, 0, Ecx);
-pub(super) const FEAT_7_0_EDX: Word = word(7, 0, Edx);
-pub(super) const FEAT_7_1_EAX: Word = word(7, 1, Eax);
-pub(super) const FEAT_7_1_ECX: Word = word(7, 1, Ecx);
-pub(super) const FEAT_7_1_EDX: Word = word(7, 1, Edx);
-pub(super) const FEAT_7_2_EDX: Word = word(7, 2, Edx);
-pub(super) const FEAT_XSAVE_XCR0_LO: Word = word(0xd, 0, Eax);
-pub(super) const FEAT_XSAVE_XCR0_HI: Word = word(0xd, 0, Edx);
-pub(super) const FEAT_XSAVE: Word = word(0xd, 1, Eax);
-pub(super) const FEAT_XSAVE_XSS_LO: Word = word(0xd, 1, Ecx);
-pub(super) const FEAT_XSAVE_XSS_HI: Word = word(0xd, 1, Edx);
-pub(super) const FEAT_SGX_12_0_EAX: Word = word(0x12, 0, Eax);
-pub(super) const FEAT_SGX_12_0_EBX: Word = word(0x12, 0, Ebx);
-pub(super) const FEAT_SGX_12_1_EAX: Word = word(0x12, 1, Eax);
-pub(super) const FEAT_14_0_ECX: Word = word(0x14, 0, Ecx);
-pub(super) const FEAT_1E_1_EAX: Word = word(0x1e, 1, Eax);
-pub(super) const FEAT_24_0_EBX: Word = word(0x24, 0, Ebx);
-pub(super) const FEAT_24_1_ECX: Word = word(0x24, 1, Ecx);
-pub(super) const FEAT_29_0_EBX: Word = word(0x29, 0, Ebx);
-pub(super) const FEAT_KVM: Word = word(0x4000_0001, 0, Eax);
-pub(super) const FEAT_KVM_HINTS: Word = word(0x4000_0001, 0, Edx);
-pub(super) const FEAT_8000_0001_ECX: Word = word(0x8000_0001, 0, Ecx);
-pub(super) const FEAT_8000_0001_EDX: Word = word(0x8000_0001, 0, Edx);
-pub(super) const FEAT_8000_0007_EBX: Word = word(0x8000_0007, 0, Ebx);
-pub(super) const FEAT_8000_0007_EDX: Word = word(0x8000_0007, 0, Edx);
-pub(super) const FEAT_8000_0008_EBX: Word = word(0x8000_0008, 0, Ebx);
-pub(super) const FEAT_SVM: Word = word(0x8000_000a, 0, Edx);
-pub(super) const FEAT_8000_0021_EAX: Word = word(0x8000_0021, 0, Eax);
-pub(super) const FEAT_8000_0021_EBX: Word = word(0x8000_0021, 0, Ebx);
-pub(super) const FEAT_8000_0021_ECX: Word = word(0x8000_0021, 0, Ecx);
-pub(super) const FEAT_8000_0022_EAX: Word = word(0x8000_0022, 0, Eax);
-pub(super) const FEAT_C000_0001_EDX: Word = word(0xc000_0001, 0, Edx);
+pub(super) const FEAT_SGX_12_0_EAX: W = cpuid(0x12, 0, Eax);
+pub(super) const FEAT_SGX_12_0_EBX: W = cpuid(0x12, 0, Ebx);
+pub(super) const FEAT_SGX_12_1_EAX: W = cpuid(0x12, 1, Eax);
+pub(super) const FEAT_1E_1_EAX: W = cpuid(0x1e, 1, Eax);
+pub(super) const FEAT_29_0_EBX: W = cpuid(0x29, 0, Ebx);
+pub(super) const FEAT_KVM_HINTS: W = cpuid(0x4000_0001, 0, Edx);
+pub(super) const FEAT_8000_0021_EBX: W = cpuid(0x8000_0021, 0, Ebx);
+pub(super) const FEAT_8000_0021_ECX: W = cpuid(0x8000_0021, 0, Ecx);
+pub(super) const FEAT_8000_0022_EAX: W = cpuid(0x8000_0022, 0, Eax);
 
 /// 1.EDX: hyper-threading.
 pub(super) const HT: u32 = 1 << 28;
