@@ -16,6 +16,7 @@
 mod c;
 pub mod kvm;
 pub mod linux;
+pub mod qemu;
 mod source;
 pub mod tables;
 

@@ -1,9 +1,12 @@
 //! The question put to QEMU, and one `X86CPU` as realize leaves it and as `cpu_x86_cpuid` reads it.
 
 use cpusieve_knowledge::qemu::{self, Caches, Machine, Word};
-use cpusieve_model::{CpuidTable, KvmView, Place, Registers};
+use cpusieve_model::{CpuidTable, KvmView, Place, Register, Registers};
 
+use super::host::Host;
 use super::properties::Properties;
+use super::supported::Offer;
+use super::words::{W, Words};
 
 /// Everything that decides what QEMU gives to a vCPU.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +25,6 @@ pub struct Question<'a> {
     pub cpu_pm: bool,
     /// `-machine kernel-irqchip=`; [`Irqchip::of`] is the machine type's default.
     pub irqchip: Irqchip,
-    /// The CPUs that KVM recommends at most (`KVM_CAP_NR_VCPUS`), which is the number of the host's CPUs; `None` if
-    /// that was not seen, and then nothing is said of too many.
-    pub recommended_cpus: Option<u32>,
 }
 
 /// What executes the guest, and what is known of it.
@@ -120,9 +120,6 @@ pub(crate) struct XsaveArea {
 /// State components: bits of XCR0 and IA32_XSS.
 pub(crate) const COMPONENTS: usize = 20;
 
-/// The values of all feature words, by position in [`qemu::word_position`].
-pub(crate) type Words = [u64; qemu::WORD_COUNT];
-
 /// One `X86CPU` as realize leaves it: vCPU 0, apic id 0.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu<'a> {
@@ -152,14 +149,35 @@ pub(crate) struct Cpu<'a> {
     pub mwait: Registers,
     /// `env->tsc_khz`: KVM's, or that of `tsc-frequency`; 0 if unknown.
     pub tsc_khz: u64,
-    /// Highest subleaf of leaf 24H (`env->avx10_max_subleaf`, from 11.1).
+    /// Highest subleaf of leaf 24H (from 11.1).
     pub avx10_max_subleaf: u32,
 }
 
 impl<'a> Cpu<'a> {
+    /// The value of a feature word that the code names; 0 if no release has it.
+    pub fn feature(&self, at: W) -> u64 {
+        self.words.get(at.0).copied().unwrap_or(0)
+    }
+
+    /// A feature word, to be changed. A word that no release has is the last one of the table, which nothing names.
+    pub fn feature_mut(&mut self, at: W) -> &mut u64 {
+        let last = self.words.len().saturating_sub(1);
+        &mut self.words[at.0.min(last)]
+    }
+
+    /// What is known of the host.
+    pub fn host(&self) -> Host<'a> {
+        Host::of(&self.question)
+    }
+
+    /// `kvm_arch_get_supported_cpuid`.
+    pub fn supported(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
+        Offer::of(self.question).kvm_arch_get_supported_cpuid(leaf, subleaf, register)
+    }
+
     /// The value of a feature word; 0 if no release has it.
     pub fn word(&self, word: Word) -> u64 {
-        qemu::word_position(word).and_then(|position| self.words.get(position)).copied().unwrap_or(0)
+        qemu::word_position(word).map_or(0, |position| self.feature(W(position)))
     }
 
     /// The low half of a feature word: a register of CPUID.

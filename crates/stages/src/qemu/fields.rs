@@ -2,22 +2,25 @@
 
 use super::properties::{OnOffAuto, Properties};
 
+/// Where a property is kept.
+type Of<T> = for<'x, 'y> fn(&'x mut Properties<'y>) -> &'x mut T;
+
 /// How a property takes a value.
 #[derive(Clone, Copy)]
 pub(super) enum Field {
-    Bool(fn(&mut Properties<'_>) -> &mut bool),
-    U8(fn(&mut Properties<'_>) -> &mut u8),
-    U16(fn(&mut Properties<'_>) -> &mut u16),
-    U32(fn(&mut Properties<'_>) -> &mut u32),
-    U64(fn(&mut Properties<'_>) -> &mut u64),
-    I32(fn(&mut Properties<'_>) -> &mut i32),
-    OnOffAuto(fn(&mut Properties<'_>) -> &mut OnOffAuto),
+    Bool(Of<bool>),
+    U8(Of<u8>),
+    U16(Of<u16>),
+    U32(Of<u32>),
+    U64(Of<u64>),
+    I32(Of<i32>),
+    OnOffAuto(Of<OnOffAuto>),
     /// One of `HYPERV_FEAT_*`, by its bit.
     Hyperv(u8),
     /// `family`, `model`, `stepping`: not more than this.
-    Identity(fn(&mut Properties<'_>) -> &mut u32, u32),
+    Identity(Of<u32>, u32),
     /// Only these bits: `lbr-fmt`.
-    Masked(fn(&mut Properties<'_>) -> &mut u64, u64),
+    Masked(Of<u64>, u64),
     /// In hertz, not negative.
     TscFrequency,
     /// Exactly twelve bytes.

@@ -1,5 +1,35 @@
 //! What QEMU makes of one CPUID bit that KVM offers: its fix-ups, its feature words, its policy of migration.
 
+mod assume;
+mod components;
+mod cpu;
+mod expand;
+mod featurestr;
+mod fields;
+mod filter;
+mod history;
+mod host;
+mod hyperv;
+mod instance;
+mod leaves;
+mod msrs;
+mod output;
+mod program;
+mod properties;
+mod realize;
+mod refusal;
+mod release;
+mod start;
+mod supported;
+mod value;
+mod words;
+
+pub use cpu::{Accelerator, Irqchip, Question, Smp};
+pub use leaves::SmpError;
+pub use output::Output;
+pub use realize::realize;
+pub use refusal::Refusal;
+
 use std::cmp::Reverse;
 
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect};

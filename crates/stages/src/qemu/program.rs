@@ -15,7 +15,6 @@ pub(crate) struct Program {
 }
 
 /// One feature word.
-#[derive(Clone, Default)]
 struct Row {
     exists: bool,
     tcg: u64,
@@ -59,7 +58,8 @@ impl Program {
     }
 
     fn row(&self, at: W) -> &Row {
-        self.words.get(at.0).unwrap_or(&Row::EMPTY)
+        static NONE: Row = Row::EMPTY;
+        self.words.get(at.0).unwrap_or(&NONE)
     }
 
     /// Whether the release has this word.

@@ -1,5 +1,8 @@
 //! The properties of `X86CPU` that are no feature bits.
 
+use super::fields::{Field, field};
+use super::release;
+
 /// `UINT32_MAX`, QEMU's "not set" of `level` and its relatives.
 pub(crate) const UNSET: u32 = u32::MAX;
 
@@ -51,6 +54,7 @@ pub(crate) struct Properties<'a> {
     pub kvm: bool,
     pub tcg_cpuid: bool,
     pub vmware_cpuid_freq: bool,
+    /// In hertz; 0 if not given.
     pub tsc_frequency: i64,
     pub hyperv: Hyperv<'a>,
     // Others.
@@ -98,8 +102,36 @@ pub(crate) enum OnOffAuto {
 }
 
 impl Properties<'_> {
-    /// The defaults of `x86_cpu_properties` in the newest release; `Properties::of` applies a release's differences.
-    pub fn newest() -> Self {
+    /// The defaults of `x86_cpu_properties` in a release. A property that a release does not have has the value with
+    /// which later releases do what that one does.
+    pub fn of(release: usize) -> Self {
+        let mut properties = Self::newest();
+        if release < release::V7_2 {
+            properties.vendor_cpuid_only = false;
+            let hyperv = &mut properties.hyperv;
+            (hyperv.version_build, hyperv.version_major, hyperv.version_minor) = (0x1bbc, 6, 1);
+        }
+        if release < release::V10_0 {
+            properties.amd_topoext_features_only = false;
+            properties.l1_cache_per_core = false;
+            properties.legacy_multi_node = true;
+        }
+        if release < release::V11_1 {
+            properties.consistent_cache = false;
+            properties.vendor_cpuid_only_v2 = false;
+            properties.arch_cap_always_on = true;
+            properties.pdcm_on_even_without_pmu = true;
+        }
+        properties
+    }
+
+    /// The value of a switch by its name; `None` if it is none.
+    pub fn boolean(&self, name: &str) -> Option<bool> {
+        let Some(Field::Bool(of)) = field(name) else { return None };
+        Some(*of(&mut self.clone()))
+    }
+
+    fn newest() -> Self {
         Self {
             vendor: [0; 12],
             family: 0,

@@ -1,7 +1,7 @@
 //! What the accelerator supports of each feature word, as QEMU sees it (`target/i386/kvm/kvm.c`,
 //! `target/i386/cpu.c:x86_cpu_get_supported_feature_word`).
 
-use cpusieve_knowledge::qemu::{self, Condition, Fixup, FixupEffect, Machine, MachineKind, WORD_COUNT, WORD_ORDER, Word};
+use cpusieve_knowledge::qemu::{self, Condition, Fixup, FixupEffect, WORD_COUNT, WORD_ORDER, Word};
 use cpusieve_model::{Place, Register};
 
 use super::cpu::{Irqchip, Question};
@@ -138,7 +138,7 @@ impl<'a> Offer<'a> {
             Condition::HaswellTsx => self.host_tsx_broken(),
             Condition::HostModel => cpu.is_some(),
             Condition::VendorAmd(amd) => cpu.is_some_and(|cpu| (cpu.vendor == *b"AuthenticAMD") == amd),
-            Condition::NotPcMachine => !is_pc(self.question.machine),
+            Condition::NotPcMachine => !self.question.machine.is_pc(),
             Condition::ImmuneToStaleData => value & IMMUNE_TO_STALE_DATA == IMMUNE_TO_STALE_DATA,
             Condition::PropertyOff(name) => cpu.is_some_and(|cpu| cpu.boolean(name) == Some(false)),
         }
@@ -171,9 +171,4 @@ impl<'a> Offer<'a> {
 /// Whether `x86_cpu_get_supported_feature_word` makes this change, under every accelerator.
 pub(crate) fn made_in_cpu(fixup: &Fixup) -> bool {
     fixup.cite.ends_with(":x86_cpu_get_supported_feature_word")
-}
-
-/// Whether the machine is a `TYPE_PC_MACHINE` (`hw/i386/sgx.c:check_sgx_support`).
-fn is_pc(machine: &Machine) -> bool {
-    !matches!(machine.kind, MachineKind::Microvm | MachineKind::None)
 }

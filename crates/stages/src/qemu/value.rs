@@ -1,16 +1,16 @@
 //! Values of properties as QEMU's visitors read them (`qapi/string-input-visitor.c`, `qapi/qobject-input-visitor.c`).
 
-use std::borrow::Cow;
-
 use super::release;
 
 /// A value to be set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     /// Of `name=text`.
-    Text(Cow<'a, str>),
+    Text(&'a str),
     /// Of `+name` and `-name`.
     Switch(bool),
+    /// Of `tsc-freq=text`, which QEMU reads by itself.
+    Number(i64),
 }
 
 /// Reads values, and words refusals as QEMU does.
@@ -24,21 +24,22 @@ type Read<T> = Result<T, String>;
 
 impl Reader<'_> {
     /// `visit_type_bool` (`qapi/qapi-util.c:qapi_bool_parse`).
-    pub fn boolean(&self, value: &Value<'_>) -> Read<bool> {
+    pub fn boolean(&self, value: Value<'_>) -> Read<bool> {
         match value {
-            Value::Switch(on) => Ok(*on),
-            Value::Text(text) => match text.as_ref() {
-                "on" | "yes" | "true" | "y" => Ok(true),
-                "off" | "no" | "false" | "n" => Ok(false),
-                _ => Err(self.expects("'on' or 'off'")),
-            },
+            Value::Switch(on) => Ok(on),
+            Value::Text("on" | "yes" | "true" | "y") => Ok(true),
+            Value::Text("off" | "no" | "false" | "n") => Ok(false),
+            Value::Text(_) | Value::Number(_) => Err(self.expects("'on' or 'off'")),
         }
     }
 
     /// `visit_type_uint8` and its wider relatives; `bits` is 8, 16, 32 or 64.
-    pub fn unsigned(&self, value: &Value<'_>, bits: u32) -> Read<u64> {
-        let Value::Text(text) = value else { return Err(self.wrong_type("integer")) };
-        let number = strtou64(text).ok_or_else(|| self.expects("uint64"))?;
+    pub fn unsigned(&self, value: Value<'_>, bits: u32) -> Read<u64> {
+        let number = match value {
+            Value::Text(text) => strtou64(text).ok_or_else(|| self.expects("uint64"))?,
+            Value::Number(number) => number as u64,
+            Value::Switch(_) => return Err(self.wrong_type("integer")),
+        };
         if bits < 64 && number >> bits != 0 {
             return Err(self.expects(&format!("uint{bits}_t")));
         }
@@ -46,9 +47,12 @@ impl Reader<'_> {
     }
 
     /// `visit_type_int` and `visit_type_int32`; `bits` is 32 or 64.
-    pub fn signed(&self, value: &Value<'_>, bits: u32) -> Read<i64> {
-        let Value::Text(text) = value else { return Err(self.wrong_type("integer")) };
-        let number = strtoi64(text).ok_or_else(|| self.expects("int64"))?;
+    pub fn signed(&self, value: Value<'_>, bits: u32) -> Read<i64> {
+        let number = match value {
+            Value::Text(text) => strtoi64(text).ok_or_else(|| self.expects("int64"))?,
+            Value::Number(number) => number,
+            Value::Switch(_) => return Err(self.wrong_type("integer")),
+        };
         if bits == 32 && i32::try_from(number).is_err() {
             return Err(self.expects("int32_t"));
         }
@@ -56,7 +60,7 @@ impl Reader<'_> {
     }
 
     /// `family`, `model` and `stepping` (`target/i386/cpu.c:x86_cpuid_version_set_family`).
-    pub fn identity(&self, value: &Value<'_>, maximum: u32) -> Read<u32> {
+    pub fn identity(&self, value: Value<'_>, maximum: u32) -> Read<u32> {
         let number = if self.release < release::V10_0 {
             let number = self.signed(value, 64)?;
             u64::try_from(number).map_err(|_| self.out_of_range(number, i64::from(maximum)))?
@@ -70,13 +74,13 @@ impl Reader<'_> {
     }
 
     /// `tsc-frequency`, in hertz (`target/i386/cpu.c:x86_cpuid_set_tsc_freq`).
-    pub fn frequency(&self, value: &Value<'_>) -> Read<i64> {
+    pub fn frequency(&self, value: Value<'_>) -> Read<i64> {
         let number = self.signed(value, 64)?;
         if number < 0 { Err(self.out_of_range(number, i64::MAX)) } else { Ok(number) }
     }
 
     /// `vendor` (`target/i386/cpu.c:x86_cpuid_set_vendor`).
-    pub fn vendor(&self, value: &Value<'_>) -> Read<[u8; 12]> {
+    pub fn vendor(&self, value: Value<'_>) -> Read<[u8; 12]> {
         let text = self.text(value)?;
         text.as_bytes().try_into().map_err(|_| {
             if self.release < release::V10_0 {
@@ -88,15 +92,15 @@ impl Reader<'_> {
     }
 
     /// `visit_type_str`.
-    pub fn text<'v>(&self, value: &'v Value<'_>) -> Read<&'v str> {
+    pub fn text<'v>(&self, value: Value<'v>) -> Read<&'v str> {
         match value {
             Value::Text(text) => Ok(text),
-            Value::Switch(_) => Err(self.wrong_type("string")),
+            Value::Switch(_) | Value::Number(_) => Err(self.wrong_type("string")),
         }
     }
 
     /// `DEFINE_PROP_UINT64_CHECKMASK` (`hw/core/qdev-properties.c`).
-    pub fn masked(&self, value: &Value<'_>, mask: u64) -> Read<u64> {
+    pub fn masked(&self, value: Value<'_>, mask: u64) -> Read<u64> {
         let number = self.unsigned(value, 64)?;
         if number & !mask == 0 {
             return Ok(number);

@@ -1,0 +1,123 @@
+//! The rows of `corpus/qemu-oracle`: what real QEMU binaries answered on recorded hosts.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use cpusieve_formats::record;
+use cpusieve_knowledge::qemu;
+use cpusieve_model::{CpuidTable, KvmView};
+use cpusieve_stages::qemu::{Accelerator, Irqchip, Question, Smp};
+use serde_json::Value;
+
+/// A recorded host.
+pub struct Host {
+    pub cpuid: CpuidTable,
+    pub kvm: KvmView,
+}
+
+/// One answer of a real QEMU.
+pub struct Row {
+    pub release: usize,
+    pub host: String,
+    pub cpu: String,
+    pub machine: String,
+    pub smp: Smp,
+    /// Lines on standard error, without the program's name.
+    pub stderr: Vec<String>,
+    /// Whether QEMU ended.
+    pub failed: bool,
+    pub value: Value,
+}
+
+pub fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle")
+}
+
+fn unpack(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// The hosts by name. The binaries ran on two CPUs, with a TSC of 2 GHz.
+pub fn hosts() -> BTreeMap<String, Host> {
+    let paths = std::fs::read_dir(folder().join("hosts")).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().trim_end_matches(".json.gz").to_owned();
+            let snapshot = record::parse(&name, &unpack(&path)).snapshot;
+            let mut kvm = snapshot.kvm.clone().unwrap();
+            kvm.caps.insert(9, 2);
+            kvm.tsc_khz = Some(2_000_000);
+            (name, Host { cpuid: snapshot.cpus[0].cpuid.clone(), kvm })
+        })
+        .collect()
+}
+
+/// All rows of `results-SET-*.jsonl.gz`.
+pub fn rows(set: &str) -> Vec<Row> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(&format!("results-{set}")));
+    paths.sort();
+    assert!(!paths.is_empty(), "no rows of {set}");
+    let texts = paths.iter().map(|path| String::from_utf8(unpack(path)).unwrap());
+    texts.flat_map(|text| text.lines().map(row).collect::<Vec<_>>()).collect()
+}
+
+fn row(line: &str) -> Row {
+    let value: Value = serde_json::from_str(line).unwrap();
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    let lines = value["stderr"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    Row {
+        release: qemu::nearest(value["ver"].as_str().unwrap()).release,
+        host: text("host").unwrap_or_default(),
+        cpu: text("cpu").unwrap(),
+        machine: text("machine").unwrap_or_else(|| "q35".to_owned()),
+        smp: smp(value["smp"].as_str().unwrap_or("1")),
+        stderr: lines.map(|line| line.trim_start_matches("qemu-system-x86_64: ").to_owned()).collect(),
+        // A guest that reports CPUID ends QEMU by itself, with status 1.
+        failed: value["rc"] != 0 && value["rows"].as_array().is_none_or(Vec::is_empty),
+        value,
+    }
+}
+
+/// The rows name all parts that are not 1.
+fn smp(text: &str) -> Smp {
+    let mut smp = Smp::default();
+    for part in text.split(',') {
+        match part.split_once('=') {
+            None => smp.cpus = part.parse().unwrap(),
+            Some(("sockets", number)) => smp.sockets = number.parse().unwrap(),
+            Some(("dies", number)) => smp.dies = number.parse().unwrap(),
+            Some(("cores", number)) => smp.cores = number.parse().unwrap(),
+            Some(("threads", number)) => smp.threads = number.parse().unwrap(),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    smp
+}
+
+impl Row {
+    pub fn question<'a>(&'a self, hosts: &'a BTreeMap<String, Host>) -> Question<'a> {
+        let machine = qemu::machine(self.release, &self.machine).unwrap();
+        let accelerator = match hosts.get(&self.host) {
+            Some(host) => Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm },
+            None => Accelerator::Tcg,
+        };
+        Question {
+            release: self.release,
+            machine,
+            accelerator,
+            cpu: &self.cpu,
+            smp: self.smp,
+            cpu_pm: false,
+            irqchip: Irqchip::of(machine),
+        }
+    }
+
+    pub fn name(&self) -> String {
+        let release = qemu::RELEASES[self.release].label;
+        format!("{release} {} -cpu {} -machine {} {:?}", self.host, self.cpu, self.machine, self.smp)
+    }
+}
