@@ -135,7 +135,7 @@ fn host_leaf_4(view: &View<'_>, subleaf: u32) -> Registers {
     if leaf.eax & 0x1f == 0 {
         return leaf;
     }
-    let host_threads = 1 + (leaf.eax & SHARING) >> 14;
+    let host_threads = 1 + ((leaf.eax & SHARING) >> 14);
     let package = topology.threads_per_package();
     if view.since(V10_0) {
         leaf.eax = leaf.eax & !CORES | topology.max_core_ids().min(63) << 26;
@@ -144,11 +144,9 @@ fn host_leaf_4(view: &View<'_>, subleaf: u32) -> Registers {
         }
         return leaf;
     }
-    if topology.cores > 1 {
-        leaf.eax = leaf.eax & !CORES | power_of_two(topology.cores) - 1 << 26;
-    }
+    leaf.eax = leaf.eax & !CORES | (power_of_two(topology.cores) - 1) << 26;
     if host_threads > package {
-        leaf.eax = leaf.eax & !SHARING | power_of_two(package) - 1 << 14;
+        leaf.eax = leaf.eax & !SHARING | (power_of_two(package) - 1) << 14;
     }
     leaf
 }
