@@ -31,6 +31,7 @@ pub mod linux;
 pub mod machine;
 pub mod msr;
 pub mod qemu;
+pub mod qmp;
 mod record;
 mod refusal;
 #[cfg(test)]
