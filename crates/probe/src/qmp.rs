@@ -44,6 +44,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a QEMU that has closed its output, or was asked to quit, may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Bytes of a transcript that are kept. All models of QEMU 11.1 need 10 million.
+const MAX_TRANSCRIPT: usize = 64 << 20;
+
 /// How a QEMU is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
@@ -128,6 +131,7 @@ impl Start {
             version: Version::default(),
             last_id: 0,
             transcript: self.transcript.then(Vec::new),
+            transcript_bytes: 0,
             process: Process::spawn(&mut program).map_err(fail)?,
             own_thread: PhantomData,
         };
@@ -149,6 +153,7 @@ pub struct Session {
     version: Version,
     last_id: u64,
     transcript: Option<Vec<String>>,
+    transcript_bytes: usize,
     process: Process,
     own_thread: PhantomData<*const ()>,
 }
@@ -173,7 +178,7 @@ impl Session {
     }
 
     /// All that was said so far, line by line: `! ` QEMU's stderr, then `> ` each command and `< ` what QEMU wrote. Empty
-    /// unless [`Start::transcript`] was called.
+    /// unless [`Start::transcript`] was called; what is said after 64 MiB is not kept.
     pub fn transcript(&mut self) -> Vec<String> {
         let Some(said) = &self.transcript else { return Vec::new() };
         self.process.drain();
@@ -337,7 +342,10 @@ impl Session {
     }
 
     fn keep(&mut self, sign: &str, line: &[u8]) {
-        if let Some(transcript) = &mut self.transcript {
+        if let Some(transcript) = &mut self.transcript
+            && self.transcript_bytes < MAX_TRANSCRIPT
+        {
+            self.transcript_bytes += line.len();
             transcript.push(format!("{sign}{}", String::from_utf8_lossy(line)));
         }
     }

@@ -20,7 +20,7 @@ const LINE_LENGTH: usize = 300;
 /// Why a QEMU did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
-    /// It could not be run.
+    /// It could not be run, or the kernel did not carry a message to or from it.
     #[error("{}: {source}", binary.display())]
     NotRun {
         /// The binary.
@@ -104,7 +104,8 @@ fn last_lines(stderr: &str) -> Vec<String> {
 pub(super) fn out_of_turn(expected: &'static str, message: &Message) -> Unexpected {
     let found = match message {
         Message::Greeting(version) => format!("a greeting of {version}"),
-        Message::Return { id, .. } => format!("to the command {id:?}"),
+        Message::Return { id: Some(id), .. } => format!("to command {id}"),
+        Message::Return { id: None, .. } => "without a number".to_owned(),
         Message::Error { description, .. } => format!("{description:?}"),
         Message::Event(name) => format!("event {name:?}"),
     };

@@ -48,8 +48,11 @@ pub(super) struct Process {
     incoming: Vec<u8>,
     /// How much of `incoming` is known to hold no line feed.
     searched: usize,
+    /// What was read of stderr: its beginning and its end.
     said: Vec<u8>,
+    /// How it ended, once it has been reaped.
     status: Option<ExitStatus>,
+    /// Whether it had to be killed.
     killed: bool,
 }
 
@@ -135,17 +138,18 @@ impl Process {
         }
         self.stdin = None;
         let deadline = Instant::now() + patience;
-        while Instant::now() < deadline && !self.has_ended()? {
-            // Output is read lest the program wait for room in a pipe; it is not kept.
-            let soon = deadline.min(Instant::now() + Duration::from_millis(2));
-            self.incoming.clear();
-            self.searched = 0;
-            if let Err(Fault::Io(error)) = self.turn(false, soon) {
-                return Err(error);
+        let ended = loop {
+            // An error says that there is no such child: then there is nobody to be killed either.
+            let ended = self.has_ended()?;
+            if ended || Instant::now() >= deadline {
+                break ended;
             }
-        }
+            // Output is read lest the program wait for room in a pipe; it is not kept. That there is none is no matter.
+            (self.incoming, self.searched) = (Vec::new(), 0);
+            let _ = self.turn(false, deadline.min(Instant::now() + Duration::from_millis(2)));
+        };
         self.drain();
-        self.killed = !self.has_ended()?;
+        self.killed = !ended;
         // The program is not reaped yet, so that its number can be no other's.
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // Fails if there is nobody left in the group.
