@@ -106,6 +106,11 @@ impl Log {
         self.push(line, Severity::Error, what.into(), Some(expected.into()));
     }
 
+    /// Whether nothing was an error so far.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error)
+    }
+
     /// Keeps a diagnostic; an error displaces the last lesser one if there are already as many as may be kept.
     fn push(&mut self, line: u32, severity: Severity, what: String, expected: Option<String>) {
         if self.diagnostics.len() >= MAX_DIAGNOSTICS {

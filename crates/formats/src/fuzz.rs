@@ -3,6 +3,7 @@
 use cpusieve_model::{Cpu, Snapshot};
 
 use crate::limits::{MAX_CPUS, MAX_DIAGNOSTICS, MAX_ENTRIES, MAX_MSRS};
+use crate::qmp::Message;
 use crate::{Format, Parsed, cpuid_r, print_cpuid_r, read, read_as, record};
 
 /// Reads `bytes` as `format`, or as what they look like, and says which invariant is broken, if one is: diagnostics and
@@ -21,6 +22,9 @@ pub fn check(format: Option<Format>, bytes: &[u8]) -> Result<(), String> {
     if parse() != parsed {
         return Err("two readings differ".to_owned());
     }
+    if format == Some(Format::Qmp) {
+        bytes.split(|&byte| byte == b'\n').try_for_each(check_message)?;
+    }
     let printed = print_cpuid_r(&parsed.snapshot);
     let back = cpuid_r::parse("printed", printed.as_bytes());
     if tables(&back.snapshot) != tables(&parsed.snapshot) {
@@ -32,6 +36,30 @@ pub fn check(format: Option<Format>, bytes: &[u8]) -> Result<(), String> {
         return Err(format!("what is printed as a {} is not read back: {:?}", Format::Record, back.diagnostics));
     }
     Ok(())
+}
+
+/// One line of QMP, and its reply as the answer to every question: what is refused can be shown.
+fn check_message(line: &[u8]) -> Result<(), String> {
+    let mut said = Vec::new();
+    match Message::read(line) {
+        Ok(Message::Return { reply, .. }) => {
+            said.extend(reply.version().err());
+            said.extend(reply.machines().err());
+            said.extend(reply.cpu_definitions().err());
+            said.extend(reply.expansion().err());
+            said.extend(reply.properties().err());
+            said.extend(reply.feature_words().err());
+            said.extend(reply.vcpus().err());
+        }
+        Ok(Message::Error { description, .. }) => return printable(&description),
+        Ok(Message::Greeting(_) | Message::Event(_)) => {}
+        Err(problem) => return printable(&problem.to_string()),
+    }
+    said.iter().try_for_each(|problem| printable(&problem.to_string()))
+}
+
+fn printable(text: &str) -> Result<(), String> {
+    if text.chars().any(char::is_control) { Err(format!("words that cannot be printed: {text:?}")) } else { Ok(()) }
 }
 
 fn bounded(parsed: &Parsed, bytes: &[u8]) -> Result<(), String> {

@@ -46,3 +46,6 @@ pub const MAX_XML_NODES: u32 = 1 << 20;
 
 /// Attributes of one XML element. libvirt's CPUID elements have six.
 pub const MAX_XML_ATTRIBUTES: usize = 64;
+
+/// Bytes of one QMP message. The longest of QEMU 11.1 (`query-qmp-schema`) has 300,000; an expansion has 20,000.
+pub const MAX_QMP_MESSAGE: usize = 4 << 20;

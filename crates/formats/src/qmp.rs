@@ -3,6 +3,13 @@
 //! A transcript holds several JSON values one after the other: the greeting, replies, events. Expansions are kept, and
 //! QEMU's version out of the greeting. All else is counted. A property that is missing is not known to that QEMU; the
 //! spelling variants of one feature (`sse4.1`, `sse4-1`, `sse4_1`) are properties of their own and stay so.
+//!
+//! Who talks to a QEMU writes [`Command`]s and reads [`Message`]s; QEMU's words on stderr are [`Notice`]s.
+
+mod command;
+mod notice;
+mod reply;
+mod types;
 
 use cpusieve_model::{ModelExpansion, QemuBinary, Snapshot};
 
@@ -10,6 +17,11 @@ use crate::diagnostic::Log;
 use crate::json::{Document, Fields, Kind, Value};
 use crate::limits::{MAX_FIELDS, MAX_JSON_MEMBERS};
 use crate::{Format, Parsed};
+
+pub use command::{Command, Expansion, PropertyValue};
+pub use notice::{Notice, NoticeKind, notices};
+pub use reply::{Message, NotQmp, Reply, Unexpected};
+pub use types::{CpuDefinition, FeatureWord, MachineType, ObjectProperty, VcpuPath, Version};
 
 /// Reads one or several QMP replies.
 #[must_use]
@@ -98,9 +110,7 @@ fn text_of(value: Value<'_>) -> String {
     }
 }
 
-/// `{"qemu":{"major":11,"minor":1,"micro":3},"package":".."}` as `11.1.3`.
+/// A version as `11.1.3`.
 fn version(object: Value<'_>) -> Option<String> {
-    let qemu = object.get("qemu")?;
-    let part = |name| qemu.get(name).and_then(Value::u64);
-    Some(format!("{}.{}.{}", part("major")?, part("minor")?, part("micro")?))
+    Version::read(object).map(|version| version.to_string())
 }

@@ -1,11 +1,13 @@
-//! Everything that touches the machine: CPUID on every CPU, MSRs, `/proc`, `/dev/kvm`, QEMU binaries.
+//! Everything that touches the machine: CPUID on every CPU, MSRs, `/proc`, `/dev/kvm`, QEMU binaries and what
+//! they answer.
 //!
 //! Each module asks one source and fills one part of a [`cpusieve_model::Snapshot`]; [`record`] calls them all. What
 //! the machine does not show is not an error: it becomes a [`cpusieve_model::MissingPart`] with the kernel's answer and
 //! what helps. Nothing on the machine is changed.
 //!
 //! This crate does not know what any bit means, which kernel or QEMU it looks at, or what a guest would get; it parses
-//! nothing but what it must to find its way (the list of CPUs, a version, a kernel option).
+//! nothing but what it must to find its way (the list of CPUs, a version, a kernel option); what a QEMU answers is read by
+//! `cpusieve_formats`.
 //!
 //! ```
 //! use cpusieve_probe::{Only, Options, record};
@@ -31,6 +33,7 @@ pub mod linux;
 pub mod machine;
 pub mod msr;
 pub mod qemu;
+pub mod qmp;
 mod record;
 mod refusal;
 #[cfg(test)]
