@@ -188,17 +188,23 @@ fn shown<'a>(of: &'static str, snapshot: &'a Snapshot) -> Chosen<'a> {
     let named = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let named = named.map(|release| (release, linux::nearest(release)));
     let named = named.filter(|(_, nearest)| nearest.distance != Distance::Unread);
-    let may_be = snapshot.flags().is_some().then(|| Machine::new(of, snapshot).trees());
+    let may_be = snapshot.flags().is_some().then(|| Machine::new(of, snapshot).kernel);
     if let Some((release, nearest)) = named
-        && may_be.is_none_or(|trees| trees.contains(nearest.tree))
+        && may_be.as_ref().is_none_or(|kernel| kernel.trees.contains(nearest.tree))
     {
         return Chosen { tree: nearest.tree, config, assumed: stands_for(of, release, nearest.tree, nearest.distance) };
     }
     let newest = linux::TREES.len() - 1;
-    let (tree, because) = match may_be.and_then(|trees| trees.last()) {
-        Some(tree) if named.is_some() => (tree, "the flags line is not what the release of its name prints"),
-        Some(tree) => (tree, "nothing tells the release; this is the newest tree that its flags line fits"),
-        None => (newest, "nothing tells the release; this is the newest known tree"),
+    let (tree, because) = match (may_be, named) {
+        (Some(kernel), Some((release, _))) => (
+            kernel.standing_for(release),
+            "the flags line is not what the release of its name prints; this is the nearest tree that it fits",
+        ),
+        (Some(kernel), None) => (
+            kernel.trees.last().unwrap_or(newest),
+            "nothing tells the release; this is the newest tree that its flags line fits",
+        ),
+        (None, _) => (newest, "nothing tells the release; this is the newest known tree"),
     };
     Chosen { tree, config, assumed: Some(of_kernel(of, tree, because.to_owned())) }
 }

@@ -200,9 +200,14 @@ impl<'a> Block<'a> {
     }
 
     fn condition(&self, releases: &TreeList) -> Result<String> {
+        let never = match self.optional("holds")?.as_deref() {
+            None => false,
+            Some("never") => true,
+            Some(other) => return Err(self.error(&format!("`holds` is `{other}`, and can only be `never`")).into()),
+        };
         Ok(format!(
-            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), cite: Cite({:?}), title: {:?}, \
-             cause: {:?}, remedy: {} }},\n",
+            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), never: {never}, cite: Cite({:?}), \
+             title: {:?}, cause: {:?}, remedy: {} }},\n",
             self.id()?,
             self.list("c")?,
             self.trees(releases)?,

@@ -198,6 +198,8 @@ pub struct KvmCondition {
     pub c: &'static [&'static str],
     /// The kernel trees for which this block speaks.
     pub trees: TreeSet,
+    /// Whether it holds on no machine, because these kernels are built without what it asks for.
+    pub never: bool,
     /// Where it stands.
     pub cite: Cite,
     /// What it is about, in a few words.

@@ -89,6 +89,9 @@ pub(super) fn item(passage: Passage, at: Option<Stage>, words: Reason, confidenc
 /// How sure a decided passage is.
 pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let Some(step) = passage.culprit() else { return Confidence::Possible };
+    if step.at == Stage::Guest && passage.assumed {
+        return Confidence::Likely;
+    }
     if step.because.iter().any(|evidence| matches!(evidence, Evidence::Register { .. })) {
         return Confidence::Certain;
     }

@@ -98,7 +98,7 @@ pub struct Output {
     pub bugs: Vec<&'static str>,
     /// The line `vmx flags`, in the order in which it is printed; empty if there is no such line.
     pub vmx_flags: Vec<&'static str>,
-    /// One step for each capability that CPUID announced or the kernel has in the end.
+    /// One step for each capability that CPUID announced, that the kernel has in the end, or that it set and cleared.
     pub steps: Vec<Step>,
     /// What was not seen and had to be assumed.
     pub assumed: Vec<Assumption>,

@@ -39,6 +39,14 @@ impl Candidates {
         Self { trees: TreeSet(all()), because: Because::Nothing, unknown: Vec::new() }
     }
 
+    /// The tree that stands for a release: its own, or, where the flags line contradicts that one, the nearest of those
+    /// that may be.
+    #[must_use]
+    pub fn standing_for(&self, release: &str) -> usize {
+        let named = linux::nearest(release).tree;
+        self.trees.iter().min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named)
+    }
+
     /// `6.0 .. 6.3`, for people.
     #[must_use]
     pub fn describe(&self) -> String {

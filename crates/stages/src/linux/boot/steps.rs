@@ -29,7 +29,7 @@ pub(super) fn output(boot: Boot<'_>) -> Output {
     output
 }
 
-/// The step of one capability; none for what neither CPUID announced nor the kernel has.
+/// The step of one capability; none for what CPUID does not announce and the kernel never had.
 fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
     let number = usize::from(row.number);
     let announced = boot.announced.has(row.number);
@@ -37,6 +37,8 @@ fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
     let open = *boot.marks.open.get(number)?;
     let (mark, effect) = match (announced, present) {
         (false, false) if open != Mark::None => (open, Effect::Unknown),
+        // What the kernel had set by itself was cleared again.
+        (false, false) if mark != Mark::None => (mark, Effect::Dropped),
         (false, false) => return None,
         (true, false) => (mark, Effect::Dropped),
         (true, true) => (mark, Effect::Kept),
