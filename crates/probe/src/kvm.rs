@@ -66,6 +66,8 @@ const CAP_SYS_ATTRIBUTES: u32 = 209;
 
 /// `KVM_CAP_GET_TSC_KHZ`: a vCPU tells its TSC's frequency.
 const CAP_GET_TSC_KHZ: u32 = 61;
+/// `KVM_CAP_SYS_HYPERV_CPUID`: the Hyper-V leaves can be asked for without a vCPU (Linux 5.11).
+const CAP_SYS_HYPERV_CPUID: u32 = 191;
 
 /// Asks KVM all that later stages need. `None`, with the reason in `missing`, if there is no KVM or no access to it.
 ///
@@ -118,12 +120,16 @@ fn answers(kvm: &Kvm, missing: &mut Vec<MissingPart>) -> KvmView {
     let caps = capabilities(kvm);
     let has = |cap| caps.get(&cap).is_some_and(|&value| value > 0);
     let (can_attributes, can_tsc) = (has(CAP_SYS_ATTRIBUTES), has(CAP_GET_TSC_KHZ));
+    let can_hyperv = has(CAP_SYS_HYPERV_CPUID);
     let mut seen = Asker { missing };
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
     let emulated = kvm.get_emulated_cpuid(KVM_MAX_CPUID_ENTRIES);
     KvmView {
-        supported: seen.keep("KVM_GET_SUPPORTED_CPUID", supported.map(entries)),
-        emulated: seen.keep("KVM_GET_EMULATED_CPUID", emulated.map(entries)),
+        supported: seen.keep("KVM_GET_SUPPORTED_CPUID", supported.map(|table| entries(table.as_slice()))),
+        emulated: seen.keep("KVM_GET_EMULATED_CPUID", emulated.map(|table| entries(table.as_slice()))),
+        hyperv: can_hyperv
+            .then(|| seen.keep("KVM_GET_SUPPORTED_HV_CPUID", ioctl::supported_hyperv(kvm).map(|table| entries(&table))))
+            .flatten(),
         msr_features: seen.keep("KVM_GET_MSR_FEATURE_INDEX_LIST", ioctl::msr_feature_index_list(kvm)).map(|indices| {
             let (values, refused) = feature_values(kvm, &indices);
             seen.refused_msrs(&refused);
@@ -161,14 +167,14 @@ impl Asker<'_> {
     }
 }
 
-fn entries(answer: CpuId) -> Vec<KvmCpuidEntry> {
+fn entries(answer: &[kvm_bindings::kvm_cpuid_entry2]) -> Vec<KvmCpuidEntry> {
     let entry = |entry: &kvm_bindings::kvm_cpuid_entry2| KvmCpuidEntry {
         leaf: entry.function,
         subleaf: entry.index,
         flags: entry.flags,
         registers: Registers { eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx },
     };
-    answer.as_slice().iter().map(entry).collect()
+    answer.iter().map(entry).collect()
 }
 
 /// Every capability that is not zero, and those whose zero decides something. A number that fails is left out.

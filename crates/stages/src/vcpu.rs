@@ -1,6 +1,7 @@
 //! What KVM edits while the guest runs: bits that only mirror what the guest's kernel switched on. [`running`] edits a
 //! whole table, [`edit`] answers for one bit where no table is known.
 
+pub mod guest;
 mod running;
 
 use cpusieve_knowledge::rules::{self, Software};
