@@ -70,9 +70,7 @@ const CALLS: [(&str, Decide); 24] = [
     ("is_efer_nx()", |module| module.boot_cpu_has("NX")),
     ("vmx_pt_mode_is_host_guest()", |module| module.switch(Switch::PtMode)),
     ("vmx_umip_emulated()", |module| module.vmx_secondary(2)),
-    ("vmx_pebs_supported()", |module| {
-        module.boot_cpu_has("PEBS") && module.pmu.pebs_in_guests && !module.switch(Switch::MediatedPmu)
-    }),
+    ("vmx_pebs_supported()", vmx_pebs_supported),
     ("cpu_has_vmx_rdtscp()", |module| module.vmx_secondary(3)),
     ("cpu_has_vmx_invpcid()", |module| module.vmx_secondary(12)),
     ("cpu_has_vmx_xsaves()", |module| module.vmx_secondary(20)),
@@ -136,6 +134,12 @@ impl Formula {
             _ => true,
         }
     }
+}
+
+/// `vmx/capabilities.h:vmx_pebs_supported`.
+fn vmx_pebs_supported(module: &Module<'_>) -> bool {
+    module.touch(module.pebs_hangs);
+    module.boot_cpu_has("PEBS") && module.pmu.pebs_in_guests && !module.switch(Switch::MediatedPmu)
 }
 
 /// Only an outer hypervisor with a defect lacks IA32_TSC_AUX on a CPU that has RDTSCP or RDPID.

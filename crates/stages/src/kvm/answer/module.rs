@@ -53,6 +53,8 @@ pub struct Module<'a> {
     pub pmu: PmuCapability,
     /// Whether the CPU has SYSCALL though CPUID was captured in a mode that does not show it.
     mode_bound: bool,
+    /// The assumptions on which precise sampling in guests hangs.
+    pub(super) pebs_hangs: u64,
     pub(super) plan: &'static Plan,
     pub(super) switches: Switches,
     /// `kvm_cpu_caps`, by register of the plan.
@@ -87,6 +89,7 @@ pub fn load<'a>(input: &Input<'a>, tree: usize) -> Result<Module<'a>, Finding> {
         supported_xcr0: 0,
         supported_xss: 0,
         pmu: PmuCapability::default(),
+        pebs_hangs: 0,
         plan,
         switches: Switches::default(),
         caps: Vec::new(),
@@ -201,7 +204,12 @@ impl Module<'_> {
             assumed.len() - 1
         });
         // All beyond the 63rd share the last bit.
-        self.touched.set(self.touched.get() | 1 << index.min(63));
+        self.touch(1 << index.min(63));
+    }
+
+    /// What is being decided hangs on these assumptions.
+    pub(super) fn touch(&self, on: u64) {
+        self.touched.set(self.touched.get() | on);
     }
 
     /// Notes that a feature hangs on these assumptions.

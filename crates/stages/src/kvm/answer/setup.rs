@@ -213,10 +213,10 @@ pub(super) fn guess(module: &Module<'_>, index: u32) -> (Option<u64>, &'static s
 impl Module<'_> {
     /// A parameter's variable; `tdp_enabled` is [`Module::tdp`].
     pub(super) fn switch(&self, switch: Switch) -> bool {
-        self.touched.set(self.touched.get() | self.switches.hangs(switch));
+        self.touch(self.switches.hangs(switch));
         match switch {
             Switch::Npt | Switch::Ept => {
-                self.touched.set(self.touched.get() | self.switches.hangs(Switch::Ept));
+                self.touch(self.switches.hangs(Switch::Ept));
                 self.tdp()
             }
             _ => self.switches.on(switch),
@@ -329,7 +329,7 @@ impl Module<'_> {
     fn init_pmu_capability(&mut self) {
         self.touched.set(0);
         let pmu = pmu::kvm_init_pmu_capability(self);
-        self.switches.hang(Switch::EnablePmu, self.touched.get());
+        self.pebs_hangs = self.touched.get();
         if pmu.counters == 0 && self.switches.on(Switch::EnablePmu) {
             self.clear_switch(Switch::EnablePmu, "a PMU that perf can share");
         }
