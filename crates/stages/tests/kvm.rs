@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use cpusieve_formats::lab;
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules;
-use cpusieve_model::{CpuidTable, Effect, KvmCpuidEntry, KvmView, Registers, Snapshot, Stage};
+use cpusieve_model::{CpuidTable, Effect, Evidence, KvmCpuidEntry, KvmView, Registers, Snapshot, Stage, State, Step};
 use cpusieve_stages::Machine;
+use cpusieve_stages::kvm;
 use cpusieve_stages::kvm::answer::{Finding, Input, Output, answer, calls};
 use cpusieve_stages::linux::boot::{self, Unlisted, boot};
 use cpusieve_stages::vcpu::{self, Running};
@@ -250,6 +251,38 @@ fn every_step_has_a_rule_and_agrees_with_the_answer() {
             assert_eq!(step.effect, expected, "{name}: {}", step.feature);
         }
     }
+}
+
+/// Where a flags line is all there is, one bit is answered by itself: on these hosts, too, as far as it decides.
+#[test]
+fn single_bits_are_answered_as_the_whole_is() {
+    let (mut decided, mut open, mut wrong) = (0, 0, Vec::new());
+    for Capture { name, mut snapshot, .. } in all() {
+        let tree = tree(&snapshot);
+        let output = predict(&snapshot, tree);
+        snapshot.kvm.as_mut().unwrap().supported = None;
+        let host = Machine::new("host", &snapshot);
+        // Where the kernel differs from CPUID, the stage before this one has spoken.
+        let by_kernel = |step: &&Step| step.because.iter().any(|seen| matches!(seen, Evidence::Flag { .. }));
+        for step in output.steps.iter().filter(|step| !by_kernel(step)) {
+            let bit = step.place.unwrap().cpuid().unwrap();
+            let incoming = host.cpuid().map_or(State::Unknown, |table| table.state(bit));
+            let single = kvm::offer(&host, tree, &step.feature, bit, incoming);
+            let goes = step.effect != Effect::Dropped;
+            match single.state.known() {
+                None => open += 1,
+                Some(known) if known == goes && (single.step.rule, single.step.cite) == (step.rule, step.cite) => {
+                    decided += 1
+                }
+                Some(known) => wrong.push(format!(
+                    "{name}: {} {bit:#}: {goes} by {} {}, alone {known} by {} {}",
+                    step.feature, step.rule, step.cite, single.step.rule, single.step.cite
+                )),
+            }
+        }
+    }
+    eprintln!("{decided} bits alike, {open} open alone");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Laws of any answer: leaf 0 first, no entry twice, nothing above what is announced, and findings wherever there is none.

@@ -39,13 +39,15 @@ pub struct Question<'a> {
     pub params: &'a [(String, String)],
     /// Whether KVM is predicted even where the input holds its answer.
     pub predicted: bool,
+    /// The dynamic user state components (bits of XCR0) for which the VMM asked permission: 0, or bit 18 for AMX.
+    pub permitted: u64,
 }
 
 impl<'a> Question<'a> {
     /// What the input's own KVM offers, with the parameters that the input shows.
     #[must_use]
     pub const fn new(kernel: Kernel<'a>) -> Self {
-        Self { kernel, params: &[], predicted: false }
+        Self { kernel, params: &[], predicted: false, permitted: 0 }
     }
 
     /// Whether this asks for another kernel, or other parameters, than the input shows.
@@ -53,6 +55,7 @@ impl<'a> Question<'a> {
         let linux = snapshot.linux.as_ref();
         let other = |asked: Option<&str>, own: Option<&str>| asked.is_some() && asked != own;
         !self.params.is_empty()
+            || self.permitted != 0
             || other(self.kernel.release, linux.and_then(|linux| linux.release.as_deref()))
             || other(self.kernel.cmdline, linux.and_then(|linux| linux.cmdline.as_deref()))
     }
@@ -109,7 +112,7 @@ pub fn predict(snapshot: &Snapshot, question: &Question<'_>) -> Result<KvmPredic
         cmdline: seen.cmdline,
         config,
         params: &params,
-        permitted: 0,
+        permitted: question.permitted,
     };
     let made = answer::answer(&input, tree);
     let msrs = answer::load(&input, tree).map(|module| feature_msrs(&module, seen.microcode)).unwrap_or_default();

@@ -48,7 +48,7 @@ fn agrees(other: &Other, difference: &Difference) -> bool {
 fn others(snapshot: &Snapshot, kernel: Kernel<'_>, prediction: &KvmPrediction) -> Vec<Other> {
     let mut others = Vec::new();
     let mut suppose = |words: String, kernel: Kernel<'_>, params: &[(String, String)]| {
-        if let Ok(found) = predict(snapshot, &Question { kernel, params, predicted: true }) {
+        if let Ok(found) = predict(snapshot, &Question { params, predicted: true, ..Question::new(kernel) }) {
             others.push(Other { words, items: items(&found.view), explained: 0 });
         }
     };

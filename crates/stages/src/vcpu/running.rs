@@ -87,7 +87,7 @@ pub fn running(table: &CpuidTable, state: &Running, tree: usize) -> CpuidTable {
     ];
     cleared.into_iter().filter(|(clears, _)| *clears).for_each(|(_, bit)| put(&mut edited, bit, false));
     xsave_sizes(&mut edited, table, state, tree);
-    if (5, 13) <= release && release < (6, 4) {
+    if ((5, 13)..(6, 4)).contains(&release) {
         enclave_components(&mut edited, table);
     }
     edited

@@ -21,7 +21,7 @@ pub(super) fn run(
     as_json: bool,
 ) -> Result<Done, Failure> {
     let predicted = options.kvm == KvmAnswer::Predicted;
-    let question = Question { kernel, params: &options.kvm_params, predicted };
+    let question = Question { params: &options.kvm_params, predicted, ..Question::new(kernel) };
     let found =
         predict(snapshot, &question).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
     page::print(&if as_json { as_text(&found) } else { text(&found, page::width()) })?;

@@ -15,7 +15,9 @@ pub(super) fn set_cpu_caps(module: &mut Module<'_>) {
     module.caps = vec![0; plan.registers.len()];
     module.marks = vec![None; plan.rows.len()];
     for (index, row) in plan.rows.iter().enumerate() {
+        module.touched.set(0);
         let (offered, mark) = in_mask(module, row);
+        hang(module, index);
         if offered {
             row.slot.put(&mut module.caps, true);
         }
@@ -25,9 +27,19 @@ pub(super) fn set_cpu_caps(module: &mut Module<'_>) {
     }
     let backend = module.backend;
     for adjustment in plan.adjustments.iter().filter(|adjustment| runs(backend, adjustment.adjust.by)) {
+        module.touched.set(0);
         adjust(module, adjustment);
+        hang(module, adjustment.row);
     }
     finish_xss(module);
+}
+
+/// What was just decided hangs on the assumptions that were asked.
+fn hang(module: &Module<'_>, row: usize) {
+    let on = module.touched.get();
+    if let Some(row) = module.plan.rows.get(row).filter(|_| on != 0) {
+        module.hang(row.id, on);
+    }
 }
 
 /// Whether an adjustment is code of this vendor module.

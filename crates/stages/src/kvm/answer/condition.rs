@@ -26,13 +26,16 @@ pub(super) enum Formula {
     /// A variable that a module parameter shows.
     Switch(Switch),
     /// One of [`CALLS`].
-    Call(fn(&Module<'_>) -> bool),
+    Call(Decide),
     /// Words that nothing decides; they do not hold.
     Unknown,
 }
 
+/// Decides a condition on a loaded module.
+type Decide = fn(&Module<'_>) -> bool;
+
 /// Everything else that a condition says, in the importer's spelling.
-const CALLS: [(&str, fn(&Module<'_>) -> bool); 22] = [
+const CALLS: [(&str, Decide); 24] = [
     ("cpuid_ecx(7) & F(LA57)", |module| module.cpuid(7, 0).ecx >> 16 & 1 == 1),
     ("(kvm_caps.supported_xss & XFEATURE_MASK_CET_ALL) != XFEATURE_MASK_CET_ALL", |module| {
         module.supported_xss & xstate::CET != xstate::CET || !module.has("XSAVES")
@@ -67,24 +70,20 @@ const CALLS: [(&str, fn(&Module<'_>) -> bool); 22] = [
     ("is_efer_nx()", |module| module.boot_cpu_has("NX")),
     ("vmx_pt_mode_is_host_guest()", |module| module.switch(Switch::PtMode)),
     ("vmx_umip_emulated()", |module| module.vmx_secondary(2)),
-    ("vmx_pebs_supported()", |module| {
-        module.boot_cpu_has("PEBS") && module.pmu.pebs_in_guests && !module.switch(Switch::MediatedPmu)
-    }),
+    ("vmx_pebs_supported()", vmx_pebs_supported),
     ("cpu_has_vmx_rdtscp()", |module| module.vmx_secondary(3)),
     ("cpu_has_vmx_invpcid()", |module| module.vmx_secondary(12)),
     ("cpu_has_vmx_xsaves()", |module| module.vmx_secondary(20)),
     ("cpu_has_vmx_waitpkg()", |module| module.vmx_secondary(26)),
     ("cpu_has_vmx_basic_no_hw_errcode_cc()", |module| module.vmx_basic(56)),
+    ("cpu_has_load_cet_ctrl()", |module| module.vmx_load_cet()),
+    ("IS_ENABLED(CONFIG_X86_64)", |_| true),
 ];
-
-/// The rest of the functions without an argument.
-const MORE_CALLS: [(&str, fn(&Module<'_>) -> bool); 2] =
-    [("cpu_has_load_cet_ctrl()", |module| module.vmx_load_cet()), ("IS_ENABLED(CONFIG_X86_64)", |_| true)];
 
 impl Formula {
     /// Reads a condition as the importer writes it; `slot` finds KVM's features.
     pub(super) fn parse(c: &str, tree: usize, slot: &impl Fn(&str) -> Option<Slot>) -> Self {
-        let whole = CALLS.iter().chain(&MORE_CALLS).find(|(words, _)| *words == c);
+        let whole = CALLS.iter().find(|(words, _)| *words == c);
         if let Some((_, call)) = whole {
             return Self::Call(*call);
         }
@@ -135,6 +134,12 @@ impl Formula {
             _ => true,
         }
     }
+}
+
+/// `vmx/capabilities.h:vmx_pebs_supported`.
+fn vmx_pebs_supported(module: &Module<'_>) -> bool {
+    module.touch(module.pebs_hangs);
+    module.boot_cpu_has("PEBS") && module.pmu.pebs_in_guests && !module.switch(Switch::MediatedPmu)
 }
 
 /// Only an outer hypervisor with a defect lacks IA32_TSC_AUX on a CPU that has RDTSCP or RDPID.

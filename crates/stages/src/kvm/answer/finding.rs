@@ -11,6 +11,8 @@ pub enum Finding {
     BothVendors,
     /// The host kernel has neither VMX nor SVM: no module loads.
     NoBackend,
+    /// The firmware switched virtualisation off: the module refuses to load.
+    DisabledByFirmware,
     /// The vendor has neither module: KVM does not load whatever the CPU announces.
     NoVendor(String),
     /// KVM was never read from this tree.
@@ -38,6 +40,9 @@ impl fmt::Display for Finding {
             }
             Self::BothVendors => f.write_str("this CPU announces both VMX and SVM: no real CPU does"),
             Self::NoBackend => f.write_str("the host kernel has neither vmx nor svm: KVM does not load"),
+            Self::DisabledByFirmware => {
+                f.write_str("the firmware switched virtualisation off: KVM does not load until it is enabled there")
+            }
             Self::NoVendor(vendor) => write!(f, "KVM has no module for CPUs of {vendor}"),
             Self::UnknownTree => f.write_str("KVM of this kernel release is not known"),
             Self::NoKernel => f.write_str("nothing is known of the host's kernel"),

@@ -1,7 +1,7 @@
 //! The modules as they are once loaded: what they concluded of the host, before any ioctl.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_model::{CpuidTable, MsrBit, Registers, State, Vendor};
@@ -53,6 +53,8 @@ pub struct Module<'a> {
     pub pmu: PmuCapability,
     /// Whether the CPU has SYSCALL though CPUID was captured in a mode that does not show it.
     mode_bound: bool,
+    /// The assumptions on which precise sampling in guests hangs.
+    pub(super) pebs_hangs: u64,
     pub(super) plan: &'static Plan,
     pub(super) switches: Switches,
     /// `kvm_cpu_caps`, by register of the plan.
@@ -60,6 +62,8 @@ pub struct Module<'a> {
     /// What decided a bit, by row of the plan, where a condition did.
     pub(super) marks: Vec<Option<Why>>,
     pub(super) assumed: RefCell<Vec<Assumption>>,
+    /// The assumptions that were asked since this was last cleared, one bit each.
+    pub(super) touched: Cell<u64>,
     pub(super) findings: Vec<Finding>,
 }
 
@@ -85,11 +89,13 @@ pub fn load<'a>(input: &Input<'a>, tree: usize) -> Result<Module<'a>, Finding> {
         supported_xcr0: 0,
         supported_xss: 0,
         pmu: PmuCapability::default(),
+        pebs_hangs: 0,
         plan,
         switches: Switches::default(),
         caps: Vec::new(),
         marks: Vec::new(),
         assumed: RefCell::default(),
+        touched: Cell::new(0),
         findings: Vec::new(),
     };
     module.setup_state_components();
@@ -104,7 +110,14 @@ fn backend(input: &Input<'_>, tree: usize, kernel: &Capabilities) -> Result<Back
     if let Some(module) = other.into_iter().find(|module| !matches!(*module, "kvm" | "kvm_intel" | "kvm_amd")) {
         return Err(Finding::OtherBackend(module.to_owned()));
     }
-    match (kernel.has(tree, "VMX"), kernel.has(tree, "SVM"), input.cpuid.vendor()) {
+    let (vmx, svm) = (kernel.has(tree, "VMX"), kernel.has(tree, "SVM"));
+    // IA32_FEATURE_CONTROL: locked, without VMX outside SMX. VM_CR: SVMDIS. Only what was seen counts.
+    let locked = vmx && input.msrs.get(0x3a).is_some_and(|control| control & 0b101 == 1);
+    let disabled = svm && input.msrs.get(0xc001_0114).is_some_and(|control| control >> 4 & 1 == 1);
+    if vmx != svm && (locked || disabled) {
+        return Err(Finding::DisabledByFirmware);
+    }
+    match (vmx, svm, input.cpuid.vendor()) {
         (true, true, _) => Err(Finding::BothVendors),
         (false, false, _) => Err(Finding::NoBackend),
         (true, false, _) => Ok(Backend::Intel),
@@ -185,8 +198,26 @@ impl Module<'_> {
     /// Notes something that was not seen and had to be assumed; once.
     pub fn assume(&self, assumption: Assumption) {
         let mut assumed = self.assumed.borrow_mut();
-        if assumed.iter().all(|other| other.what != assumption.what) {
+        let known = assumed.iter().position(|other| other.what == assumption.what);
+        let index = known.unwrap_or_else(|| {
             assumed.push(assumption);
+            assumed.len() - 1
+        });
+        // All beyond the 63rd share the last bit.
+        self.touch(1 << index.min(63));
+    }
+
+    /// What is being decided hangs on these assumptions.
+    pub(super) fn touch(&self, on: u64) {
+        self.touched.set(self.touched.get() | on);
+    }
+
+    /// Notes that a feature hangs on these assumptions.
+    pub(super) fn hang(&self, feature: &'static str, on: u64) {
+        for (index, assumption) in self.assumed.borrow_mut().iter_mut().enumerate() {
+            if on >> index.min(63) & 1 == 1 && !assumption.hangs.contains(&feature) {
+                assumption.hangs.push(feature);
+            }
         }
     }
 

@@ -39,6 +39,8 @@ pub(super) type Home = (u32, u32, Register);
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) cap: &'static Cap,
+    /// The feature's name.
+    pub(super) id: &'static str,
     pub(super) slot: Slot,
     /// The kernel's capability that is asked; `u16::MAX` if it has none.
     pub(super) kernel: u16,
@@ -113,6 +115,7 @@ impl Plan {
         let rows: Vec<Row> = kvm::caps(tree)
             .map(|cap| Row {
                 cap,
+                id: steps::name_of(tree, cap),
                 slot: slot(cap.place),
                 kernel: kernel_number(tree, cap),
                 condition: cap.condition.map(|c| formula(c, By::Common)),

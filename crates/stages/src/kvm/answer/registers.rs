@@ -114,11 +114,19 @@ impl Module<'_> {
         }
     }
 
+    /// `sched_info_on`: the kernel accounts delays.
+    fn sched_info_on(&self) -> bool {
+        self.touched.set(0);
+        let on = self.config("SCHED_INFO");
+        self.hang("kvm_steal_time", self.touched.get());
+        on
+    }
+
     /// `KVM_CPUID_FEATURES`.
     fn paravirtual(&self) -> u32 {
         let offered = |condition: Option<&str>| match condition {
             None => true,
-            Some("sched_info_on()") => self.config("SCHED_INFO"),
+            Some("sched_info_on()") => self.sched_info_on(),
             Some(_) => false,
         };
         let features = kvm::pv_features(self.tree).filter(|feature| offered(feature.condition));

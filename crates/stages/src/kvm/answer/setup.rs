@@ -1,9 +1,12 @@
 //! `hardware_setup` of the vendor modules: which parameters survive on this hardware.
 
+use std::borrow::Cow;
+
 use super::finding::Finding;
 use super::module::{Backend, Module};
 use super::pmu;
 use super::xstate;
+use crate::linux::boot::Assumption;
 
 /// A variable of KVM that a module parameter shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,18 +99,30 @@ const SWITCHES: [Known; 21] = [
     known(Switch::PtMode, "pt_mode", "kvm_intel.pt_mode", "", NEVER),
 ];
 
-/// The values of the parameters, one bit each.
+/// The values of the parameters, one bit each, and the assumptions on which each value hangs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Switches(u32);
+pub(super) struct Switches {
+    values: u32,
+    hangs: [u64; SWITCHES.len()],
+}
 
 impl Switches {
     pub(super) const fn on(self, switch: Switch) -> bool {
-        self.0 >> switch as u8 & 1 == 1
+        self.values >> switch as u8 & 1 == 1
     }
 
     const fn put(&mut self, switch: Switch, on: bool) {
         let bit = 1 << switch as u8;
-        self.0 = if on { self.0 | bit } else { self.0 & !bit };
+        self.values = if on { self.values | bit } else { self.values & !bit };
+    }
+
+    /// The assumptions on which a value hangs.
+    pub(super) const fn hangs(self, switch: Switch) -> u64 {
+        self.hangs[switch as usize]
+    }
+
+    const fn hang(&mut self, switch: Switch, on: u64) {
+        self.hangs[switch as usize] |= on;
     }
 
     /// By the parameter's name without its module.
@@ -197,9 +212,13 @@ pub(super) fn guess(module: &Module<'_>, index: u32) -> (Option<u64>, &'static s
 
 impl Module<'_> {
     /// A parameter's variable; `tdp_enabled` is [`Module::tdp`].
-    pub(super) const fn switch(&self, switch: Switch) -> bool {
+    pub(super) fn switch(&self, switch: Switch) -> bool {
+        self.touch(self.switches.hangs(switch));
         match switch {
-            Switch::Npt | Switch::Ept => self.tdp(),
+            Switch::Npt | Switch::Ept => {
+                self.touch(self.switches.hangs(Switch::Ept));
+                self.tdp()
+            }
             _ => self.switches.on(switch),
         }
     }
@@ -222,7 +241,7 @@ impl Module<'_> {
                 self.switches.put(Switch::SmallerAddresses, !self.tdp());
             }
             Backend::Intel => {
-                if !self.vmx_mpx() {
+                if self.supported_xcr0 & xstate::BOUNDS != 0 && !self.vmx_mpx() {
                     self.supported_xcr0 &= !xstate::BOUNDS;
                 }
                 self.require(&VMX_NEEDS);
@@ -235,6 +254,21 @@ impl Module<'_> {
 
     fn take_parameters(&mut self) {
         let release = self.release();
+        let module = self.backend.module();
+        let seen = self.input.params.keys().any(|name| name.split_once('.').is_some_and(|(of, _)| of == module));
+        self.touched.set(0);
+        if !seen {
+            self.assume(Assumption {
+                what: Cow::Borrowed(match self.backend {
+                    Backend::Intel => "parameters of kvm_intel",
+                    Backend::Amd => "parameters of kvm_amd",
+                }),
+                value: Cow::Borrowed("their defaults, as far as the CPU allows"),
+                because: "nobody said otherwise",
+                hangs: Vec::new(),
+            });
+        }
+        let on = self.touched.get();
         for known in &SWITCHES {
             let default = match known.switch {
                 // kvm_intel's was off up to 4.19; kvm_amd's was always on.
@@ -243,6 +277,9 @@ impl Module<'_> {
             };
             let name = known.name(self.backend);
             self.switches.put(known.switch, !name.is_empty() && self.asked(name).unwrap_or(default));
+            if !name.is_empty() && self.asked(name).is_none() {
+                self.switches.hang(known.switch, on);
+            }
         }
         for name in self.input.params.keys() {
             let foreign = match self.backend {
@@ -266,11 +303,13 @@ impl Module<'_> {
             if !self.switches.on(*switch) {
                 continue;
             }
+            self.touched.set(0);
             let (met, words) = match need {
                 Need::Kernel(name) => (self.boot_cpu_has(name), *name),
                 Need::Switch(other) => (self.switch(*other), other.name(self.backend)),
                 Need::Is(words, holds) => (holds(self), *words),
             };
+            self.switches.hang(*switch, self.touched.get());
             if !met {
                 self.clear_switch(*switch, words);
             }
@@ -288,7 +327,9 @@ impl Module<'_> {
 
     /// `kvm_init_pmu_capability`.
     fn init_pmu_capability(&mut self) {
+        self.touched.set(0);
         let pmu = pmu::kvm_init_pmu_capability(self);
+        self.pebs_hangs = self.touched.get();
         if pmu.counters == 0 && self.switches.on(Switch::EnablePmu) {
             self.clear_switch(Switch::EnablePmu, "a PMU that perf can share");
         }

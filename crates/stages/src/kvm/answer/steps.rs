@@ -82,7 +82,7 @@ pub(super) struct Group {
 /// The features of KVM's lists, of the tree's kernel and of the register of names, each at the place in CPUID where a guest
 /// would find it, in the order of places.
 pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Group> {
-    let listed = rows.iter().enumerate().map(|(index, row)| (name_of(tree, row.cap), row.cap.place, row.kernel, index));
+    let listed = rows.iter().enumerate().map(|(index, row)| (row.id, row.cap.place, row.kernel, index));
     let known = linux::features(tree).filter_map(|feature| {
         let place = linux::place(tree, feature).and_then(Place::cpuid)?;
         Some((feature.id(), place, feature.number() as u16, usize::MAX))
@@ -113,7 +113,7 @@ pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Group> {
 }
 
 /// The name of a feature of KVM's lists: the kernel's id where it knows the bit, else the macro's.
-fn name_of(tree: usize, cap: &Cap) -> &'static str {
+pub(super) fn name_of(tree: usize, cap: &Cap) -> &'static str {
     let place = Place::Cpuid(cap.place);
     let known = linux::at(tree, place).or_else(|| linux::by_macro(cap.macro_name).next()).map(|feature| feature.id());
     let named = || x86::by_place(place).map(|feature| feature.id);
