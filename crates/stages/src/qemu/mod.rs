@@ -25,7 +25,7 @@ mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
-pub use leaves::SmpError;
+pub use leaves::{Instruction, Running, SmpError};
 pub use output::Output;
 pub use realize::realize;
 pub use refusal::Refusal;
