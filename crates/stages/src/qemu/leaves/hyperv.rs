@@ -10,6 +10,7 @@ use cpusieve_model::{Place, Register, Registers};
 use super::View;
 use super::hypervisor::{put, signature};
 use super::table::{Slots, TableFull};
+use crate::qemu::fields::{Field, field};
 use crate::qemu::properties::OnOffAuto;
 use crate::qemu::release::V7_2;
 
@@ -50,7 +51,7 @@ const MAX_LOGICAL_CPUS: u32 = 64;
 pub(super) fn is_enabled(view: &View<'_>) -> bool {
     let hyperv = &view.cpu.properties.hyperv;
     let asked = hyperv.spinlock_attempts != NEVER_NOTIFY || hyperv.features != 0 || hyperv.passthrough;
-    asked && view.host.capability(CAP_HYPERV).is_some_and(|value| value > 0)
+    asked && view.is_kvm() && view.host.capability(CAP_HYPERV) != Some(0)
 }
 
 /// What KVM offers of Hyper-V (`hv_cpuid_get_host`); zeros where it has no such entry or was not asked.
@@ -65,14 +66,14 @@ struct Enlightenments {
 }
 
 impl Enlightenments {
-    /// Those that were asked for; with `hv-passthrough` also those that KVM has.
+    /// Those that were asked for; with `hv-passthrough` those that KVM has.
     fn of(view: &View<'_>) -> Self {
-        let hyperv = &view.cpu.properties.hyperv;
-        let known = hyperv_properties(view.cpu.question.release).enumerate();
-        let on = known.filter(|(number, row)| {
-            hyperv.features >> number & 1 == 1 || hyperv.passthrough && row.passthrough && is_offered(view, row)
-        });
-        Self { on: on.map(|(_, row)| row).collect() }
+        let features = view.cpu.properties.hyperv.features;
+        let is_on = |row: &&HypervProperty| match field(row.property) {
+            Some(Field::Hyperv(bit)) => features >> bit & 1 == 1,
+            _ => false,
+        };
+        Self { on: hyperv_properties(view.cpu.question.release).filter(is_on).collect() }
     }
 
     fn has(&self, property: &str) -> bool {
@@ -87,14 +88,6 @@ impl Enlightenments {
             _ => bits,
         })
     }
-}
-
-/// Whether KVM has every bit of an enlightenment (`hyperv_feature_supported`).
-fn is_offered(view: &View<'_>, row: &HypervProperty) -> bool {
-    row.bits.iter().all(|place| match place {
-        Place::Cpuid(bit) => offered(view, bit.leaf).get(bit.register) >> bit.bit & 1 == 1,
-        _ => false,
-    })
 }
 
 /// Puts the leaves in the table.
@@ -138,12 +131,7 @@ fn nested_features(on: &Enlightenments) -> Option<u32> {
 }
 
 /// Leaves 40000000H to 40000002H: names and version.
-fn identity(
-    view: &View<'_>,
-    slots: &mut Slots,
-    on: &Enlightenments,
-    nested: Option<u32>,
-) -> Result<(), TableFull> {
+fn identity(view: &View<'_>, slots: &mut Slots, on: &Enlightenments, nested: Option<u32>) -> Result<(), TableFull> {
     let hyperv = &view.cpu.properties.hyperv;
     let last = if nested.is_some() { NESTED_FEATURES } else { IMPLEMENT_LIMITS };
     let last = if on.has("hv-syndbg") { last.max(SYNDBG_PLATFORM_CAPABILITIES) } else { last };
@@ -158,12 +146,16 @@ fn identity(
     }
     put(slots, VENDOR_AND_MAX_FUNCTIONS, signature(last, letters))?;
     put(slots, INTERFACE, Registers { eax: u32::from_le_bytes(*b"Hv#1"), ..Registers::default() })?;
-    put(slots, VERSION, Registers {
-        eax: hyperv.version_build,
-        ebx: u32::from(hyperv.version_major) << 16 | u32::from(hyperv.version_minor),
-        ecx: hyperv.version_service_pack,
-        edx: u32::from(hyperv.version_service_branch) << 24 | hyperv.version_service_number & 0x00ff_ffff,
-    })
+    put(
+        slots,
+        VERSION,
+        Registers {
+            eax: hyperv.version_build,
+            ebx: u32::from(hyperv.version_major) << 16 | u32::from(hyperv.version_minor),
+            ecx: hyperv.version_service_pack,
+            edx: u32::from(hyperv.version_service_branch) << 24 | hyperv.version_service_number & 0x00ff_ffff,
+        },
+    )
 }
 
 /// Leaf 40000003H: what the guest may use.

@@ -1,7 +1,7 @@
 //! `cpu_x86_cpuid`, leaf by leaf, and the table that QEMU makes of it for KVM.
 //!
-//! [`execute`] is the function itself: what the CPUID instruction returns to a guest under TCG, and what QEMU asks
-//! itself under KVM. [`build`] asks it for every leaf in QEMU's order and gives the table of `KVM_SET_CPUID2`, entry by
+//! [`Instruction`] is the function itself: what the CPUID instruction returns to a guest under TCG, and what QEMU asks
+//! itself under KVM. `build` asks it for every leaf in QEMU's order and gives the table of `KVM_SET_CPUID2`, entry by
 //! entry. Every leaf has a function that says what each release puts there; a rule of the form "since 10.0" means "not
 //! in 7.2, but in 10.0", because the releases between the known ones are not known.
 
@@ -21,12 +21,13 @@ use cpusieve_model::Register::{Eax, Ebx, Ecx, Edx};
 use cpusieve_model::Registers;
 
 use self::topology::Topology;
-use super::cpu::Cpu;
+use super::cpu::{Cpu, Question};
 use super::host::Host;
+use super::realize;
 use super::words::W;
 
 pub use self::smp::SmpError;
-pub(crate) use self::table::{TableFull, build};
+pub(super) use self::table::build;
 
 /// What of the running CPU shows in CPUID's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,7 @@ pub struct Running {
 
 impl Running {
     /// vCPU 0 after reset, before any instruction: real mode, x87 state alone.
-    pub const RESET: Self =
-        Self { apic_id: 0, core_id: 0, osxsave: false, pke: false, long_mode: false, xcr0: 1 };
+    pub const RESET: Self = Self { apic_id: 0, core_id: 0, osxsave: false, pke: false, long_mode: false, xcr0: 1 };
 }
 
 /// One CPU while its leaves are read.
@@ -88,14 +88,25 @@ impl<'a> View<'a> {
     }
 }
 
-/// What CPUID returns on vCPU 0 of this CPU after reset (`target/i386/cpu.c:cpu_x86_cpuid`).
-pub(crate) fn execute(cpu: &Cpu<'_>, leaf: u32, subleaf: u32) -> Registers {
-    execute_in(cpu, Running::RESET, leaf, subleaf)
+/// The CPUID instruction of a virtual machine's first vCPU (`target/i386/cpu.c:cpu_x86_cpuid`): under TCG what the guest
+/// executes, under KVM what QEMU asks itself to make its table.
+#[derive(Clone, Debug)]
+pub struct Instruction<'a> {
+    cpu: Cpu<'a>,
 }
 
-/// What CPUID returns on a CPU in this state (`target/i386/cpu.c:cpu_x86_cpuid`).
-pub(crate) fn execute_in(cpu: &Cpu<'_>, running: Running, leaf: u32, subleaf: u32) -> Registers {
-    cpu_x86_cpuid(&View::new(cpu, running), leaf, subleaf)
+impl<'a> Instruction<'a> {
+    /// The instruction of the virtual machine that is asked for; `None` if QEMU ends before it has a vCPU.
+    #[must_use]
+    pub fn of(question: Question<'a>) -> Option<Self> {
+        realize::first_vcpu(question).map(|cpu| Self { cpu })
+    }
+
+    /// What it returns to a CPU in this state.
+    #[must_use]
+    pub fn returns(&self, running: Running, leaf: u32, subleaf: u32) -> Registers {
+        cpu_x86_cpuid(&View::new(&self.cpu, running), leaf, subleaf)
+    }
 }
 
 /// The dispatcher: limits, then the leaf. A leaf above its range's limit is answered with the data of leaf `level`,
