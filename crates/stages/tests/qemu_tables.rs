@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 
 use cpusieve_knowledge::qemu;
 use cpusieve_model::{CpuidTable, KvmCpuidEntry, KvmView, Registers};
-use cpusieve_stages::qemu::leaves::{Instruction, Running};
-use cpusieve_stages::qemu::{Accelerator, Irqchip, Question, Smp, realize};
+use cpusieve_stages::qemu::{Accelerator, Instruction, Irqchip, Question, Running, Smp, realize};
 use serde_json::Value;
 
 const RELEASES: [&str; 4] = ["5.2", "7.2", "10.0", "11.1"];
@@ -169,52 +168,54 @@ fn hyperv_gives_the_leaves_that_qemu_gave() {
     judge("hv", &[replay("hv", &mut BTreeMap::new())]);
 }
 
-/// The leaves that the guest asked for: those that were not zero in some answer.
-fn asked(rows: &[Value]) -> BTreeSet<(u32, u32)> {
-    let answers = rows.iter().flat_map(|row| row["rows"].as_array().unwrap());
-    answers.map(|answer| (number(&answer[0]), number(&answer[1]))).collect()
+/// What the guest got, by leaf and subleaf.
+fn answers(row: &Value) -> BTreeMap<(u32, u32), [u32; 4]> {
+    let answer = |answer: &Value| {
+        let [leaf, subleaf, eax, ebx, ecx, edx] = [0, 1, 2, 3, 4, 5].map(|at| number(&answer[at]));
+        ((leaf, subleaf), [eax, ebx, ecx, edx])
+    };
+    row["rows"].as_array().unwrap().iter().map(answer).collect()
 }
 
-/// Under TCG the guest executed CPUID in real mode, up to the levels that it was told; answers of zeros are not in the
-/// rows.
+/// What differs between the instruction and its answers, over the leaves that the guest asked for: those up to the
+/// levels that it was told, and the heads of all ranges. Answers of zeros are not in the rows.
+fn misanswered(instruction: &Instruction<'_>, seen: &BTreeMap<(u32, u32), [u32; 4]>, asked: &Asked) -> Vec<String> {
+    let limits = [0, 0x8000_0000].map(|head| seen.get(&(head, 0)).map_or(0, |registers| registers[0]));
+    let limit = |leaf: u32| if leaf < 0x4000_0000 { limits[0] } else { limits[1] };
+    let told = |leaf: u32| leaf & 0xffff == 0 || leaf == 0x4000_0100 || leaf <= limit(leaf);
+    let mut wrong = Vec::new();
+    for &(leaf, subleaf) in asked.iter().filter(|at| told(at.0) || seen.contains_key(at)) {
+        let Registers { eax, ebx, ecx, edx } = instruction.returns(Running::RESET, leaf, subleaf);
+        let (predicted, seen) = ([eax, ebx, ecx, edx], seen.get(&(leaf, subleaf)).copied().unwrap_or_default());
+        if predicted != seen {
+            wrong.push(format!("{leaf:x}.{subleaf:x}: seen {seen:x?}, predicted {predicted:x?}"));
+        }
+    }
+    wrong
+}
+
+type Asked = BTreeSet<(u32, u32)>;
+
+/// Under TCG the guest executed CPUID in real mode. A row without answers is a QEMU that did not start.
 #[test]
 fn tcg_answers_the_instruction_as_it_did() {
-    let all: Vec<Vec<Value>> = RELEASES.map(|release| rows(&format!("tcgrom-{release}"))).into();
-    let asked: BTreeSet<(u32, u32)> = all.iter().flat_map(|rows| asked(rows)).collect();
-    let mut results = Vec::new();
-    for (release, rows) in RELEASES.iter().zip(&all) {
+    let all = RELEASES.map(|release| rows(&format!("tcgrom-{release}")));
+    let asked: Asked = all.iter().flatten().flat_map(answers).map(|(at, _)| at).collect();
+    let results = all.each_ref().map(|rows| {
         let mut wrong = Vec::new();
         for row in rows {
-            let Some(instruction) = Instruction::of(question(row, Accelerator::Tcg)) else {
-                wrong.push(format!("tcg {release}: {}: predicted no CPU", row["cpu"]));
-                continue;
+            let seen = answers(row);
+            let differences = match Instruction::of(question(row, Accelerator::Tcg)) {
+                Some(instruction) if !seen.is_empty() => misanswered(&instruction, &seen, &asked),
+                Some(_) => vec![format!("seen {}, predicted a CPU", row["stderr"])],
+                None if seen.is_empty() => Vec::new(),
+                None => vec!["seen a CPU, predicted none".to_owned()],
             };
-            let answers = row["rows"].as_array().unwrap().iter();
-            let seen: BTreeMap<(u32, u32), [u32; 4]> = answers
-                .map(|answer| {
-                    let [leaf, subleaf, eax, ebx, ecx, edx] = [0, 1, 2, 3, 4, 5].map(|at| number(&answer[at]));
-                    ((leaf, subleaf), [eax, ebx, ecx, edx])
-                })
-                .collect();
-            let limits = [0, 0x8000_0000].map(|head| seen.get(&(head, 0)).map_or(0, |registers| registers[0]));
-            for &(leaf, subleaf) in &asked {
-                let limit = if leaf < 0x4000_0000 { limits[0] } else { limits[1] };
-                let in_range = leaf & 0xffff == 0 || leaf == 0x4000_0100 || leaf <= limit;
-                if !in_range && !seen.contains_key(&(leaf, subleaf)) {
-                    continue;
-                }
-                let Registers { eax, ebx, ecx, edx } = instruction.returns(Running::RESET, leaf, subleaf);
-                let expected = seen.get(&(leaf, subleaf)).copied().unwrap_or_default();
-                if [eax, ebx, ecx, edx] != expected {
-                    let predicted = [eax, ebx, ecx, edx];
-                    let cpu = &row["cpu"];
-                    wrong.push(format!(
-                        "tcg {release}: {cpu}: {leaf:x}.{subleaf:x}: seen {expected:x?}, predicted {predicted:x?}"
-                    ));
-                }
+            if !differences.is_empty() {
+                wrong.push(format!("tcg {}: {}: {}", row["ver"], row["cpu"], differences.join("; ")));
             }
         }
-        results.push((rows.len(), wrong));
-    }
+        (rows.len(), wrong)
+    });
     judge("tcgrom", &results);
 }

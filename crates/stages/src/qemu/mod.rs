@@ -21,13 +21,14 @@ mod realize;
 mod refusal;
 mod release;
 mod start;
+mod steps;
 mod supported;
 mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
 pub use expansion::{Expansion, PropertyValue, expansion};
-pub use leaves::SmpError;
+pub use leaves::{Instruction, Running, SmpError};
 pub use output::Output;
 pub use realize::realize;
 pub use refusal::Refusal;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cpusieve_knowledge::qemu::MachineKind;
 use cpusieve_model::{KvmCpuidEntry, Register};
 
-use super::cpu::Question;
+use super::cpu::{Cpu, Question};
 use super::featurestr::Arguments;
 use super::history::Phase;
 use super::instance::{Class, Instance};
@@ -38,19 +38,40 @@ const MOST_PHYS_BITS: u32 = 52;
 /// Starts QEMU up to the first vCPU: what it gives to KVM, and what it prints.
 #[must_use]
 pub fn realize(question: Question<'_>) -> Output {
+    match until_vcpu(question) {
+        Ok(Started { instance, warnings, refusal }) => output::of(instance, warnings, refusal),
+        Err((warnings, refusal)) => output::refused(warnings, refusal),
+    }
+}
+
+/// The first vCPU; `None` where QEMU ends before.
+pub(super) fn first_vcpu(question: Question<'_>) -> Option<Cpu<'_>> {
+    let started = until_vcpu(question).ok()?;
+    started.refusal.is_none().then_some(started.instance.cpu)
+}
+
+/// A CPU object at the end of realize, or where it was refused.
+struct Started<'a> {
+    instance: Instance<'a>,
+    warnings: Vec<String>,
+    refusal: Option<Refusal>,
+}
+
+/// From the start to the first vCPU; the error is a QEMU that ends before it has a CPU object.
+fn until_vcpu(question: Question<'_>) -> Result<Started<'_>, (Vec<String>, Refusal)> {
     let arguments = Arguments::parse(question.cpu);
     let mut warnings = start::lines(&question);
     let mut instance = match start::refused(&question).map_or_else(|| Instance::new(question, arguments), Err) {
         Ok(instance) => instance,
-        Err(refusal) => return output::refused(warnings, refusal),
+        Err(refusal) => return Err((warnings, refusal)),
     };
     warnings.append(&mut instance.arguments.warnings);
     if let Some(refusal) = instance.arguments.refusal.take() {
-        return output::refused(warnings, refusal);
+        return Err((warnings, refusal));
     }
     warnings.extend(instance.deprecation());
     let refusal = instance.device_post_init().and_then(|()| instance.pre_plug()).and_then(|()| instance.realizefn());
-    output::of(instance, warnings, refusal.err())
+    Ok(Started { instance, warnings, refusal: refusal.err() })
 }
 
 impl Instance<'_> {
@@ -204,7 +225,10 @@ impl Instance<'_> {
         let host = self.offer.host.phys_bits();
         let given = self.cpu.phys_bits;
         if given != 0 && given != host {
-            self.say(format!("warning: Host physical bits ({host}) does not match phys-bits property ({given})"), false);
+            self.say(
+                format!("warning: Host physical bits ({host}) does not match phys-bits property ({given})"),
+                false,
+            );
         }
         let limit = match self.cpu.properties.host_phys_bits_limit {
             0 => u32::MAX,

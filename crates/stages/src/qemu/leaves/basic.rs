@@ -3,13 +3,13 @@
 use cpusieve_model::Registers;
 
 use super::View;
+use super::topology::Level;
 use super::words::{
     FEAT_1_ECX, FEAT_1_EDX, FEAT_6_EAX, FEAT_7_0_EBX, FEAT_7_0_ECX, FEAT_7_0_EDX, FEAT_7_1_EAX, FEAT_7_1_ECX,
     FEAT_7_1_EDX, FEAT_7_2_EDX, HT, OSPKE, OSXSAVE, PDCM, PKU, SGX, SGX_LC, XSAVE,
 };
-use super::topology::Level;
 use crate::qemu::cpu::Cpu;
-use crate::qemu::release::{V10_0, V11_1, V7_2};
+use crate::qemu::release::{V7_2, V10_0, V11_1};
 
 /// CLFLUSH line of 64 bytes, in units of 8 bytes, in 1.EBX\[15:8\].
 const CLFLUSH_64: u32 = 8 << 8;
@@ -18,11 +18,8 @@ const CLFLUSH_64: u32 = 8 << 8;
 /// relatives).
 pub(super) fn signature(cpu: &Cpu<'_>) -> u32 {
     let properties = &cpu.properties;
-    let family = if properties.family > 0xf {
-        0xf << 8 | (properties.family - 0xf) << 20
-    } else {
-        properties.family << 8
-    };
+    let family =
+        if properties.family > 0xf { 0xf << 8 | (properties.family - 0xf) << 20 } else { properties.family << 8 };
     family | (properties.model & 0xf) << 4 | (properties.model >> 4) << 16 | properties.stepping
 }
 

@@ -29,16 +29,16 @@ impl Tables {
         }
         if !view.since(V11_1) {
             return Self {
-                leaf_2: &LEGACY_INTEL_CPUID2_CACHES,
-                leaf_4: &LEGACY_INTEL_CACHES,
-                amd: &LEGACY_AMD_CACHES,
-                leaf_8000001d: &LEGACY_AMD_CACHES,
+                leaf_2: LEGACY_INTEL_CPUID2_CACHES,
+                leaf_4: LEGACY_INTEL_CACHES,
+                amd: LEGACY_AMD_CACHES,
+                leaf_8000001d: LEGACY_AMD_CACHES,
             };
         }
-        let own = if view.cpu.is_amd() { &LEGACY_AMD_CACHES } else { &LEGACY_INTEL_CACHES };
+        let own = if view.cpu.is_amd() { LEGACY_AMD_CACHES } else { LEGACY_INTEL_CACHES };
         let (leaf_4, amd) =
-            if properties.vendor_cpuid_only_v2 { (own, own) } else { (&LEGACY_INTEL_CACHES, &LEGACY_AMD_CACHES) };
-        let leaf_2 = if properties.consistent_cache { leaf_4 } else { &LEGACY_INTEL_CPUID2_CACHES };
+            if properties.vendor_cpuid_only_v2 { (own, own) } else { (LEGACY_INTEL_CACHES, LEGACY_AMD_CACHES) };
+        let leaf_2 = if properties.consistent_cache { leaf_4 } else { LEGACY_INTEL_CPUID2_CACHES };
         Self { leaf_2, leaf_4, amd, leaf_8000001d: own }
     }
 }
@@ -181,9 +181,8 @@ fn kind_and_level(cache: &Cache) -> u32 {
 fn geometry(cache: &Cache, eax: u32) -> Registers {
     let less_one = |value: u32| value.saturating_sub(1);
     let ebx = less_one(cache.line_size) | less_one(cache.partitions) << 12 | less_one(cache.associativity) << 22;
-    let edx = u32::from(cache.no_invd_sharing)
-        | u32::from(cache.inclusive) << 1
-        | u32::from(cache.complex_indexing) << 2;
+    let edx =
+        u32::from(cache.no_invd_sharing) | u32::from(cache.inclusive) << 1 | u32::from(cache.complex_indexing) << 2;
     Registers { eax, ebx, ecx: less_one(cache.sets), edx }
 }
 
@@ -213,7 +212,7 @@ pub(super) fn leaf_80000005(view: &View<'_>) -> Registers {
     }
     let caches = Tables::of(view).amd;
     let encode = |cache: &Cache| {
-        cache.size / 1024 << 24 | cache.associativity << 16 | cache.lines_per_tag << 8 | cache.line_size
+        (cache.size / 1024) << 24 | cache.associativity << 16 | cache.lines_per_tag << 8 | cache.line_size
     };
     Registers { eax: L1_TLB, ebx: L1_TLB, ecx: encode(&caches.l1d), edx: encode(&caches.l1i) }
 }
@@ -226,11 +225,11 @@ pub(super) fn leaf_80000006(view: &View<'_>) -> Registers {
     let Caches { l2, l3, .. } = Tables::of(view).amd;
     let tail =
         |cache: &Cache| encode_associativity(cache.associativity) << 12 | cache.lines_per_tag << 8 | cache.line_size;
-    let ecx = l2.size / 1024 << 16 | tail(l2);
+    let ecx = (l2.size / 1024) << 16 | tail(l2);
     if view.hides_from_intel_and_zhaoxin() {
         return Registers { ecx, ..Registers::default() };
     }
-    let edx = if view.cpu.properties.l3_cache { l3.size / (512 * 1024) << 18 | tail(l3) } else { 0 };
+    let edx = if view.cpu.properties.l3_cache { (l3.size / (512 * 1024)) << 18 | tail(l3) } else { 0 };
     Registers { eax: 0, ebx: L2_TLB, ecx, edx }
 }
 

@@ -20,9 +20,7 @@ impl View<'_> {
 
     /// Whether AMD's leaves are kept from Intel's and Zhaoxin's guests.
     pub(super) fn hides_from_intel_and_zhaoxin(&self) -> bool {
-        self.since(V11_1)
-            && self.cpu.properties.vendor_cpuid_only_v2
-            && (self.cpu.is_intel() || self.cpu.is_zhaoxin())
+        self.since(V11_1) && self.cpu.properties.vendor_cpuid_only_v2 && (self.cpu.is_intel() || self.cpu.is_zhaoxin())
     }
 }
 
@@ -82,7 +80,7 @@ pub(super) fn leaf_80000008(view: &View<'_>) -> Registers {
     let topology = &view.topology;
     let threads = if view.since(V10_0) { topology.threads_per_package() } else { topology.threads_per_die() };
     let ecx = if threads > 1 && !view.hides_from_intel_and_zhaoxin() {
-        topology.offset(Level::Socket) << 12 | threads - 1
+        topology.offset(Level::Socket) << 12 | (threads - 1)
     } else {
         0
     };

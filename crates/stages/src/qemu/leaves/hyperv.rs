@@ -131,12 +131,7 @@ fn nested_features(on: &Enlightenments) -> Option<u32> {
 }
 
 /// Leaves 40000000H to 40000002H: names and version.
-fn identity(
-    view: &View<'_>,
-    slots: &mut Slots,
-    on: &Enlightenments,
-    nested: Option<u32>,
-) -> Result<(), TableFull> {
+fn identity(view: &View<'_>, slots: &mut Slots, on: &Enlightenments, nested: Option<u32>) -> Result<(), TableFull> {
     let hyperv = &view.cpu.properties.hyperv;
     let last = if nested.is_some() { NESTED_FEATURES } else { IMPLEMENT_LIMITS };
     let last = if on.has("hv-syndbg") { last.max(SYNDBG_PLATFORM_CAPABILITIES) } else { last };
@@ -151,12 +146,16 @@ fn identity(
     }
     put(slots, VENDOR_AND_MAX_FUNCTIONS, signature(last, letters))?;
     put(slots, INTERFACE, Registers { eax: u32::from_le_bytes(*b"Hv#1"), ..Registers::default() })?;
-    put(slots, VERSION, Registers {
-        eax: hyperv.version_build,
-        ebx: u32::from(hyperv.version_major) << 16 | u32::from(hyperv.version_minor),
-        ecx: hyperv.version_service_pack,
-        edx: u32::from(hyperv.version_service_branch) << 24 | hyperv.version_service_number & 0x00ff_ffff,
-    })
+    put(
+        slots,
+        VERSION,
+        Registers {
+            eax: hyperv.version_build,
+            ebx: u32::from(hyperv.version_major) << 16 | u32::from(hyperv.version_minor),
+            ecx: hyperv.version_service_pack,
+            edx: u32::from(hyperv.version_service_branch) << 24 | hyperv.version_service_number & 0x00ff_ffff,
+        },
+    )
 }
 
 /// Leaf 40000003H: what the guest may use.

@@ -9,7 +9,7 @@ use super::words::{
     FEAT_24_0_EBX, FEAT_24_1_ECX, FEAT_29_0_EBX, FEAT_SGX_12_0_EAX, FEAT_SGX_12_0_EBX, FEAT_SGX_12_1_EAX,
     FEAT_XSAVE_XCR0_HI, FEAT_XSAVE_XCR0_LO, FEAT_XSAVE_XSS_HI, FEAT_XSAVE_XSS_LO, INTEL_PT, PT_LIP, SGX,
 };
-use crate::qemu::release::{V10_0, V11_1, V7_2};
+use crate::qemu::release::{V7_2, V10_0, V11_1};
 
 /// 12.1.EAX: enclaves may use the provisioning key, for which QEMU must open `/dev/sgx_provision`.
 const SGX_PROVISIONKEY: u32 = 1 << 4;

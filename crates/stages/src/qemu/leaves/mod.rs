@@ -48,8 +48,7 @@ pub struct Running {
 
 impl Running {
     /// vCPU 0 after reset, before any instruction: real mode, x87 state alone.
-    pub const RESET: Self =
-        Self { apic_id: 0, core_id: 0, osxsave: false, pke: false, long_mode: false, xcr0: 1 };
+    pub const RESET: Self = Self { apic_id: 0, core_id: 0, osxsave: false, pke: false, long_mode: false, xcr0: 1 };
 }
 
 /// One CPU while its leaves are read.

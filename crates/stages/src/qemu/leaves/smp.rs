@@ -64,8 +64,16 @@ impl Given {
 
     fn has_zero(&self) -> bool {
         let all = [
-            self.cpus, self.sockets, self.dies, self.clusters, self.modules, self.cores, self.threads, self.maxcpus,
-            self.drawers, self.books,
+            self.cpus,
+            self.sockets,
+            self.dies,
+            self.clusters,
+            self.modules,
+            self.cores,
+            self.threads,
+            self.maxcpus,
+            self.drawers,
+            self.books,
         ];
         all.contains(&Some(0))
     }
@@ -80,9 +88,7 @@ impl Smp {
         let given = if release >= V7_2 { keyval(release, text)? } else { options(release, text)? };
         let warning = match given.has_zero() {
             true if release >= V10_0 => return Err(SmpError::of(format!("Invalid CPU topology: {ZERO}"))),
-            true if release >= V7_2 => {
-                Some(format!("warning: Deprecated CPU topology (considered invalid): {ZERO}"))
-            }
+            true if release >= V7_2 => Some(format!("warning: Deprecated CPU topology (considered invalid): {ZERO}")),
             _ => None,
         };
         let (smp, maxcpus) = match release >= V7_2 {
@@ -282,9 +288,7 @@ fn supported(release: usize, machine: &Machine, given: &Given) -> Result<(), Smp
     let order: &[&str] = if old { &["dies", "clusters"] } else { &["modules", "clusters", "dies", "books", "drawers"] };
     let name = order.iter().find(|name| refused(name));
     let limit = if old { "" } else { " > 1" };
-    name.map_or(Ok(()), |name| {
-        Err(SmpError::of(format!("{name}{limit} not supported by this machine's CPU topology")))
-    })
+    name.map_or(Ok(()), |name| Err(SmpError::of(format!("{name}{limit} not supported by this machine's CPU topology"))))
 }
 
 /// `machine_parse_smp_config`.
@@ -332,8 +336,7 @@ fn machine_parse_smp_config(release: usize, machine: &Machine, given: &Given) ->
 fn shown(release: usize, machine: &Machine, smp: &Smp) -> String {
     let Smp { sockets, dies, modules, cores, threads, .. } = smp;
     let dies = if machine.is_pc() { format!(" * dies ({dies})") } else { String::new() };
-    let modules =
-        if machine.is_pc() && release >= V10_0 { format!(" * modules ({modules})") } else { String::new() };
+    let modules = if machine.is_pc() && release >= V10_0 { format!(" * modules ({modules})") } else { String::new() };
     format!("sockets ({sockets}){dies}{modules} * cores ({cores}) * threads ({threads})")
 }
 

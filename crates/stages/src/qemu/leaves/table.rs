@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{Running, View, cpu_x86_cpuid, hypervisor, topology};
 use crate::qemu::cpu::Cpu;
-use crate::qemu::release::{V10_0, V7_2};
+use crate::qemu::release::{V7_2, V10_0};
 
 /// `KVM_MAX_CPUID_ENTRIES`.
 const MAX_ENTRIES: usize = 100;
@@ -161,10 +161,10 @@ fn descriptors(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     let registers = cpu_x86_cpuid(view, 2, 0);
     let times = registers.eax & 0xff;
     slots.plain(2, registers)?;
-    if times > 1 || !view.since(V10_0) {
-        if let Some(entry) = slots.find(2) {
-            entry.flags = STATEFUL_FUNC | STATE_READ_NEXT;
-        }
+    if (times > 1 || !view.since(V10_0))
+        && let Some(entry) = slots.find(2)
+    {
+        entry.flags = STATEFUL_FUNC | STATE_READ_NEXT;
     }
     for time in 1..times {
         let slot = slots.take(2, time)?;

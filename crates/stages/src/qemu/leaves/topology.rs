@@ -124,8 +124,7 @@ pub(super) fn leaf_b(view: &View<'_>, subleaf: u32) -> Registers {
         return Registers::default();
     }
     let topology = &view.topology;
-    let per_package =
-        if view.since(V10_0) { topology.threads_per_package() } else { topology.threads_per_die() };
+    let per_package = if view.since(V10_0) { topology.threads_per_package() } else { topology.threads_per_die() };
     let (eax, threads, level_type) = match subleaf {
         0 => (topology.offset(Level::Core), topology.threads, TYPE_SMT),
         1 => (topology.offset(Level::Socket), per_package, TYPE_CORE),
@@ -162,9 +161,7 @@ pub(super) fn leaf_1f(view: &View<'_>, subleaf: u32) -> Registers {
     let mut used = levels.into_iter().filter(|(used, ..)| *used);
     let level = used.nth(usize::try_from(subleaf).unwrap_or(usize::MAX));
     let (eax, threads, level_type) = match (level, used.next()) {
-        (Some((.., level_type)), Some((_, next, _))) => {
-            (topology.offset(next), topology.threads_in(next), level_type)
-        }
+        (Some((.., level_type)), Some((_, next, _))) => (topology.offset(next), topology.threads_in(next), level_type),
         _ => (0, 0, 0),
     };
     Registers { eax, ebx: threads & 0xffff, ecx: level_ecx(subleaf, level_type), edx: view.running.apic_id }
@@ -198,9 +195,10 @@ mod tests {
     #[test]
     fn fields_of_the_apic_id_are_as_wide_as_needed() {
         let three_cores = topology(1, 1, 3, 2);
-        assert_eq!([Level::Thread, Level::Core, Level::Module, Level::Socket].map(|at| three_cores.offset(at)), [
-            0, 1, 3, 3
-        ]);
+        assert_eq!(
+            [Level::Thread, Level::Core, Level::Module, Level::Socket].map(|at| three_cores.offset(at)),
+            [0, 1, 3, 3]
+        );
         assert_eq!(three_cores.threads_per_package(), 6);
         assert_eq!(three_cores.max_core_ids(), 3);
         assert_eq!(three_cores.max_thread_ids(Level::Die), 7);

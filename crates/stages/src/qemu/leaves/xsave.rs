@@ -8,7 +8,7 @@ use super::words::{
     FEAT_XSAVE_XSS_LO, XSAVE, XSAVES,
 };
 use crate::qemu::cpu::{Cpu, XsaveArea};
-use crate::qemu::release::{V11_1, V7_2};
+use crate::qemu::release::{V7_2, V11_1};
 
 /// x87 and SSE state (512 bytes) and the header of the XSAVE area.
 const LEGACY_AREA: u64 = 512 + 64;
