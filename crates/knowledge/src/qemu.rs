@@ -35,7 +35,7 @@ pub use machine::{
     default_properties, machine, machines,
 };
 pub use model::{Model, Resolved, Version, cpu_names, model, models, resolve, versions};
-pub use property::{Property, PropertyKind, properties, property};
+pub use property::{Property, PropertyKind, properties, property, property_aliases};
 pub use release::{Fit, Nearest, Release, nearest};
 
 use property::OtherProperty;

@@ -9,7 +9,10 @@
 
 mod oracle;
 
-use cpusieve_stages::qemu::{Output, realize};
+use std::path::{Path, PathBuf};
+
+use cpusieve_knowledge::qemu;
+use cpusieve_stages::qemu::{Accelerator, Expansion, Output, PropertyValue, expansion, realize};
 use oracle::{hosts, rows};
 
 /// What QEMU prints: warnings, then why it ends.
@@ -85,4 +88,71 @@ fn every_vmx_msr_is_what_qemu_writes() {
         }
     }
     assert_eq!(wrong, 0, "{wrong} of {all} rows differ");
+}
+
+/// The folder of facts that are no part of this repository; `None`, with the reason said, where it is missing.
+fn facts() -> Option<PathBuf> {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = std::env::var_os("CPUSIEVE_SHARED").map_or_else(beside, PathBuf::from);
+    let facts = shared.join("facts");
+    if facts.is_dir() {
+        return Some(facts);
+    }
+    eprintln!("skipped: no {} (set CPUSIEVE_SHARED)", facts.display());
+    None
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&oracle::unpack(path)).unwrap()
+}
+
+fn shown(value: &PropertyValue) -> serde_json::Value {
+    match value {
+        PropertyValue::Bool(on) => (*on).into(),
+        PropertyValue::Number(number) => match i64::try_from(*number) {
+            Ok(number) => number.into(),
+            Err(_) => u64::try_from(*number).unwrap().into(),
+        },
+        PropertyValue::Text(text) => text.as_str().into(),
+    }
+}
+
+/// Paths of other objects, which say nothing of the CPU.
+const NO_FACTS: [&str; 1] = ["memory"];
+
+#[test]
+fn every_expansion_is_what_qmp_says() {
+    let Some(facts) = facts() else { return };
+    let hosts = hosts();
+    let host = &hosts["self-pvm"];
+    let (mut all, mut wrong) = (0, 0);
+    for (release, known) in qemu::RELEASES.iter().enumerate() {
+        let kvm = Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm };
+        for (name, accelerator) in [("tcg", Accelerator::Tcg), ("kvm", kvm)] {
+            for (file, kind) in [("full", Expansion::Full), ("static", Expansion::Static)] {
+                let folder = facts.join(format!("qemu-{}-{name}", known.label));
+                for (model, answer) in json(&folder.join(format!("expansion-{file}.json.gz"))).as_object().unwrap() {
+                    let expected = answer["props"].as_object().unwrap();
+                    let ours = expansion(release, accelerator, model, kind).unwrap();
+                    let mut differ: Vec<String> = Vec::new();
+                    for (key, value) in expected.iter().filter(|(key, _)| !NO_FACTS.contains(&key.as_str())) {
+                        let own = ours.get(key.as_str()).map(shown);
+                        if own.as_ref() != Some(value) {
+                            differ.push(format!("{key}: QMP {value}, here {own:?}"));
+                        }
+                    }
+                    differ.extend(ours.keys().filter(|key| !expected.contains_key(**key)).map(|key| format!("{key}: not in QMP")));
+                    all += 1;
+                    if !differ.is_empty() {
+                        wrong += 1;
+                        if wrong <= 12 {
+                            eprintln!("{} {name} {model} {file}: {differ:#?}", known.label);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, 0, "{wrong} of {all} expansions differ");
+    eprintln!("{all} expansions");
 }

@@ -91,3 +91,10 @@ pub fn properties(release: usize) -> impl Iterator<Item = Property> {
     let others = PROPERTIES.iter().filter(move |row| row.releases.contains(release) && row.alias_of.is_none());
     features.chain(others.map(OtherProperty::property))
 }
+
+/// The second names of properties that stand for no feature bit: alias and name. Those of feature bits are
+/// [`aliases`](super::aliases).
+pub fn property_aliases(release: usize) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rows = PROPERTIES.iter().filter(move |row| row.releases.contains(release));
+    rows.filter_map(|row| row.alias_of.map(|target| (row.name, target)))
+}

@@ -4,6 +4,7 @@ mod assume;
 mod components;
 mod cpu;
 mod expand;
+mod expansion;
 mod featurestr;
 mod fields;
 mod filter;
@@ -25,6 +26,7 @@ mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
+pub use expansion::{Expansion, PropertyValue, expansion};
 pub use leaves::{Instruction, Running, SmpError};
 pub use output::Output;
 pub use realize::realize;

@@ -34,7 +34,8 @@ pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle")
 }
 
-fn unpack(path: &Path) -> Vec<u8> {
+/// The text of a compressed file.
+pub fn unpack(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
     bytes
