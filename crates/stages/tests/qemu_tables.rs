@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use cpusieve_knowledge::qemu;
 use cpusieve_model::{CpuidTable, KvmCpuidEntry, KvmView, Registers};
-use cpusieve_stages::qemu::{Accelerator, Instruction, Irqchip, Question, Running, Smp, realize};
+use cpusieve_stages::qemu::{Accelerator, Instruction, Irqchip, Protected, Question, Running, Smp, realize};
 use serde_json::Value;
 
 const RELEASES: [&str; 4] = ["5.2", "7.2", "10.0", "11.1"];
@@ -83,7 +83,7 @@ fn question<'a>(row: &'a Value, accelerator: Accelerator<'a>) -> Question<'a> {
     let machine = qemu::machine(release, row["machine"].as_str().unwrap_or("q35")).unwrap();
     let smp = row["smp"].as_str().map_or_else(Smp::default, |smp| Smp::parse(release, machine, smp).unwrap().0);
     let irqchip = Irqchip::of(machine);
-    Question { release, machine, accelerator, cpu: text(row, "cpu"), smp, cpu_pm: false, irqchip }
+    Question { release, machine, accelerator, cpu: text(row, "cpu"), smp, cpu_pm: false, irqchip, protected: Protected::default() }
 }
 
 /// Entries that are in one table and not in the other.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cpusieve_formats::record;
 use cpusieve_knowledge::qemu;
 use cpusieve_model::{CpuidTable, KvmView};
-use cpusieve_stages::qemu::{Accelerator, Irqchip, Question, Smp};
+use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp};
 use serde_json::Value;
 
 /// A recorded host.
@@ -114,6 +114,7 @@ impl Row {
             smp: self.smp,
             cpu_pm: false,
             irqchip: Irqchip::of(machine),
+            protected: Protected::default(),
         }
     }
 

@@ -37,9 +37,10 @@ pub(crate) struct TableFull {
     pub subleaf: u32,
 }
 
-/// The table that QEMU gives to `KVM_SET_CPUID2` for vCPU 0.
+/// The table that QEMU gives to `KVM_SET_CPUID2` for vCPU 0. Under TCG, in the same form, what the instruction returns to
+/// a 64-bit kernel that has not switched on anything; what is not in it is zero up to the level.
 pub(crate) fn build(cpu: &Cpu<'_>) -> Result<Vec<KvmCpuidEntry>, TableFull> {
-    let view = View::new(cpu, Running::RESET);
+    let view = View::new(cpu, Running { long_mode: true, ..Running::RESET });
     let mut slots = Slots::default();
     hypervisor::fill(&view, &mut slots)?;
     basic(&view, &mut slots)?;
