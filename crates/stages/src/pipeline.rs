@@ -36,9 +36,9 @@ pub struct World<'a> {
     pub guest_tree: usize,
     /// What QEMU was asked for.
     pub cpu: CpuArgument,
-    /// Whether a flag that the guest prints proves that its bit arrived. A hypothesis that is being tested must not take
-    /// what it ought to predict for proved.
-    pub flags_prove: bool,
+    /// Whether the guest's CPUID, or a flag that it prints, proves that its bit arrived. A hypothesis that is being
+    /// tested must not take what it ought to predict for proved.
+    pub guest_proves: bool,
 }
 
 /// One feature's way: every step, and what came of it.
@@ -80,7 +80,7 @@ impl<'a> World<'a> {
             qemu: qemu::RELEASES.len() - 1,
             guest_tree: tree,
             cpu: CpuArgument::Host { migratable: true },
-            flags_prove: true,
+            guest_proves: true,
         }
     }
 
@@ -311,13 +311,16 @@ impl Way<'_> {
 
     /// Whether a bit arrived in a guest that was seen: its CPUID says so; a flag that it prints proves it.
     fn arrived(&self, guest: &Machine<'_>, bit: CpuidBit) -> Option<(bool, Evidence)> {
+        if !self.world.guest_proves {
+            return None;
+        }
         if let Some(table) = guest.cpuid()
             && let Some(known) = table.state(bit).known()
         {
             return Some((known, guest.register_evidence("CPUID", table, bit)));
         }
         let (state, evidence) = guest.bit(self.world.guest_tree, bit);
-        (self.world.flags_prove && state == State::Present).then_some((true, evidence?))
+        (state == State::Present).then_some((true, evidence?))
     }
 
     /// A bit through KVM and QEMU to the vCPU; a captured CPUID of the guest decides.

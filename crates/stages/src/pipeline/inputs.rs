@@ -30,9 +30,9 @@ impl Inputs for Way<'_> {
         if seen.state != State::Unknown || self.depth >= DEPTH {
             return seen;
         }
-        let World { guest, guest_tree, flags_prove, .. } = self.world;
+        let World { guest, guest_tree, guest_proves, .. } = self.world;
         let exact =
-            guest.map(|guest| guest.exactly(guest_tree, id, flags_prove)).filter(|&state| state != State::Unknown);
+            guest.map(|guest| guest.exactly(guest_tree, id, guest_proves)).filter(|&state| state != State::Unknown);
         if let Some(exact) = exact {
             return exact.into();
         }
@@ -40,7 +40,7 @@ impl Inputs for Way<'_> {
     }
 
     fn exact(&self, id: &str) -> Option<Exact> {
-        self.world.guest?.exact(self.world.guest_tree, id, Stage::Guest, self.world.flags_prove)
+        self.world.guest?.exact(self.world.guest_tree, id, Stage::Guest, self.world.guest_proves)
     }
 
     fn observed(&self) -> Option<&Machine<'_>> {
