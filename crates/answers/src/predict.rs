@@ -17,6 +17,7 @@
 //! ```
 
 pub mod kvm;
+pub mod way;
 
 use std::collections::BTreeMap;
 

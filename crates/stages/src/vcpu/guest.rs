@@ -13,6 +13,8 @@ const MISC_ENABLE: u32 = 0x1a0;
 const PLATFORM_INFO: u32 = 0xce;
 /// MSR_MISC_FEATURES_ENABLES
 const MISC_FEATURES_ENABLES: u32 = 0x140;
+/// MSR_AMD64_LS_CFG
+const LS_CFG: u32 = 0xc001_1020;
 /// XSAVE: 1.ECX\[26\].
 const XSAVE: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 26);
 /// PKU: 7.0.ECX\[3\].
@@ -42,10 +44,12 @@ pub fn table(entries: &[KvmCpuidEntry]) -> CpuidTable {
 }
 
 /// What a guest reads of the MSRs that tell a kernel what its CPU is: what the VMM wrote, and what KVM answers by itself
-/// (`arch/x86/kvm/x86.c:kvm_vcpu_reset`, `kvm_arch_vcpu_create`).
+/// (`arch/x86/kvm/x86.c:kvm_vcpu_reset`, `kvm_arch_vcpu_create`). `ignores` is the parameter `kvm.ignore_msrs`: reading an
+/// MSR that KVM does not know then gives zero.
 #[must_use]
-pub fn msrs(written: &BTreeMap<u32, u64>) -> MsrTable {
+pub fn msrs(written: &BTreeMap<u32, u64>, ignores: bool) -> MsrTable {
     let mut table = MsrTable::default();
+    table.insert(LS_CFG, if ignores { MsrReading::Value(0) } else { MsrReading::Unreadable });
     // Fast strings on; faults of CPUID can be had, and are off.
     let own = [(MISC_ENABLE, 1), (PLATFORM_INFO, 1 << 31), (MISC_FEATURES_ENABLES, 0)];
     for (index, value) in own.into_iter().chain(written.iter().map(|(&index, &value)| (index, value))) {
