@@ -124,6 +124,11 @@ fn every_feature_msr_is_as_kvm_tells_it() {
         if listed != order {
             wrong.push(format!("{name}: KVM's order {order:x?}, predicted {listed:x?}"));
         }
+        let index = snapshot.kvm.as_ref().and_then(|kvm| kvm.msr_index.as_ref()).unwrap();
+        for (msr, listed) in made.indexed.iter().filter(|(msr, listed)| index.contains(msr) != **listed) {
+            wrong.push(format!("{name}: KVM lists {msr:x}: {}, predicted {listed}", !listed));
+        }
+        assert!(made.indexed.len() >= 20, "{:?}", made.indexed);
         hosts += 1;
         registers += seen.len();
     }

@@ -30,6 +30,8 @@ const VMX_CAPABILITIES: std::ops::RangeInclusive<u32> = 0x480..=0x491;
 pub struct FeatureMsrs {
     /// Index and value, in KVM's order; `None` if the value hangs on a register that nobody read.
     pub values: Vec<(u32, Option<u64>)>,
+    /// Whether `KVM_GET_MSR_INDEX_LIST` has an MSR: of those on which a later stage hangs.
+    pub indexed: BTreeMap<u32, bool>,
     /// One step for each bit with a name that is set in the hardware or in the answer.
     pub steps: Vec<Step>,
     /// What was not seen and had to be assumed, or left a value unknown.
@@ -59,6 +61,11 @@ pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs 
         steps::of_msr(&making, msr.index, value, &mut made.steps);
         made.values.push((msr.index, value));
     }
+    for index in msrs::indexed_msrs() {
+        if let Some(listed) = making.lists(index) {
+            made.indexed.insert(index, listed);
+        }
+    }
     made.assumed = making.missing;
     made
 }
@@ -73,6 +80,19 @@ struct Making<'m, 'a> {
 }
 
 impl Making<'_, '_> {
+    /// Whether `KVM_GET_MSR_INDEX_LIST` has this MSR; `None` if that hangs on what nobody tried.
+    fn lists(&mut self, index: u32) -> Option<bool> {
+        let mut listed = Some(false);
+        for row in msrs::indexed_by(self.module.tree, index) {
+            match self.all(row.needs) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => listed = None,
+            }
+        }
+        listed
+    }
+
     /// Applies the rows of one register; `None` if one of them hangs on what nobody read.
     fn value(&mut self, index: u32) -> Option<u64> {
         let mut known = true;
