@@ -45,6 +45,12 @@ fn read(path: &Path) -> Vec<u8> {
 
 /// The captures of a folder in which KVM answered.
 fn captures(folder: &str) -> Vec<Capture> {
+    let answered = |capture: &Capture| capture.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
+    hosts(folder).into_iter().filter(answered).collect()
+}
+
+/// All captures of a folder.
+fn hosts(folder: &str) -> Vec<Capture> {
     let entries = std::fs::read_dir(corpus(folder)).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     paths.sort();
@@ -59,7 +65,7 @@ fn captures(folder: &str) -> Vec<Capture> {
         }
         Capture { name, snapshot, nested, text: String::from_utf8(bytes).unwrap() }
     });
-    captured.filter(|capture| capture.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some())).collect()
+    captured.collect()
 }
 
 /// What is kept of the configuration of a captured kernel.
@@ -126,6 +132,7 @@ fn replay(folder: &str) -> (usize, usize) {
     for Capture { name, snapshot, .. } in &captures {
         let tree = tree(snapshot);
         let output = predict(snapshot, tree);
+        assert_eq!(output.findings, [], "{name}: a host that exists");
         let kvm = snapshot.kvm.as_ref().unwrap();
         let of = |entries: &Option<Vec<KvmCpuidEntry>>| entries.clone().unwrap_or_default();
         let mut wrong = difference("supported", &of(&kvm.supported), &of(&output.view.supported));
@@ -437,6 +444,22 @@ fn garbage_is_answered_without_panic() {
             std::hint::black_box(vcpu::read(&edited, random(), random(), tree));
         }
     }
+}
+
+/// CPUs from before VMX and SVM: the real kernel had no `/dev/kvm` either.
+#[test]
+fn a_host_without_vmx_and_svm_has_no_kvm() {
+    let mut without = 0;
+    for Capture { name, snapshot, .. } in hosts("guests-bochs") {
+        let answered = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
+        if answered || snapshot.flags().is_none() || snapshot.kvm.is_none() {
+            continue;
+        }
+        let output = predict(&snapshot, tree(&snapshot));
+        assert_eq!(output.findings, [Finding::NoBackend], "{name}");
+        without += 1;
+    }
+    assert!(without > 0);
 }
 
 #[test]
