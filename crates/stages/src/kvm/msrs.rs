@@ -22,7 +22,10 @@ use crate::linux::boot::{Assumption, Unlisted};
 /// `IA32_UCODE_REV`
 const MICROCODE: u32 = 0x8b;
 
-/// `IA32_VMX_BASIC` to `IA32_VMX_VMFUNC`: what a CPU's VMX can do. Only the CPU itself can tell.
+/// Registers that say what a CPU can do, with the capability that says that it has them. Only the CPU itself can tell.
+const TELLING: [(u32, &str); 2] = [(0x10a, "ARCH_CAPABILITIES"), (0x345, "PDCM")];
+
+/// `IA32_VMX_BASIC` to `IA32_VMX_VMFUNC`: what a CPU's VMX can do.
 const VMX_CAPABILITIES: std::ops::RangeInclusive<u32> = 0x480..=0x491;
 
 /// The feature MSRs, and why.
@@ -51,7 +54,7 @@ impl FeatureMsrs {
 /// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
 #[must_use]
 pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
-    let mut making = Making { module, microcode, so_far: Vec::new(), missing: Vec::new() };
+    let mut making = Making { module, microcode, so_far: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
     let mut made = FeatureMsrs::default();
     for msr in msrs::feature_msrs(module.tree) {
         if making.all(msr.needs) != Some(true) {
@@ -76,6 +79,8 @@ struct Making<'m, 'a> {
     microcode: Option<u64>,
     /// Each register as far as its rows were applied.
     so_far: Vec<(u32, u64)>,
+    /// Registers whose value is not known.
+    unknown: Vec<u32>,
     missing: Vec<Assumption>,
 }
 
@@ -107,6 +112,9 @@ impl Making<'_, '_> {
                 Some(value) => self.store(index, value),
                 None => known = false,
             }
+        }
+        if !known {
+            self.unknown.push(index);
         }
         known.then(|| self.made(index))
     }
@@ -146,7 +154,8 @@ impl Making<'_, '_> {
         if !seen && index == MICROCODE {
             return self.microcode();
         }
-        if !seen && VMX_CAPABILITIES.contains(&index) {
+        let tells = TELLING.iter().any(|&(telling, name)| telling == index && self.module.boot_cpu_has(name));
+        if !seen && (tells || VMX_CAPABILITIES.contains(&index)) {
             self.not_seen(index);
             return None;
         }

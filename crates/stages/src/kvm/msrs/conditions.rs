@@ -61,6 +61,7 @@ impl Making<'_, '_> {
             Need::IntelModule => module.backend == Backend::Intel,
             Need::AmdModule => module.backend == Backend::Amd,
             Need::Hardware(bit) => self.hardware(bit.index)? >> bit.bit & 1 == 1,
+            Need::SoFar(bit) if self.unknown.contains(&bit.index) => return None,
             Need::SoFar(bit) => self.made(bit.index) >> bit.bit & 1 == 1,
             Need::Readable(index) => self.readable(index)?,
             Need::L1dFlush => flushes_l1d(module),
