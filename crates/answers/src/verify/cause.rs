@@ -71,9 +71,11 @@ fn others(snapshot: &Snapshot, kernel: Kernel<'_>, prediction: &KvmPrediction) -
 fn other_cpu(snapshot: &Snapshot, difference: &Difference) -> Option<String> {
     let Item::Supported(leaf, subleaf, _, register) = difference.what else { return None };
     let real = u32::try_from(difference.real?).ok()?;
-    let mut values = snapshot.cpus.iter().filter(|cpu| !cpu.cpuid.is_empty()).map(|cpu| {
-        (cpu.id, cpu.cpuid.get(leaf, subleaf).map(|registers| registers.get(register)))
-    });
+    let mut values = snapshot
+        .cpus
+        .iter()
+        .filter(|cpu| !cpu.cpuid.is_empty())
+        .map(|cpu| (cpu.id, cpu.cpuid.get(leaf, subleaf).map(|registers| registers.get(register))));
     let (_, first) = values.next()?;
     let (cpu, _) = values.find(|(_, value)| *value == Some(real) && *value != first)?;
     Some(format!("this register differs from CPU to CPU, and CPU {cpu} may have answered"))
