@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use cpusieve_import::tables::{TreeList, rows};
+use cpusieve_import::tables::{TreeList, TreeSet, rows};
 
 use crate::{Result, Tables};
 
 const LIST: &str = "kvm/feature_msrs.tsv";
 const BITS: &str = "kvm/feature_bits.tsv";
+const INDEX: &str = "kvm/msr_index.tsv";
 const PARAMS: &str = "kvm/params.tsv";
 
 /// Conditions that are a word alone.
@@ -29,7 +30,11 @@ const OF_MSR: [(&str, &str); 2] = [("hardware", "Hardware"), ("so-far", "SoFar")
 pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let trees = TreeList::parse("linux/trees.tsv", &tables.read("linux/trees.tsv")?)?;
     let mut text = String::new();
-    print_list(&mut text, &trees, &tables.read(LIST)?)?;
+    let list = "/// The feature MSRs of all trees; those of one tree stand in KVM's order.\npub static FEATURE_MSRS";
+    print_list(&mut text, &trees, (LIST, &tables.read(LIST)?), list)?;
+    let index =
+        "/// MSRs of `KVM_GET_MSR_INDEX_LIST`, several rows of one being alternatives.\npub static INDEXED_MSRS";
+    print_list(&mut text, &trees, (INDEX, &tables.read(INDEX)?), index)?;
     print_bits(&mut text, &trees, &tables.read(BITS)?)?;
     Ok(text)
 }
@@ -50,20 +55,22 @@ pub(crate) fn parameters(tables: &Tables) -> Result<String> {
     Ok(text)
 }
 
-fn print_list(text: &mut String, trees: &TreeList, table: &str) -> Result<()> {
-    text.push_str("/// The feature MSRs of all trees; those of one tree stand in KVM's order.\n");
-    text.push_str("pub static FEATURE_MSRS: &[FeatureMsr] = &[\n");
+fn print_list(text: &mut String, trees: &TreeList, (file, table): (&str, &str), head: &str) -> Result<()> {
+    let _ = writeln!(text, "{head}: &[ListedMsr] = &[");
     for (line, cells) in rows(table) {
-        let fail = |what: String| format!("{LIST}:{line}: {what}");
+        let fail = |what: String| format!("{file}:{line}: {what}");
         let [index, name, needs, set] = cells[..] else {
             return Err(fail("expected index, macro, conditions and trees".to_owned()).into());
         };
         let index = hex(index).ok_or_else(|| fail(format!("`{index}` is no MSR")))?;
         let needs = conditions(needs).map_err(fail)?;
-        let set = trees.parse_set(set).map_err(|error| fail(error.to_string()))?;
+        let set = match set {
+            "-" => TreeSet::default(),
+            set => trees.parse_set(set).map_err(|error| fail(error.to_string()))?,
+        };
         let _ = writeln!(
             text,
-            "FeatureMsr {{ index: {index:#x}, name: {name:?}, needs: &[{needs}], trees: TreeSet({:#x}) }},",
+            "ListedMsr {{ index: {index:#x}, name: {name:?}, needs: &[{needs}], trees: TreeSet({:#x}) }},",
             set.0
         );
     }
@@ -141,6 +148,9 @@ fn need(atom: &str) -> Option<String> {
         return Some((*need).to_owned());
     }
     let (kind, name) = atom.split_once(':')?;
+    if kind == "readable" {
+        return Some(format!("Need::Readable({:#x})", hex(name)?));
+    }
     if let Some((_, need)) = NAMED.iter().find(|(word, _)| *word == kind) {
         return Some(format!("Need::{need}({name:?})"));
     }

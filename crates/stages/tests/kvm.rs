@@ -25,6 +25,8 @@ struct Capture {
     name: String,
     text: String,
     snapshot: Snapshot,
+    /// What the guests saw that QEMU started on it.
+    nested: Vec<Snapshot>,
 }
 
 fn corpus(folder: &str) -> PathBuf {
@@ -43,19 +45,27 @@ fn read(path: &Path) -> Vec<u8> {
 
 /// The captures of a folder in which KVM answered.
 fn captures(folder: &str) -> Vec<Capture> {
+    let answered = |capture: &Capture| capture.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
+    hosts(folder).into_iter().filter(answered).collect()
+}
+
+/// All captures of a folder.
+fn hosts(folder: &str) -> Vec<Capture> {
     let entries = std::fs::read_dir(corpus(folder)).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     paths.sort();
     let captured = paths.iter().map(|path| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let bytes = read(path);
-        let mut snapshot = lab::capture(&name, &bytes).parsed.snapshot;
+        let capture = lab::capture(&name, &bytes);
+        let nested = capture.nested.into_iter().map(|guest| guest.snapshot).collect();
+        let mut snapshot = capture.parsed.snapshot;
         if let Some(linux) = &mut snapshot.linux {
             linux.config = linux.release.as_deref().and_then(config);
         }
-        Capture { name, snapshot, text: String::from_utf8(bytes).unwrap() }
+        Capture { name, snapshot, nested, text: String::from_utf8(bytes).unwrap() }
     });
-    captured.filter(|capture| capture.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some())).collect()
+    captured.collect()
 }
 
 /// What is kept of the configuration of a captured kernel.
@@ -122,6 +132,7 @@ fn replay(folder: &str) -> (usize, usize) {
     for Capture { name, snapshot, .. } in &captures {
         let tree = tree(snapshot);
         let output = predict(snapshot, tree);
+        assert_eq!(output.findings, [], "{name}: a host that exists");
         let kvm = snapshot.kvm.as_ref().unwrap();
         let of = |entries: &Option<Vec<KvmCpuidEntry>>| entries.clone().unwrap_or_default();
         let mut wrong = difference("supported", &of(&kvm.supported), &of(&output.view.supported));
@@ -211,7 +222,7 @@ fn listed(text: &str, key: &str) -> Vec<(u32, u32, Registers)> {
 #[test]
 fn a_vcpu_after_reset_has_the_edits_that_are_predicted() {
     let mut checked = 0;
-    for Capture { name, snapshot, text } in all() {
+    for Capture { name, snapshot, text, .. } in all() {
         let after = listed(&text, "vcpu_get_cpuid2_after_set");
         let tree = tree(&snapshot);
         let set = snapshot.kvm.as_ref().and_then(KvmView::supported_table).unwrap();
@@ -225,6 +236,54 @@ fn a_vcpu_after_reset_has_the_edits_that_are_predicted() {
     }
     eprintln!("{checked} entries read back");
     assert!(checked > 0);
+}
+
+/// What a running guest read has all the edits already: made again, for a Linux kernel on it, they change nothing.
+#[test]
+fn a_running_linux_guest_reads_what_is_predicted() {
+    let mut guests = 0;
+    for Capture { name, snapshot, nested, .. } in captures("guests-kvm") {
+        let host = tree(&snapshot);
+        for guest in nested.iter().filter(|guest| guest.first_cpuid().is_some() && guest.linux.is_some()) {
+            let kernel = tree(guest);
+            let seen = boot::Input::of_snapshot("guest", Stage::Guest, guest).unwrap();
+            let booted = boot(&boot::Input { unlisted: Unlisted::Zero, ..seen }, kernel);
+            let state = Running::linux(seen.cpuid, booted.capabilities(), kernel);
+            // QEMU leaves out what is zero, and an entry that is missing reads as zeros.
+            let nonzero = || seen.cpuid.entries().iter().filter(|entry| !entry.registers.is_zero()).copied();
+            let set: CpuidTable = nonzero().collect();
+            let edited = vcpu::running(&set, &state, host);
+            for entry in nonzero() {
+                let again = edited.get(entry.leaf, entry.subleaf);
+                assert_eq!(again, Some(entry.registers), "{name}: {:#x}.{:#x}, {state:x?}", entry.leaf, entry.subleaf);
+            }
+            guests += 1;
+        }
+    }
+    eprintln!("{guests} guests");
+    assert!(guests > 0);
+}
+
+#[test]
+fn a_leaf_out_of_range_is_the_highest_basic_one_on_intel_and_nothing_on_amd() {
+    let mut table = CpuidTable::default();
+    let of = |eax: u32| Registers { eax, ..Registers::default() };
+    table.insert(0, 0, Registers { eax: 7, ebx: 0x756e_6547, ecx: 0x6c65_746e, edx: 0x4965_6e69 });
+    table.insert(7, 0, of(0x77));
+    table.insert(7, 1, of(0x71));
+    table.insert(0x4000_0000, 0, of(0x4000_0001));
+    table.insert(0x8000_0000, 0, of(0x8000_0001));
+    let tree = linux::nearest("6.1").tree;
+    let read = |table: &CpuidTable, leaf, subleaf| vcpu::read(table, leaf, subleaf, tree).eax;
+    for beyond in [8, 0x1234, 0x4000_0100, 0x8000_0002, 0xc000_0000] {
+        assert_eq!((read(&table, beyond, 0), read(&table, beyond, 1)), (0x77, 0x71), "{beyond:#x}");
+    }
+    // Within their ranges, and a subleaf that is not there.
+    assert_eq!((read(&table, 5, 0), read(&table, 0x8000_0001, 0), read(&table, 8, 2)), (0, 0, 0));
+    table.insert(0, 0, Registers { eax: 7, ebx: 0x6874_7541, ecx: 0x444d_4163, edx: 0x6974_6e65 });
+    assert_eq!((read(&table, 8, 0), read(&table, 0x4000_0100, 0)), (0, 0));
+    // 4.19 did not ask for the vendor yet.
+    assert_eq!(vcpu::read(&table, 8, 0, linux::nearest("4.19").tree).eax, 0x77);
 }
 
 /// Laws of the steps: a rule and a cite for each, the effect that the answer shows, and no bit of the answer unexplained.
@@ -385,6 +444,22 @@ fn garbage_is_answered_without_panic() {
             std::hint::black_box(vcpu::read(&edited, random(), random(), tree));
         }
     }
+}
+
+/// CPUs from before VMX and SVM: the real kernel had no `/dev/kvm` either.
+#[test]
+fn a_host_without_vmx_and_svm_has_no_kvm() {
+    let mut without = 0;
+    for Capture { name, snapshot, .. } in hosts("guests-bochs") {
+        let answered = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
+        if answered || snapshot.flags().is_none() || snapshot.kvm.is_none() {
+            continue;
+        }
+        let output = predict(&snapshot, tree(&snapshot));
+        assert_eq!(output.findings, [Finding::NoBackend], "{name}");
+        without += 1;
+    }
+    assert!(without > 0);
 }
 
 #[test]

@@ -124,6 +124,11 @@ fn every_feature_msr_is_as_kvm_tells_it() {
         if listed != order {
             wrong.push(format!("{name}: KVM's order {order:x?}, predicted {listed:x?}"));
         }
+        let index = snapshot.kvm.as_ref().and_then(|kvm| kvm.msr_index.as_ref()).unwrap();
+        for (msr, listed) in made.indexed.iter().filter(|(msr, listed)| index.contains(msr) != **listed) {
+            wrong.push(format!("{name}: KVM lists {msr:x}: {}, predicted {listed}", !listed));
+        }
+        assert!(made.indexed.len() >= 20, "{:?}", made.indexed);
         hosts += 1;
         registers += seen.len();
     }
@@ -161,4 +166,22 @@ fn a_register_that_hangs_on_what_nobody_read_has_no_value() {
     assert_eq!((value(0x48a), value(0x8b)), (Some(0x32), Some(0x2f_0000_0000)));
     assert!(made.assumed.iter().any(|assumed| assumed.what == "MSR 48BH"));
     assert!(!made.known().contains_key(&0x48b));
+    // Broadwell has no IA32_ARCH_CAPABILITIES: what KVM makes of it hangs on the kernel alone.
+    assert_eq!(value(0x10a), Some(0x4000_0000_0c00_0048));
+}
+
+#[test]
+fn a_register_that_cpuid_announces_and_nobody_read_stays_unknown() {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/guests-bochs");
+    let mut capture = captures(&own).into_iter().find(|capture| capture.name.contains("broadwell")).unwrap();
+    let cpu = &mut capture.snapshot.cpus[0];
+    let leaf = cpu.cpuid.get(7, 0).unwrap();
+    cpu.cpuid.insert(7, 0, cpusieve_model::Registers { edx: leaf.edx | 1 << 29, ..leaf });
+    cpu.msrs = cpusieve_model::MsrTable::default();
+    let newest = linux::nearest("7.3").tree;
+    let made = loaded_as(&capture.snapshot, newest, Unlisted::NotSeen, |module| feature_msrs(module, None));
+    let value = |index| made.values.iter().find(|(other, _)| *other == index).unwrap().1;
+    assert_eq!((value(0x10a), value(0x8b)), (None, None));
+    assert_eq!(made.indexed.get(&0x122), None, "TSX_CTRL hangs on the register above");
+    assert_eq!(made.indexed.get(&0x10a), Some(&true));
 }

@@ -70,6 +70,8 @@ pub struct KvmPrediction {
     pub view: KvmView,
     /// The feature MSRs in KVM's order; `None` for a value that hangs on a register that nobody read.
     pub msr_features: Vec<(u32, Option<u64>)>,
+    /// Whether `KVM_GET_MSR_INDEX_LIST` has an MSR: of those on which a later stage hangs.
+    pub msr_index: BTreeMap<u32, bool>,
     /// Which answers are the input's own.
     pub seen: Seen,
     /// What KVM did to each feature, by which rule.
@@ -130,6 +132,7 @@ fn joined(
 ) -> KvmPrediction {
     let answer::Output { mut view, steps, assumed, findings, .. } = made;
     let mut seen = Seen::default();
+    let mut msr_index = msrs.indexed.clone();
     let mut msr_features = msrs.values.clone();
     let mut all_steps = steps;
     all_steps.extend(msrs.steps);
@@ -137,6 +140,9 @@ fn joined(
         (!msr_features.is_empty()).then(|| msr_features.iter().filter_map(|&(i, v)| Some((i, v?))).collect());
     view.params.clone_from(params);
     if let Some(given) = given {
+        if let Some(list) = &given.msr_index {
+            msr_index.iter_mut().for_each(|(index, listed)| *listed = list.contains(index));
+        }
         if let Some(table) = given.supported_table() {
             all_steps = own::steps(all_steps, cpuid, view.supported_table().as_ref(), &table);
         }
@@ -163,7 +169,7 @@ fn joined(
             assumptions.push(assumed);
         }
     }
-    KvmPrediction { host, view, msr_features, seen, steps: all_steps, assumed: assumptions, findings }
+    KvmPrediction { host, view, msr_features, msr_index, seen, steps: all_steps, assumed: assumptions, findings }
 }
 
 /// What the kernel makes of the CPUs that differ from the first in what is not their place in the machine.

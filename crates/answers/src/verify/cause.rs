@@ -1,7 +1,7 @@
 //! Why a prediction and the real answer differ: whichever other hypothesis predicts the real value is named.
 
 use cpusieve_knowledge::linux::TREES;
-use cpusieve_model::{Register, Snapshot};
+use cpusieve_model::Snapshot;
 
 use super::{Difference, Item, items};
 use crate::predict::Kernel;
@@ -67,18 +67,18 @@ fn others(snapshot: &Snapshot, kernel: Kernel<'_>, prediction: &KvmPrediction) -
     others
 }
 
-/// Registers that say which CPU answers.
+/// Registers that differ from CPU to CPU: KVM hands on what the one has that runs the ioctl.
 fn other_cpu(snapshot: &Snapshot, difference: &Difference) -> Option<String> {
     let Item::Supported(leaf, subleaf, _, register) = difference.what else { return None };
-    let of_cpu = matches!((leaf, register), (0x1, Register::Ebx) | (0xb | 0x1f, Register::Edx) | (0x2 | 0x4, _))
-        || matches!(leaf, 0x8000_0005 | 0x8000_0006 | 0x8000_001d | 0x8000_001e);
     let real = u32::try_from(difference.real?).ok()?;
-    let cpu = snapshot
+    let mut values = snapshot
         .cpus
         .iter()
-        .filter(|_| of_cpu)
-        .find(|cpu| cpu.cpuid.get(leaf, subleaf).is_some_and(|registers| registers.get(register) == real))?;
-    Some(format!("this register tells which CPU answers: CPU {} did", cpu.id))
+        .filter(|cpu| !cpu.cpuid.is_empty())
+        .map(|cpu| (cpu.id, cpu.cpuid.get(leaf, subleaf).map(|registers| registers.get(register))));
+    let (_, first) = values.next()?;
+    let (cpu, _) = values.find(|(_, value)| *value == Some(real) && *value != first)?;
+    Some(format!("this register differs from CPU to CPU, and CPU {cpu} may have answered"))
 }
 
 fn last_resort(prediction: &KvmPrediction) -> String {

@@ -14,9 +14,9 @@ use cpusieve_model::MsrBit;
 use super::in_tree;
 use crate::TreeSet;
 
-/// A feature MSR: `KVM_GET_MSRS` on `/dev/kvm` tells its value.
+/// An MSR in one of KVM's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeatureMsr {
+pub struct ListedMsr {
     /// The MSR's index.
     pub index: u32,
     /// The macro without `MSR_`.
@@ -80,6 +80,8 @@ pub enum Need {
     L1dFlush,
     /// `gds_ucode_mitigated()`
     GdsMicrocode,
+    /// Reading this MSR of the hardware does not fault.
+    Readable(u32),
     /// perf knows how many branch records the CPU has.
     Lbr,
     /// perf knows the branch records' call stack mode.
@@ -89,7 +91,7 @@ pub enum Need {
 include!(concat!(env!("OUT_DIR"), "/msrs.rs"));
 
 /// The feature MSRs of this tree under some condition, in KVM's order.
-pub fn feature_msrs(tree: usize) -> impl Iterator<Item = &'static FeatureMsr> {
+pub fn feature_msrs(tree: usize) -> impl Iterator<Item = &'static ListedMsr> {
     in_tree(FEATURE_MSRS, tree, |msr| msr.trees)
 }
 
@@ -98,4 +100,17 @@ pub fn feature_bits(tree: usize, index: u32) -> impl Iterator<Item = &'static Fe
     let start = FEATURE_BITS.partition_point(|bits| bits.index < index);
     let end = FEATURE_BITS.partition_point(|bits| bits.index <= index);
     in_tree(FEATURE_BITS.get(start..end).unwrap_or(&[]), tree, |bits| bits.trees)
+}
+
+/// The MSRs of which it is known whether `KVM_GET_MSR_INDEX_LIST` lists them, each once.
+pub fn indexed_msrs() -> impl Iterator<Item = u32> {
+    let before = |position: usize| position.checked_sub(1).and_then(|position| INDEXED_MSRS.get(position));
+    let first =
+        move |(position, msr): &(usize, &ListedMsr)| before(*position).is_none_or(|other| other.index != msr.index);
+    INDEXED_MSRS.iter().enumerate().filter(first).map(|(_, msr)| msr.index)
+}
+
+/// The rows of this tree by which this MSR is in `KVM_GET_MSR_INDEX_LIST`; any of them suffices.
+pub fn indexed_by(tree: usize, index: u32) -> impl Iterator<Item = &'static ListedMsr> {
+    in_tree(INDEXED_MSRS, tree, |msr| msr.trees).filter(move |msr| msr.index == index)
 }

@@ -74,6 +74,49 @@ pub struct Output {
 }
 
 /// The answers of KVM of a tree (a position in [`TREES`](cpusieve_knowledge::linux::TREES)) on a host.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use cpusieve_knowledge::linux;
+/// use cpusieve_model::{CpuidTable, MsrTable, Registers, Stage};
+/// use cpusieve_stages::kvm::answer::{Input, answer};
+/// use cpusieve_stages::linux::boot::{self, Unlisted, boot};
+///
+/// // AuthenticAMD, family 17H, with ACPI thermal control (1.EDX[22]), SVM (80000001.ECX[2]), NX and long mode.
+/// let mut cpuid = CpuidTable::default();
+/// cpuid.insert(0, 0, Registers { eax: 7, ebx: 0x6874_7541, ecx: 0x444d_4163, edx: 0x6974_6e65 });
+/// cpuid.insert(1, 0, Registers { eax: 0x0083_0f10, edx: 0x0740_0011, ..Registers::default() });
+/// cpuid.insert(0x8000_0000, 0, Registers { eax: 0x8000_0001, ..Registers::default() });
+/// cpuid.insert(0x8000_0001, 0, Registers { ecx: 1 << 2, edx: 0x2010_0000, ..Registers::default() });
+/// let (msrs, params, tree) = (MsrTable::default(), BTreeMap::new(), linux::nearest("6.12").tree);
+/// let host = boot::Input {
+///     of: "host",
+///     at: Stage::Host,
+///     cpuid: &cpuid,
+///     msrs: &msrs,
+///     unlisted: Unlisted::NotSeen,
+///     microcode: None,
+///     cmdline: None,
+///     config: None,
+/// };
+/// let kernels = [boot(&host, tree)];
+/// let input = Input {
+///     of: "host",
+///     cpuid: &cpuid,
+///     msrs: &msrs,
+///     unlisted: Unlisted::NotSeen,
+///     kernels: &kernels,
+///     cmdline: None,
+///     config: None,
+///     params: &params,
+///     permitted: 0,
+/// };
+/// let output = answer(&input, tree);
+/// let offered = output.view.supported_table().unwrap_or_default();
+/// assert_eq!(offered.get(1, 0).map(|leaf| leaf.edx >> 22 & 1), Some(0), "no KVM offers ACPI thermal control");
+/// assert!(output.steps.iter().any(|step| step.feature == "acpi" && step.rule.0 == "KVM0105"));
+/// ```
 #[must_use]
 pub fn answer(input: &Input<'_>, tree: usize) -> Output {
     let module = match load(input, tree) {

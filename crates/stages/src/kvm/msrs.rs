@@ -22,7 +22,10 @@ use crate::linux::boot::{Assumption, Unlisted};
 /// `IA32_UCODE_REV`
 const MICROCODE: u32 = 0x8b;
 
-/// `IA32_VMX_BASIC` to `IA32_VMX_VMFUNC`: what a CPU's VMX can do. Only the CPU itself can tell.
+/// Registers that say what a CPU can do, with the capability that says that it has them. Only the CPU itself can tell.
+const TELLING: [(u32, &str); 2] = [(0x10a, "ARCH_CAPABILITIES"), (0x345, "PDCM")];
+
+/// `IA32_VMX_BASIC` to `IA32_VMX_VMFUNC`: what a CPU's VMX can do.
 const VMX_CAPABILITIES: std::ops::RangeInclusive<u32> = 0x480..=0x491;
 
 /// The feature MSRs, and why.
@@ -30,6 +33,8 @@ const VMX_CAPABILITIES: std::ops::RangeInclusive<u32> = 0x480..=0x491;
 pub struct FeatureMsrs {
     /// Index and value, in KVM's order; `None` if the value hangs on a register that nobody read.
     pub values: Vec<(u32, Option<u64>)>,
+    /// Whether `KVM_GET_MSR_INDEX_LIST` has an MSR: of those on which a later stage hangs.
+    pub indexed: BTreeMap<u32, bool>,
     /// One step for each bit with a name that is set in the hardware or in the answer.
     pub steps: Vec<Step>,
     /// What was not seen and had to be assumed, or left a value unknown.
@@ -49,7 +54,7 @@ impl FeatureMsrs {
 /// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
 #[must_use]
 pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
-    let mut making = Making { module, microcode, so_far: Vec::new(), missing: Vec::new() };
+    let mut making = Making { module, microcode, so_far: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
     let mut made = FeatureMsrs::default();
     for msr in msrs::feature_msrs(module.tree) {
         if making.all(msr.needs) != Some(true) {
@@ -58,6 +63,11 @@ pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs 
         let value = making.value(msr.index);
         steps::of_msr(&making, msr.index, value, &mut made.steps);
         made.values.push((msr.index, value));
+    }
+    for index in msrs::indexed_msrs() {
+        if let Some(listed) = making.lists(index) {
+            made.indexed.insert(index, listed);
+        }
     }
     made.assumed = making.missing;
     made
@@ -69,10 +79,25 @@ struct Making<'m, 'a> {
     microcode: Option<u64>,
     /// Each register as far as its rows were applied.
     so_far: Vec<(u32, u64)>,
+    /// Registers whose value is not known.
+    unknown: Vec<u32>,
     missing: Vec<Assumption>,
 }
 
 impl Making<'_, '_> {
+    /// Whether `KVM_GET_MSR_INDEX_LIST` has this MSR; `None` if that hangs on what nobody tried.
+    fn lists(&mut self, index: u32) -> Option<bool> {
+        let mut listed = Some(false);
+        for row in msrs::indexed_by(self.module.tree, index) {
+            match self.all(row.needs) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => listed = None,
+            }
+        }
+        listed
+    }
+
     /// Applies the rows of one register; `None` if one of them hangs on what nobody read.
     fn value(&mut self, index: u32) -> Option<u64> {
         let mut known = true;
@@ -87,6 +112,9 @@ impl Making<'_, '_> {
                 Some(value) => self.store(index, value),
                 None => known = false,
             }
+        }
+        if !known {
+            self.unknown.push(index);
         }
         known.then(|| self.made(index))
     }
@@ -126,7 +154,8 @@ impl Making<'_, '_> {
         if !seen && index == MICROCODE {
             return self.microcode();
         }
-        if !seen && VMX_CAPABILITIES.contains(&index) {
+        let tells = TELLING.iter().any(|&(telling, name)| telling == index && self.module.boot_cpu_has(name));
+        if !seen && (tells || VMX_CAPABILITIES.contains(&index)) {
             self.not_seen(index);
             return None;
         }

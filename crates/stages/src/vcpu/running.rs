@@ -67,7 +67,7 @@ const INVARIANT_TSC: (u32, Register, u8) = (0x8000_0007, Register::Edx, 8);
 const PV_UNHALT: (u32, Register, u8) = (0x4000_0001, Register::Eax, 7);
 
 /// The table after KVM's edits, `tree` being the host's kernel: `cpuid.c:kvm_update_cpuid_runtime` (`kvm_update_cpuid` up to
-/// 5.6), and what `kvm_cpuid` changes in passing.
+/// 5.6), and what `kvm_cpuid` changes in passing. An entry that the VMM left out stays out: it reads as zeros.
 #[must_use]
 pub fn running(table: &CpuidTable, state: &Running, tree: usize) -> CpuidTable {
     let release = crate::kvm::answer::release(tree);

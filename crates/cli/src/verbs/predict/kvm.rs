@@ -106,8 +106,7 @@ fn table(page: &mut String, name: &str, entries: &[KvmCpuidEntry], width: usize)
         let (eax, ebx, ecx, edx) = (registers.eax, registers.ebx, registers.ecx, registers.edx);
         let _ = writeln!(page, "  {leaf:08x} {subleaf:>3x}  {eax:08x} {ebx:08x} {ecx:08x} {edx:08x}");
     }
-    let zeros: Vec<String> =
-        entries.iter().filter(|entry| entry.registers.is_zero()).map(|entry| name_of(entry)).collect();
+    let zeros: Vec<String> = entries.iter().filter(|entry| entry.registers.is_zero()).map(name_of).collect();
     if !zeros.is_empty() {
         page.push_str(&page::wrap(&styled(QUIET, zeros.join(" ")), "  all zero: ", "    ", width));
     }

@@ -154,8 +154,8 @@ impl Module<'_> {
     pub(super) fn asks_centaur_leaves(&self) -> bool {
         match self.vendor() {
             Vendor::Centaur => true,
-            // Zhaoxin's CPUs got theirs in 7.2.
-            Vendor::Zhaoxin => self.release() >= (7, 2),
+            // Zhaoxin's CPUs got theirs in 6.18.
+            Vendor::Zhaoxin => self.release() >= (6, 18),
             _ => false,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use cpusieve_knowledge::linux::TREES;
+
 use super::finding::Finding;
 use super::module::{Backend, Module};
 use super::pmu;
@@ -182,7 +184,7 @@ const SVM_LATE_NEEDS: [(Switch, Need); 2] =
     [(Switch::Vnmi, Need::Switch(Switch::Vgif)), (Switch::Vnmi, Need::Kernel("VNMI"))];
 
 /// `vmx_hardware_setup`, in its order.
-const VMX_NEEDS: [(Switch, Need); 11] = [
+const VMX_NEEDS: [(Switch, Need); 12] = [
     (Switch::Ept, Need::Is("the VMX control for EPT", |module| module.vmx_secondary(1))),
     (Switch::Ept, Need::Is("EPT with four levels", |module| module.vmx_ept(6))),
     (Switch::Ept, Need::Is("EPT with write-back memory", |module| module.vmx_ept(14))),
@@ -191,6 +193,7 @@ const VMX_NEEDS: [(Switch, Need); 11] = [
     (Switch::UnrestrictedGuest, Need::Is("the VMX control for it", |module| module.vmx_secondary(7))),
     (Switch::UnrestrictedGuest, Need::Switch(Switch::Ept)),
     (Switch::Sgx, Need::Is("the VMX control for ENCLS exits", |module| module.vmx_secondary(15))),
+    (Switch::PtMode, Need::Is("a kernel built with it (CONFIG_BROKEN)", has_pt_mode)),
     (Switch::PtMode, Need::Switch(Switch::Ept)),
     (Switch::PtMode, Need::Is("VMX support for processor trace", |module| module.vmx_intel_pt())),
     (
@@ -198,6 +201,12 @@ const VMX_NEEDS: [(Switch, Need); 11] = [
         Need::Is("the virtual PMU", |module| module.switch(Switch::EnablePmu) || module.release() < (5, 18)),
     ),
 ];
+
+/// Mainline left the parameter out from 6.13 on, and so did the stable 6.1 and 6.12.
+fn has_pt_mode(module: &Module<'_>) -> bool {
+    let stable_6_1 = TREES.get(module.tree).is_some_and(|tree| tree.label == "6.1");
+    module.release() < (6, 12) && !stable_6_1
+}
 
 /// What an MSR that nobody read is taken to be, and why; `None` if reading it would fault.
 pub(super) fn guess(module: &Module<'_>, index: u32) -> (Option<u64>, &'static str) {
@@ -276,6 +285,11 @@ impl Module<'_> {
                 _ => release >= known.on_from,
             };
             let name = known.name(self.backend);
+            if known.switch == Switch::EnablePmu && release < (5, 17) {
+                // Nobody could switch it off yet.
+                self.switches.put(known.switch, true);
+                continue;
+            }
             self.switches.put(known.switch, !name.is_empty() && self.asked(name).unwrap_or(default));
             if !name.is_empty() && self.asked(name).is_none() {
                 self.switches.hang(known.switch, on);

@@ -1,10 +1,11 @@
 //! The conditions of `feature_bits.tsv`, decided on a loaded module.
 
 use cpusieve_knowledge::kvm::msrs::Need;
-use cpusieve_model::MsrBit;
+use cpusieve_model::{MsrBit, State};
 
 use super::Making;
 use crate::kvm::answer::{Backend, Module};
+use crate::linux::boot::Unlisted;
 
 /// `ARCH_CAP_SKIP_VMENTRY_L1DFLUSH`
 const SKIP_VMENTRY_L1DFLUSH: MsrBit = MsrBit { index: 0x10a, bit: 3 };
@@ -60,7 +61,9 @@ impl Making<'_, '_> {
             Need::IntelModule => module.backend == Backend::Intel,
             Need::AmdModule => module.backend == Backend::Amd,
             Need::Hardware(bit) => self.hardware(bit.index)? >> bit.bit & 1 == 1,
+            Need::SoFar(bit) if self.unknown.contains(&bit.index) => return None,
             Need::SoFar(bit) => self.made(bit.index) >> bit.bit & 1 == 1,
+            Need::Readable(index) => self.readable(index)?,
             Need::L1dFlush => flushes_l1d(module),
             Need::GdsMicrocode => gds_ucode_mitigated(module),
             Need::Lbr => branch_record_format(module).is_some(),
@@ -70,6 +73,24 @@ impl Making<'_, '_> {
 }
 
 impl Making<'_, '_> {
+    /// Whether reading this MSR does not fault. Where nobody tried, CPUID tells it of some.
+    fn readable(&self, index: u32) -> Option<bool> {
+        /// MSRs, and the capability with which they came.
+        const CAME_WITH: [(u32, &str); 5] =
+            [(0xe1, "WAITPKG"), (0x10a, "ARCH_CAPABILITIES"), (0x1c4, "XFD"), (0xd90, "MPX"), (0xc000_0103, "RDTSCP")];
+        match self.module.input.msrs.state(MsrBit { index, bit: 0 }) {
+            State::Present | State::Absent => return Some(true),
+            State::Unreadable => return Some(false),
+            State::Unknown | State::Reserved => {}
+        }
+        if self.module.input.unlisted == Unlisted::Zero {
+            return Some(true);
+        }
+        let with = CAME_WITH.iter().find(|(msr, _)| *msr == index).map(|(_, name)| *name);
+        // TSX_CTRL is there if the register that announces it says so, and that is asked for beside it.
+        with.map(|name| self.module.boot_cpu_has(name)).or((index == 0x122).then_some(true))
+    }
+
     /// Whether a parameter of the loaded module is on, once the module has asked the hardware.
     fn parameter(&mut self, name: &str) -> Option<bool> {
         let Some((_, needs)) = VMX_SWITCHES.iter().find(|(switch, _)| *switch == name) else {
