@@ -45,6 +45,8 @@ pub(super) struct Instance<'a> {
     pub arguments: Arguments<'a>,
     /// `env->user_features`: the bits that machine type or user touched.
     pub user: Words,
+    /// The bits that the machine type touched.
+    pub machine_touched: Words,
     /// What the accelerator supports of each word.
     pub supported: Words,
     /// `cpu->filtered_features`
@@ -84,6 +86,7 @@ impl<'a> Instance<'a> {
             program,
             arguments,
             user: [0; WORD_COUNT],
+            machine_touched: [0; WORD_COUNT],
             supported: offer.words(program),
             filtered: [0; WORD_COUNT],
             lines: Vec::new(),
@@ -224,6 +227,7 @@ impl<'a> Instance<'a> {
     pub fn device_post_init(&mut self) -> Result<(), Refusal> {
         let question = self.cpu.question;
         let name = self.arguments.name;
+        let before = std::mem::replace(&mut self.user, [0; WORD_COUNT]);
         for compat in qemu::compat(question.release, question.machine) {
             // `host` is a kind of `max`.
             if compat.driver.is_empty() || compat.driver == name || compat.driver == "max" && name == "host" {
@@ -231,6 +235,10 @@ impl<'a> Instance<'a> {
             }
         }
         self.record(Phase::Machine);
+        self.machine_touched = self.user;
+        for (user, before) in self.user.iter_mut().zip(before) {
+            *user |= before;
+        }
         for argument in std::mem::take(&mut self.arguments.globals) {
             self.set(&argument).map_err(|message| {
                 let Argument { name: property, shown, .. } = &argument;

@@ -21,6 +21,7 @@ mod realize;
 mod refusal;
 mod release;
 mod start;
+mod steps;
 mod supported;
 mod value;
 mod words;

@@ -83,6 +83,20 @@ impl<'a> Offer<'a> {
         program.cpu_fixups(at).iter().fold(value, |value, fixup| self.apply(fixup, value, cpu))
     }
 
+    /// What the accelerator itself offers of a word, before QEMU changes anything. Of a VMX control the bits that may be
+    /// 1 and may be 0.
+    pub fn offered(&self, program: &Program, at: W) -> u64 {
+        let Some(kvm) = self.host.kvm() else { return program.tcg(at) };
+        match WORD_ORDER.get(at.0) {
+            Some(&Word::Cpuid { leaf, subleaf, register }) => u64::from(self.host.offered(leaf, subleaf, register)),
+            Some(&Word::Msr { index }) => {
+                let value = kvm.msr_features.as_ref().and_then(|features| features.get(&index)).copied().unwrap_or(0);
+                if VMX_CONTROLS.contains(&index) { value >> 32 & !value & u64::from(u32::MAX) } else { value }
+            }
+            None => 0,
+        }
+    }
+
     /// `x86_cpu_get_supported_feature_word` for a CPU: what `host` and `max` turn on, out of the words that filtering
     /// compares with.
     pub fn for_cpu(&self, program: &Program, words: &Words, cpu: &Properties<'_>) -> Words {
