@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use cpusieve_model::{KvmCpuidEntry, KvmView, MissingPart, Registers};
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
 use kvm_ioctls::Kvm;
 
 use crate::Refusal;
@@ -61,13 +61,14 @@ const DECIDING_CAPS: [(u32, &str); 32] = [
     (212, "PMU_CAPABILITY"),
 ];
 
+/// `KVM_CAP_SYS_HYPERV_CPUID`: `/dev/kvm` tells Hyper-V's leaves.
+const CAP_SYS_HYPERV_CPUID: u32 = 191;
+
 /// `KVM_CAP_SYS_ATTRIBUTES`: `/dev/kvm` has attributes.
 const CAP_SYS_ATTRIBUTES: u32 = 209;
 
 /// `KVM_CAP_GET_TSC_KHZ`: a vCPU tells its TSC's frequency.
 const CAP_GET_TSC_KHZ: u32 = 61;
-/// `KVM_CAP_SYS_HYPERV_CPUID`: the Hyper-V leaves can be asked for without a vCPU (Linux 5.11).
-const CAP_SYS_HYPERV_CPUID: u32 = 191;
 
 /// Asks KVM all that later stages need. `None`, with the reason in `missing`, if there is no KVM or no access to it.
 ///
@@ -125,11 +126,13 @@ fn answers(kvm: &Kvm, missing: &mut Vec<MissingPart>) -> KvmView {
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
     let emulated = kvm.get_emulated_cpuid(KVM_MAX_CPUID_ENTRIES);
     KvmView {
-        supported: seen.keep("KVM_GET_SUPPORTED_CPUID", supported.map(|table| entries(table.as_slice()))),
-        emulated: seen.keep("KVM_GET_EMULATED_CPUID", emulated.map(|table| entries(table.as_slice()))),
+        supported: seen.keep("KVM_GET_SUPPORTED_CPUID", supported.map(|answer| entries(answer.as_slice()))),
+        emulated: seen.keep("KVM_GET_EMULATED_CPUID", emulated.map(|answer| entries(answer.as_slice()))),
+        // Before Linux 5.11 the question could be put to vCPUs alone.
         hyperv: can_hyperv
-            .then(|| seen.keep("KVM_GET_SUPPORTED_HV_CPUID", ioctl::supported_hyperv(kvm).map(|table| entries(&table))))
-            .flatten(),
+            .then(|| seen.keep("KVM_GET_SUPPORTED_HV_CPUID", ioctl::supported_hv_cpuid(kvm)))
+            .flatten()
+            .map(|answer| entries(&answer)),
         msr_features: seen.keep("KVM_GET_MSR_FEATURE_INDEX_LIST", ioctl::msr_feature_index_list(kvm)).map(|indices| {
             let (values, refused) = feature_values(kvm, &indices);
             seen.refused_msrs(&refused);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use kvm_bindings::{KVM_X86_XCOMP_GUEST_SUPP, kvm_cpuid2, kvm_cpuid_entry2, kvm_device_attr, kvm_msr_list};
+use kvm_bindings::{KVM_X86_XCOMP_GUEST_SUPP, kvm_cpuid_entry2, kvm_cpuid2, kvm_device_attr, kvm_msr_list};
 use kvm_ioctls::Kvm;
 use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
@@ -43,26 +43,26 @@ fn list<const REQUEST: Opcode>(kvm: &Kvm) -> io::Result<Vec<u32>> {
     Ok(list.indices.iter().take(count).copied().collect())
 }
 
-/// Room for KVM's Hyper-V leaves: 40000000H to 4000000AH and 40000080H to 40000082H.
+/// Room for Hyper-V's leaves, of which Linux 7.3 has ten.
 const HYPERV_LEAVES_AT_MOST: usize = 64;
 
 /// `struct kvm_cpuid2` with its array.
 #[repr(C)]
-struct HypervLeaves {
+struct CpuidList {
     nent: u32,
     padding: u32,
     entries: [kvm_cpuid_entry2; HYPERV_LEAVES_AT_MOST],
 }
 
-/// `KVM_GET_SUPPORTED_HV_CPUID`: the leaves of Hyper-V's interface that KVM can show.
-pub(super) fn supported_hyperv(kvm: &Kvm) -> io::Result<Vec<kvm_cpuid_entry2>> {
+/// `KVM_GET_SUPPORTED_HV_CPUID` of the system: the leaves of Hyper-V that KVM can give to a guest, in its order.
+pub(super) fn supported_hv_cpuid(kvm: &Kvm) -> io::Result<Vec<kvm_cpuid_entry2>> {
     let entries = [kvm_cpuid_entry2::default(); HYPERV_LEAVES_AT_MOST];
-    let mut leaves = Box::new(HypervLeaves { nent: HYPERV_LEAVES_AT_MOST as u32, padding: 0, entries });
+    let mut list = Box::new(CpuidList { nent: HYPERV_LEAVES_AT_MOST as u32, padding: 0, entries });
     // SAFETY: the request takes a `struct kvm_cpuid2` and writes at most as many entries as `nent` says there is room
-    // for, which is the length of the array.
-    unsafe { ioctl(descriptor(kvm), Updater::<KVM_GET_SUPPORTED_HV_CPUID, HypervLeaves>::new(&mut leaves))? };
-    let count = usize::try_from(leaves.nent).unwrap_or(usize::MAX).min(HYPERV_LEAVES_AT_MOST);
-    Ok(leaves.entries.iter().take(count).copied().collect())
+    // for, which is the length of the array (`arch/x86/kvm/hyperv.c:kvm_get_hv_cpuid`).
+    unsafe { ioctl(descriptor(kvm), Updater::<KVM_GET_SUPPORTED_HV_CPUID, CpuidList>::new(&mut list))? };
+    let count = usize::try_from(list.nent).unwrap_or(usize::MAX).min(HYPERV_LEAVES_AT_MOST);
+    Ok(list.entries.iter().take(count).copied().collect())
 }
 
 /// `KVM_X86_XCOMP_GUEST_SUPP`: the XCR0 bits that a guest may have if its VMM asks for the permission.

@@ -58,9 +58,7 @@ pub(super) fn leaf_12(view: &View<'_>, subleaf: u32) -> Registers {
     }
     let Registers { eax, ebx, ecx, edx } = view.supported(0x12, subleaf);
     match subleaf {
-        0 => {
-            Registers { eax: eax & view.word(FEAT_SGX_12_0_EAX), ebx: ebx & view.word(FEAT_SGX_12_0_EBX), ecx, edx }
-        }
+        0 => Registers { eax: eax & view.word(FEAT_SGX_12_0_EAX), ebx: ebx & view.word(FEAT_SGX_12_0_EBX), ecx, edx },
         1 => {
             // 7.2 takes the supervisor states for the user's.
             let (low, high) = if view.since(V10_0) {
