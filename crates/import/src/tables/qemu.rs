@@ -1,12 +1,13 @@
-//! The tables of `knowledge/qemu` that a source tree tells: rows of cells with the releases for which they hold.
+//! The tables of `knowledge/qemu` that a source tree or a binary tells: rows of cells with the releases for which they hold.
 //!
 //! A release is imported row by row: what the tree says is looked for among the rows, and its release put in; what is
 //! new becomes a row; what it no longer says loses the release. So an import of what is known changes nothing.
 
+mod binary;
 mod cells;
 
 use super::{TableError, Tree, TreeList, TreeSet, aligned, rows};
-use crate::qemu::QemuFacts;
+use crate::qemu::{BinaryFacts, QemuFacts};
 use cells::{Names, bit_rows, caches, dependencies, model_words, models, prepend, versions};
 
 /// How a table is laid out.
@@ -22,7 +23,10 @@ struct Layout {
 
 const WORDS: usize = 0;
 const BITS: usize = 1;
-const LAYOUTS: [Layout; 11] = [
+const MACHINES: usize = 11;
+const PROPERTIES: usize = 12;
+const ALIASES: usize = 13;
+const LAYOUTS: [Layout; 14] = [
     Layout { file: "words.tsv", sets: &[1], key: 1, ordered: true },
     Layout { file: "bits.tsv", sets: &[2, 3, 4, 5, 6], key: 1, ordered: false },
     Layout { file: "models.tsv", sets: &[1], key: 1, ordered: true },
@@ -34,6 +38,9 @@ const LAYOUTS: [Layout; 11] = [
     Layout { file: "compat.tsv", sets: &[4], key: 3, ordered: true },
     Layout { file: "descriptors.tsv", sets: &[6], key: 1, ordered: false },
     Layout { file: "hyperv.tsv", sets: &[5], key: 1, ordered: true },
+    Layout { file: "machines.tsv", sets: &[1], key: 1, ordered: false },
+    Layout { file: "properties.tsv", sets: &[4], key: 1, ordered: false },
+    Layout { file: "aliases.tsv", sets: &[], key: 1, ordered: false },
 ];
 
 /// The list of releases.
@@ -229,6 +236,24 @@ impl QemuTables {
             self.merge(BITS + 1 + index, release, &rows)?;
         }
         Ok(())
+    }
+
+    /// Puts in what a binary of a release answered, whose tables were imported before.
+    ///
+    /// # Errors
+    /// There is no room for the release.
+    pub fn import_binary(&mut self, tree: Tree, facts: &BinaryFacts) -> Result<(), QemuImportError> {
+        let release = self.position(tree)?;
+        let rows = |index: usize| self.sheets.get(index).map(|sheet| sheet.rows.as_slice()).unwrap_or_default();
+        let machines = binary::machines(rows(MACHINES), release, &facts.machines);
+        // A bit's name is the second cell of its row, an alias the first of its own.
+        let named = rows(BITS).iter().filter(|row| row.sets.first().is_some_and(|named| named.contains(release)));
+        let named: Vec<&String> = named.filter_map(|row| row.cells.get(1)).collect();
+        let aliases: Vec<&String> = rows(ALIASES).iter().filter_map(|row| row.cells.first()).collect();
+        let is_feature = |name: &str| named.iter().chain(&aliases).any(|known| *known == name);
+        let properties = binary::properties(rows(PROPERTIES), release, &facts.properties, is_feature);
+        self.merge(MACHINES, release, &machines)?;
+        self.merge(PROPERTIES, release, &properties)
     }
 
     /// Where the release stands, after it was put in or its entry renewed.
