@@ -1,8 +1,7 @@
-//! QEMU's tables of CPUs, read out of a source tree: feature words, models, versions, caches, dependencies, compatibility.
+//! QEMU's tables of CPUs, read out of a source tree: feature words, models, versions, caches, dependencies and more.
 //!
-//! [`QemuFacts::read`] takes a source tree and returns what its tables say, as rows of the tables of `knowledge/qemu`. What
-//! only a running binary can tell (machine types, properties of objects) is not in them. Understood are the layouts from
-//! 5.2 on.
+//! [`QemuFacts::read`] takes a source tree and returns what its tables say. What only a running binary can tell (machine
+//! types, properties of objects) is in [`BinaryFacts`]. Understood are the layouts from 5.2 on.
 //!
 //! ```
 //! use cpusieve_import::qemu;
@@ -13,6 +12,7 @@
 //! assert!(error.to_string().starts_with("target/i386/cpu.h"));
 //! ```
 
+mod binary;
 mod compat;
 mod hyperv;
 mod initializer;
@@ -24,6 +24,7 @@ mod words;
 use crate::SourceTree;
 use macros::Macros;
 
+pub use binary::{BinaryFacts, BinaryMachine, BinaryProperty};
 pub use words::{FeatureWord, Register};
 
 /// What one QEMU tree says about CPUs.
@@ -33,7 +34,7 @@ pub struct QemuFacts {
     pub words: Vec<FeatureWord>,
     /// The built-in models, in the order of `builtin_x86_defs`.
     pub models: Vec<Model>,
-    /// The cache tables that models and versions use, and the legacy ones where they are tables, in the order of the file.
+    /// The cache tables, the legacy ones among them where they are tables, in the order of the file.
     pub caches: Vec<Caches>,
     /// `feature_dependencies`, in its order.
     pub dependencies: Vec<Dependency>,

@@ -31,8 +31,8 @@ pub use cache::{Cache, CacheDescriptor, CacheKind, Caches, ShareLevel, cache_des
 pub use feature::{Dependency, ExtSaveArea, HypervProperty, dependencies, ext_save_areas, hyperv_properties};
 pub use fixup::{Condition, Constant, ConstantValue, Fixup, FixupEffect, fixups, word_fixups};
 pub use machine::{
-    Accelerator, CompatProperty, DefaultCpuVersion, DefaultProperty, Machine, MachineKind, UnknownMachine, compat,
-    default_properties, machine, machines,
+    Accelerator, CompatProperty, DefaultCpuVersion, DefaultProperty, Machine, MachineKind, MaxMoment, MaxProperty,
+    UnknownMachine, compat, default_properties, machine, machines, max_properties,
 };
 pub use model::{Model, Resolved, Version, cpu_names, model, models, resolve, versions};
 pub use property::{Property, PropertyKind, properties, property, property_aliases};

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use cpusieve_knowledge::qemu::{self, Accelerator, DefaultCpuVersion, MachineKind, PropertyKind, Word};
+use cpusieve_knowledge::qemu::{self, Accelerator, DefaultCpuVersion, MachineKind, MaxMoment, PropertyKind, Word};
 use cpusieve_model::{CpuidBit, Place, Register};
 use serde_json::{Map, Value};
 
@@ -188,6 +188,26 @@ fn models_equal_the_expansions_of_the_binaries() {
                 assert_eq!(cpu.differences(answer), Vec::<String>::new(), "{} {accelerator} {name}", known.label);
             }
             println!("{} {accelerator}: {} models, versions and aliases equal", known.label, names.len());
+        }
+    }
+}
+
+#[test]
+fn max_equals_the_expansions_of_the_binaries() {
+    let Some(folder) = shared::folder("facts") else { return };
+    for (accelerator, kind) in [("tcg", Accelerator::Tcg), ("kvm", Accelerator::Kvm)] {
+        for (release, known) in qemu::RELEASES.iter().enumerate() {
+            let answers = read(&folder, known.label, accelerator, "expansion-full");
+            let answer = answers["max"]["props"].as_object().unwrap();
+            let mut cpu = Cpu::new(release);
+            let properties = qemu::max_properties(release, kind);
+            properties.filter(|row| row.moment == MaxMoment::Init).for_each(|row| cpu.set(row.property, row.value));
+            for (name, ours) in &cpu.others {
+                // Levels are raised by features; of machine checks KVM decides.
+                if !name.contains("level") && name != "lmce" {
+                    assert_eq!(Some(ours), answer.get(name), "{} {accelerator} {name}", known.label);
+                }
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn list<'a>(text: &'a str, head: &str) -> Option<Vec<Element<'a>>> {
     nested(after)
 }
 
-/// The elements of the first list in braces of a value: `(X86CPUVersionDefinition[]) { ... }`, `&(CPUCacheInfo) { ... }`.
+/// The elements of the first list in braces of a value: `(PropValue[]) { ... }`, `&(CPUCacheInfo) { ... }`.
 pub(super) fn nested(value: &str) -> Option<Vec<Element<'_>>> {
     Some(split(inside(value.get(value.find('{')?..)?)?))
 }

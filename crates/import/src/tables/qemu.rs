@@ -1,12 +1,14 @@
-//! The tables of `knowledge/qemu` that a source tree tells: rows of cells with the releases for which they hold.
+//! The tables of `knowledge/qemu` that a source tree or a binary tells: rows of cells with the releases for which they hold.
 //!
 //! A release is imported row by row: what the tree says is looked for among the rows, and its release put in; what is
 //! new becomes a row; what it no longer says loses the release. So an import of what is known changes nothing.
 
-use std::collections::BTreeMap;
+mod binary;
+mod cells;
 
 use super::{TableError, Tree, TreeList, TreeSet, aligned, rows};
-use crate::qemu::{FeatureWord, QemuFacts, Register};
+use crate::qemu::{BinaryFacts, QemuFacts};
+use cells::{Names, bit_rows, caches, dependencies, model_words, models, prepend, versions};
 
 /// How a table is laid out.
 struct Layout {
@@ -21,7 +23,10 @@ struct Layout {
 
 const WORDS: usize = 0;
 const BITS: usize = 1;
-const LAYOUTS: [Layout; 11] = [
+const MACHINES: usize = 11;
+const PROPERTIES: usize = 12;
+const ALIASES: usize = 13;
+const LAYOUTS: [Layout; 14] = [
     Layout { file: "words.tsv", sets: &[1], key: 1, ordered: true },
     Layout { file: "bits.tsv", sets: &[2, 3, 4, 5, 6], key: 1, ordered: false },
     Layout { file: "models.tsv", sets: &[1], key: 1, ordered: true },
@@ -33,6 +38,9 @@ const LAYOUTS: [Layout; 11] = [
     Layout { file: "compat.tsv", sets: &[4], key: 3, ordered: true },
     Layout { file: "descriptors.tsv", sets: &[6], key: 1, ordered: false },
     Layout { file: "hyperv.tsv", sets: &[5], key: 1, ordered: true },
+    Layout { file: "machines.tsv", sets: &[1], key: 1, ordered: false },
+    Layout { file: "properties.tsv", sets: &[4], key: 1, ordered: false },
+    Layout { file: "aliases.tsv", sets: &[], key: 1, ordered: false },
 ];
 
 /// The list of releases.
@@ -230,6 +238,24 @@ impl QemuTables {
         Ok(())
     }
 
+    /// Puts in what a binary of a release answered, whose tables were imported before.
+    ///
+    /// # Errors
+    /// There is no room for the release.
+    pub fn import_binary(&mut self, tree: Tree, facts: &BinaryFacts) -> Result<(), QemuImportError> {
+        let release = self.position(tree)?;
+        let rows = |index: usize| self.sheets.get(index).map(|sheet| sheet.rows.as_slice()).unwrap_or_default();
+        let machines = binary::machines(rows(MACHINES), release, &facts.machines);
+        // A bit's name is the second cell of its row, an alias the first of its own.
+        let named = rows(BITS).iter().filter(|row| row.sets.first().is_some_and(|named| named.contains(release)));
+        let named: Vec<&String> = named.filter_map(|row| row.cells.get(1)).collect();
+        let aliases: Vec<&String> = rows(ALIASES).iter().filter_map(|row| row.cells.first()).collect();
+        let is_feature = |name: &str| named.iter().chain(&aliases).any(|known| *known == name);
+        let properties = binary::properties(rows(PROPERTIES), release, &facts.properties, is_feature);
+        self.merge(MACHINES, release, &machines)?;
+        self.merge(PROPERTIES, release, &properties)
+    }
+
     /// Where the release stands, after it was put in or its entry renewed.
     fn position(&mut self, tree: Tree) -> Result<usize, QemuImportError> {
         if let Some(release) = self.releases.position(&tree.label) {
@@ -327,140 +353,4 @@ impl QemuTables {
         };
         facts.defaults.iter().map(row).collect()
     }
-}
-
-/// Names of bits by register and bit.
-type Names = BTreeMap<String, BTreeMap<u8, String>>;
-
-/// Place, name, and the five attributes of every bit that has any.
-fn bit_rows(word: &FeatureWord) -> impl Iterator<Item = (String, Option<String>, [bool; 5])> {
-    (0..64).filter_map(move |bit| {
-        let name = word.names.iter().find(|(known, _)| *known == bit).map(|(_, name)| name.clone());
-        let has = |mask: u64| mask >> bit & 1 == 1;
-        let rest = [has(word.unmigratable), has(word.migratable), has(word.no_autoenable), has(word.tcg)];
-        let [unmigratable, migratable, no_autoenable, tcg] = rest;
-        let holds = [name.is_some(), unmigratable, migratable, no_autoenable, tcg];
-        holds.contains(&true).then(|| (format!("{}[{bit}]", word.register), name, holds))
-    })
-}
-
-fn prepend(first: String, rest: &[String]) -> Vec<String> {
-    std::iter::once(first).chain(rest.iter().cloned()).collect()
-}
-
-fn or_dash(text: Option<&String>) -> String {
-    text.cloned().unwrap_or_else(|| "-".to_owned())
-}
-
-fn models(facts: &QemuFacts) -> Vec<Vec<String>> {
-    let row = |model: &crate::qemu::Model| {
-        vec![
-            model.name.clone(),
-            model.vendor.clone(),
-            model.family.to_string(),
-            model.model.to_string(),
-            model.stepping.to_string(),
-            format!("{:X}", model.level),
-            format!("{:X}", model.xlevel),
-            or_dash(model.caches.as_ref()),
-            model.avx10_version.to_string(),
-            "-".to_owned(),
-            model.model_id.clone(),
-            or_dash(model.deprecated.as_ref()),
-        ]
-    };
-    facts.models.iter().map(row).collect()
-}
-
-fn model_words(facts: &QemuFacts, names: &Names) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    for model in &facts.models {
-        for (index, value) in &model.words {
-            let Some(word) = facts.words.get(*index) else { continue };
-            let register = word.register.to_string();
-            let bits = bits(names, &register, *value);
-            found.push(vec![model.name.clone(), register, bits]);
-        }
-    }
-    found
-}
-
-/// A value as the tables write it: names, `[3]` or `[5..7]` where there is none, `*` for all bits.
-fn bits(names: &Names, register: &str, value: u64) -> String {
-    if value == u64::MAX {
-        return "*".to_owned();
-    }
-    let known = names.get(register);
-    let name = |bit: u8| {
-        let known = known?;
-        let name = known.get(&bit)?;
-        (known.values().filter(|other| *other == name).count() == 1).then_some(name)
-    };
-    let set = |bit: u8| bit < 64 && value >> bit & 1 == 1;
-    let mut parts = Vec::new();
-    let mut bit = 0;
-    while bit < 64 {
-        if !set(bit) {
-            bit += 1;
-            continue;
-        }
-        if let Some(name) = name(bit) {
-            parts.push(name.clone());
-            bit += 1;
-            continue;
-        }
-        let first = bit;
-        while set(bit + 1) && name(bit + 1).is_none() {
-            bit += 1;
-        }
-        parts.push(if first == bit { format!("[{bit}]") } else { format!("[{first}..{bit}]") });
-        bit += 1;
-    }
-    parts.join(" ")
-}
-
-fn versions(facts: &QemuFacts) -> Vec<Vec<String>> {
-    let mut found = Vec::new();
-    for model in &facts.models {
-        for version in &model.versions {
-            let pairs: Vec<String> = version.properties.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            found.push(vec![
-                model.name.clone(),
-                version.number.to_string(),
-                or_dash(version.alias.as_ref()),
-                or_dash(version.caches.as_ref()),
-                or_dash(version.note.as_ref()),
-                if pairs.is_empty() { "-".to_owned() } else { pairs.join(" | ") },
-            ]);
-        }
-    }
-    found
-}
-
-fn caches(facts: &QemuFacts) -> Vec<Vec<String>> {
-    let used = |name: &String| {
-        let models = facts.models.iter();
-        let mut uses =
-            models.flat_map(|model| model.versions.iter().map(|version| &version.caches).chain([&model.caches]));
-        name.starts_with("legacy_") || uses.any(|cache| cache.as_ref() == Some(name))
-    };
-    let tables = facts.caches.iter().filter(|table| used(&table.name));
-    let rows = tables.flat_map(|table| table.caches.iter().map(|(cache, cells)| (table.name.clone(), cache, cells)));
-    rows.map(|(name, cache, cells)| prepend(name, &prepend(cache.clone(), cells))).collect()
-}
-
-/// A mask as the tables write it: a run of more than four bits is a range, whatever the bits are called.
-fn mask(names: &Names, register: &Register, value: u64) -> String {
-    let (first, count) = (value.trailing_zeros(), value.count_ones());
-    let run = value != u64::MAX && count > 4 && value >> first == (1 << count) - 1;
-    if run { format!("[{first}..{}]", first + count - 1) } else { bits(names, &register.to_string(), value) }
-}
-
-fn dependencies(facts: &QemuFacts, names: &Names) -> Vec<Vec<String>> {
-    let side = |(index, value): (usize, u64)| {
-        let register = facts.words.get(index).map(|word| &word.register);
-        register.map(|register| [register.to_string(), mask(names, register, value)])
-    };
-    let rows = facts.dependencies.iter().filter_map(|row| Some([side(row.from)?, side(row.to)?].concat()));
-    rows.collect()
 }

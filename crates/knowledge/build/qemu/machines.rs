@@ -1,4 +1,4 @@
-//! `machines.tsv`, `compat.tsv`, `defaults.tsv`.
+//! `machines.tsv`, `compat.tsv`, `defaults.tsv`, `max.tsv`.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,8 @@ use crate::Result;
 pub(crate) fn generate(source: &Source, out: &mut String) -> Result<()> {
     machines(source, out)?;
     compat(source, out)?;
-    defaults(source, out)
+    defaults(source, out)?;
+    max(source, out)
 }
 
 fn machines(source: &Source, out: &mut String) -> Result<()> {
@@ -97,11 +98,7 @@ fn defaults(source: &Source, out: &mut String) -> Result<()> {
         let [accelerator, property, value, condition, except, present] = cells[..] else {
             return Err("expected 6 cells".into());
         };
-        let accelerator = match accelerator {
-            "kvm" => "Kvm",
-            "tcg" => "Tcg",
-            _ => return Err(format!("`{accelerator}` is no accelerator").into()),
-        };
+        let accelerator = accelerator_name(accelerator)?;
         let except = match except.strip_prefix("i440fx..") {
             Some(version) => format!("Some({:?})", release(version)?),
             None if except == "-" => "None".to_owned(),
@@ -112,6 +109,37 @@ fn defaults(source: &Source, out: &mut String) -> Result<()> {
             "DefaultProperty {{ accelerator: Accelerator::{accelerator}, property: {property:?}, value: {value:?}, \
              conditions: &[{}], except_i440fx_up_to: {except}, releases: TreeSet({:#x}) }},",
             conditions(condition)?,
+            source.set_bits(present)?
+        )?;
+        Ok(())
+    })?;
+    writeln!(out, "];")?;
+    Ok(())
+}
+
+fn accelerator_name(text: &str) -> Result<&'static str> {
+    match text {
+        "kvm" => Ok("Kvm"),
+        "tcg" => Ok("Tcg"),
+        _ => Err(format!("`{text}` is no accelerator").into()),
+    }
+}
+
+fn max(source: &Source, out: &mut String) -> Result<()> {
+    writeln!(out, "static MAX_PROPERTIES: &[MaxProperty] = &[")?;
+    source.each("qemu/max.tsv", |cells| {
+        let [accelerator, property, value, when, present] = cells[..] else { return Err("expected 5 cells".into()) };
+        let moment = match when {
+            "init" => "Init",
+            "unset:lm" => "FamilyUnset { lm: true }",
+            "unset:!lm" => "FamilyUnset { lm: false }",
+            _ => return Err(format!("`{when}` is no moment").into()),
+        };
+        writeln!(
+            out,
+            "MaxProperty {{ accelerator: Accelerator::{}, property: {property:?}, value: {value:?}, \
+             moment: MaxMoment::{moment}, releases: TreeSet({:#x}) }},",
+            accelerator_name(accelerator)?,
             source.set_bits(present)?
         )?;
         Ok(())

@@ -220,15 +220,9 @@ fn models(
             return Err("expected 13 cells".into());
         };
         let releases = source.set_bits(present)?;
-        let mut values = Vec::new();
-        for row in words.iter().filter(|row| row.model == name && row.releases & releases != 0) {
-            if releases & !row.releases != 0 {
-                return Err(format!("{name}: a word holds for some of the releases of one definition").into());
-            }
-            values.push(format!("({}, {:#x})", row.word.expression(), row.value));
-        }
-        let versions: Vec<&str> =
-            versions.iter().filter(|row| row.model == name).map(|row| row.expression.as_str()).collect();
+        let values = values(words, name, releases)?;
+        let own = versions.iter().filter(|row| row.model == name);
+        let versions: Vec<&str> = own.map(|row| row.expression.as_str()).collect();
         writeln!(
             out,
             "Model {{ name: {name:?}, level: {:#x}, xlevel: {:#x}, vendor: {vendor:?}, family: {}, model: {}, \
@@ -239,7 +233,7 @@ fn models(
             family.parse::<u32>()?,
             model.parse::<u32>()?,
             stepping.parse::<u32>()?,
-            values.join(", "),
+            values,
             table_expression(caches, table, releases)?,
             avx10.parse::<u8>()?,
             leaf_1f == "yes",
@@ -260,6 +254,18 @@ fn models(
     by_name.sort_unstable();
     writeln!(out, "static MODELS_BY_NAME: &[(&str, u16)] = &{by_name:?};")?;
     Ok(found)
+}
+
+/// The words of one definition of a model, as expressions.
+fn values(words: &[WordRow], model: &str, releases: u64) -> Result<String> {
+    let mut found = Vec::new();
+    for row in words.iter().filter(|row| row.model == model && row.releases & releases != 0) {
+        if releases & !row.releases != 0 {
+            return Err(format!("{model}: a word holds for some of the releases of one definition").into());
+        }
+        found.push(format!("({}, {:#x})", row.word.expression(), row.value));
+    }
+    Ok(found.join(", "))
 }
 
 /// Every name that `-cpu` takes for a built-in model: name, model, version, releases.

@@ -1,6 +1,6 @@
 //! Machine types, and what they and the accelerator set on CPUs.
 
-use super::{COMPAT, Condition, DEFAULTS, MACHINE_NAMES, MACHINES, RELEASES};
+use super::{COMPAT, Condition, DEFAULTS, MACHINE_NAMES, MACHINES, MAX_PROPERTIES, RELEASES};
 use crate::TreeSet;
 
 /// The family of a machine type.
@@ -164,4 +164,36 @@ pub fn default_properties(
         let taken_back = old.zip(default.except_i440fx_up_to).is_some_and(|(version, last)| version <= last);
         default.accelerator == accelerator && default.releases.contains(release) && !taken_back
     })
+}
+
+/// When `-cpu max` has one of its properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MaxMoment {
+    /// From the start: machine and `-cpu` may change it.
+    Init,
+    /// When it is realized, if its family is still 0 then (`target/i386/cpu.c:max_x86_cpu_realize`).
+    FamilyUnset {
+        /// Whether the property `lm` is on by then: `lm=on` was given. `+lm` comes too late, as do max's own features.
+        lm: bool,
+    },
+}
+
+/// A property that `-cpu max` and `host` have of themselves (`target/i386/cpu.c:max_x86_cpu_initfn`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxProperty {
+    /// The accelerator. Under KVM vendor, family, model, stepping and model id are the host's, and not here.
+    pub accelerator: Accelerator,
+    /// The property.
+    pub property: &'static str,
+    /// The value.
+    pub value: &'static str,
+    /// When it is set.
+    pub moment: MaxMoment,
+    /// The releases that set it.
+    pub releases: TreeSet,
+}
+
+/// What `-cpu max`, and `host` with it, has of itself.
+pub fn max_properties(release: usize, accelerator: Accelerator) -> impl Iterator<Item = &'static MaxProperty> {
+    MAX_PROPERTIES.iter().filter(move |row| row.accelerator == accelerator && row.releases.contains(release))
 }

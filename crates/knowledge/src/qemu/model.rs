@@ -109,8 +109,9 @@ pub fn versions(release: usize, base_name: &str) -> impl Iterator<Item = &'stati
     model(release, base_name).into_iter().flat_map(move |model| model.versions(release))
 }
 
-/// What a name in `-cpu` stands for in `release`: a model, a model with a version, or a version's alias. `None` also for
-/// `base`, `max` and `host`, which are no built-in models.
+/// What a name in `-cpu` stands for in `release`: a model, a model with a version, or a version's alias.
+///
+/// `None` also for `base`, `max` and `host`, which are no built-in models.
 #[must_use]
 pub fn resolve(release: usize, cpu_name: &str) -> Option<Resolved> {
     let start = CPU_NAMES.partition_point(|(name, ..)| *name < cpu_name);

@@ -37,8 +37,8 @@ pub struct Property {
     pub name: &'static str,
     /// The type.
     pub kind: PropertyKind,
-    /// The default of the class as QEMU prints it (`on`, `off`, a decimal number), before model, accelerator and machine
-    /// set it; `None` where the class has none.
+    /// The default of the class (`on`, `off`, a decimal number), before model, accelerator and machine set it; `None`
+    /// where the class tells none.
     pub default: Option<&'static str>,
     /// Whether only `-cpu host` and `-cpu max` have it.
     pub max_only: bool,
@@ -84,8 +84,8 @@ const fn feature(name: &'static str) -> Property {
     Property { name, kind: PropertyKind::Feature, default: None, max_only: false }
 }
 
-/// All properties of CPUs in `release`, without aliases: feature bits by place, then the others by name. A property that
-/// stands for two bits occurs twice.
+/// All properties of CPUs in `release`, without aliases: feature bits by place, then the others by name. One that stands
+/// for two bits occurs twice.
 pub fn properties(release: usize) -> impl Iterator<Item = Property> {
     let features = BITS.iter().filter(move |bit| bit.named.contains(release)).filter_map(|bit| bit.name).map(feature);
     let others = PROPERTIES.iter().filter(move |row| row.releases.contains(release) && row.alias_of.is_none());
