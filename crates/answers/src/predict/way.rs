@@ -20,7 +20,7 @@
 
 use std::collections::BTreeMap;
 
-use cpusieve_knowledge::linux::{self, TREES};
+use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::{self, Fit, Machine, RELEASES, UnknownMachine};
 use cpusieve_model::{CpuidTable, MsrReading, Snapshot, Stage};
 use cpusieve_stages::linux::boot::{Input, Unlisted};
@@ -28,7 +28,7 @@ use cpusieve_stages::qemu::{Accelerator, Irqchip, Output, Protected, Question, S
 use cpusieve_stages::vcpu::guest;
 
 use super::kvm::{self, KvmPrediction};
-use super::{Assumption, Chosen, Kernel, NoPrediction, Prediction, asked_for, choose, of_kernel, stands_for};
+use super::{Assumption, Chosen, Kernel, NoPrediction, Prediction, asked_for, choose, of_kernel};
 use crate::oddity::oddities;
 
 /// The machine type that QEMU takes if none is given.
@@ -192,7 +192,14 @@ pub fn until_vcpu(snapshot: &Snapshot, route: &Route<'_>) -> Result<VcpuPredicti
 /// # Errors
 /// As [`until_vcpu`], and if QEMU ends with an error, or the guest's kernel release is none.
 pub fn until_guest(snapshot: &Snapshot, route: &Route<'_>) -> Result<GuestPrediction, NoWay> {
-    let vcpu = until_vcpu(snapshot, route)?;
+    guest_of(snapshot, route, until_vcpu(snapshot, route)?)
+}
+
+/// The guest's kernel on a vCPU that [`until_vcpu`] found for the same input and route.
+///
+/// # Errors
+/// If QEMU ended with an error, or the guest's kernel release is none.
+pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) -> Result<GuestPrediction, NoWay> {
     if let Some(error) = &vcpu.qemu.error {
         let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
         return Err(NoWay::Refused { release, message: error.message.clone() });

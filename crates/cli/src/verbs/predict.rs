@@ -1,6 +1,7 @@
-//! `predict`: what a kernel will print, from the CPUID that it will see; what KVM will offer.
+//! `predict`: what a kernel will print, from the CPUID that it will see; what KVM will offer, and what QEMU makes of it.
 
 pub(super) mod kvm;
+mod way;
 
 use std::fmt::Write as _;
 
@@ -10,72 +11,52 @@ use cpusieve_model::{Stage, Step};
 use serde_json::{Value, json};
 
 use super::{Done, Failure};
-use crate::args::{From, PredictOptions, Until};
+use crate::args::{Accel, From, PredictOptions, Until};
 use crate::page::{self, HEAD, QUIET, styled};
 use crate::{input, json};
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    /// QEMU would have to be predicted register by register.
-    #[error(
-        "--until {until} --from {from} would have to predict what QEMU makes of each CPUID register, which this version \
-         does not do; it predicts `--until host` and `--until kvm`, and `--from vcpu --until guest` from the guest's own \
-         CPUID"
-    )]
-    NotExact {
-        /// The wanted stage.
-        until: &'static str,
-        /// The given stage.
-        from: &'static str,
-    },
     /// The wanted stage lies before the one that the input shows.
     #[error("--from vcpu --until {0}: the {0} stage does not come after the vCPU; what comes after it is the guest")]
     Backwards(&'static str),
 }
 
 pub(crate) fn run(options: &PredictOptions, as_json: bool) -> Result<Done, Failure> {
-    let stage = stage(options.from, options.until)?;
-    let (release, cmdline, useless) = match stage {
-        Stage::Guest => (
-            &options.guest_kernel,
-            &options.guest_cmdline,
-            [("host-kernel", &options.host_kernel), ("host-cmdline", &options.host_cmdline)],
-        ),
-        _ => (
-            &options.host_kernel,
-            &options.host_cmdline,
-            [("guest-kernel", &options.guest_kernel), ("guest-cmdline", &options.guest_cmdline)],
-        ),
-    };
-    for (name, _) in useless.iter().filter(|(_, given)| given.is_some()) {
-        page::warn(&format!("--{name} changes nothing here: only the {stage}'s kernel is predicted"));
+    let (first, last) = stages(options.from, options.until)?;
+    for (stage, name) in options.route.given().filter(|(stage, _)| !(first..=last).contains(stage)) {
+        page::warn(&format!("--{name} changes nothing here: the {stage} stage is not predicted"));
     }
-    if stage != Stage::Kvm && !options.kvm_params.is_empty() {
-        page::warn(&"--kvm-param changes nothing here: KVM is not predicted");
+    if options.route.accel == Accel::Tcg {
+        for (_, name) in options.route.given().filter(|(stage, _)| *stage < Stage::Qemu) {
+            page::warn(&format!("--{name} changes nothing here: TCG asks neither host nor KVM"));
+        }
     }
     let (snapshot, unlisted) = input::read_for_boot(&options.input)?;
-    if stage == Stage::Kvm {
-        let kernel = Kernel { at: Stage::Host, release: release.as_deref(), cmdline: cmdline.as_deref(), unlisted };
-        return kvm::run(options, &snapshot, kernel, as_json);
-    }
-    let kernel = Kernel { at: stage, release: release.as_deref(), cmdline: cmdline.as_deref(), unlisted };
+    let route = options.route.route(unlisted);
+    let kernel = match (first, last) {
+        (_, Stage::Host) => route.kvm.kernel,
+        (Stage::Guest, _) => Kernel { unlisted, ..route.guest },
+        (_, Stage::Kvm) => return kvm::run(options, &snapshot, &route.kvm, as_json),
+        _ => return way::run(options, &snapshot, &route, as_json),
+    };
     let found = predict(&snapshot, &kernel).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
-    page::print(&if as_json { as_text(&found, stage) } else { text(&found, stage, page::width()) })?;
+    page::print(&if as_json { as_text(&found, last) } else { text(&found, last, page::width()) })?;
     Ok(Done::Same)
 }
 
-/// The kernel that is to be predicted.
-fn stage(from: From, until: Until) -> Result<Stage, Refusal> {
+/// The first and the last stage that are to be predicted.
+fn stages(from: From, until: Until) -> Result<(Stage, Stage), Refusal> {
     match (from, until) {
-        (From::Silicon, Until::Host) => Ok(Stage::Host),
-        (From::Silicon, Until::Kvm) => Ok(Stage::Kvm),
-        (From::Vcpu, Until::Guest) => Ok(Stage::Guest),
+        (From::Silicon, Until::Host) => Ok((Stage::Host, Stage::Host)),
+        (From::Silicon, Until::Kvm) => Ok((Stage::Host, Stage::Kvm)),
+        (From::Silicon, Until::Vcpu) => Ok((Stage::Host, Stage::Vcpu)),
+        (From::Silicon, Until::Guest) => Ok((Stage::Host, Stage::Guest)),
+        (From::Vcpu, Until::Guest) => Ok((Stage::Guest, Stage::Guest)),
         (From::Vcpu, Until::Host) => Err(Refusal::Backwards("host")),
         (From::Vcpu, Until::Kvm) => Err(Refusal::Backwards("kvm")),
         (From::Vcpu, Until::Vcpu) => Err(Refusal::Backwards("vcpu")),
-        (From::Silicon, Until::Vcpu) => Err(Refusal::NotExact { until: "vcpu", from: "silicon" }),
-        (From::Silicon, Until::Guest) => Err(Refusal::NotExact { until: "guest", from: "silicon" }),
     }
 }
 
@@ -126,6 +107,13 @@ fn with_steps<'a>(head: &Value, steps: impl Iterator<Item = &'a Step>) -> String
 fn text(found: &Prediction, stage: Stage, width: usize) -> String {
     let mut page = String::new();
     let _ = writeln!(page, "{}", styled(HEAD, format!("What Linux {} of the {stage} prints", label(found))));
+    words_text(&mut page, found, width);
+    assumed_text(&mut page, &found.assumed, width);
+    page
+}
+
+/// The lines of `/proc/cpuinfo`, and what is odd about them.
+fn words_text(page: &mut String, found: &Prediction, width: usize) {
     let lines = [
         ("flags", &found.boot.flags),
         ("hidden", &found.boot.hidden),
@@ -141,8 +129,6 @@ fn text(found: &Prediction, stage: Stage, width: usize) -> String {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("odd ({})", found.odd.len())));
         found.odd.iter().for_each(|odd| page.push_str(&page::wrap(odd, "  ", "    ", width)));
     }
-    assumed_text(&mut page, &found.assumed, width);
-    page
 }
 
 /// What was assumed, with what hangs on it.

@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 
-use cpusieve_answers::predict::Kernel;
 use cpusieve_answers::predict::kvm::{KvmPrediction, Question, predict};
 use cpusieve_answers::reason;
 use cpusieve_model::{Effect, KvmCpuidEntry, Snapshot, Stage, has_subleaves};
 use serde_json::{Map, Value, json};
 
 use super::{assumed_text, assumptions, label, lines, with_steps};
-use crate::args::{KvmAnswer, PredictOptions};
+use crate::args::PredictOptions;
 use crate::input;
 use crate::page::{self, HEAD, QUIET, styled};
 use crate::verbs::{Done, Failure};
@@ -17,13 +16,11 @@ use crate::verbs::{Done, Failure};
 pub(super) fn run(
     options: &PredictOptions,
     snapshot: &Snapshot,
-    kernel: Kernel<'_>,
+    question: &Question<'_>,
     as_json: bool,
 ) -> Result<Done, Failure> {
-    let predicted = options.kvm == KvmAnswer::Predicted;
-    let question = Question { params: &options.kvm_params, predicted, ..Question::new(kernel) };
     let found =
-        predict(snapshot, &question).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
+        predict(snapshot, question).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
     page::print(&if as_json { as_text(&found) } else { text(&found, page::width()) })?;
     Ok(if found.view.supported.is_some() { Done::Same } else { Done::InPart })
 }
@@ -41,7 +38,7 @@ fn as_text(found: &KvmPrediction) -> String {
 }
 
 /// KVM's answers as JSON; one that is not known is absent, a feature MSR whose value is not known is null.
-fn view(found: &KvmPrediction) -> Value {
+pub(super) fn view(found: &KvmPrediction) -> Value {
     let mut fields = Map::new();
     let entries = |entries: &Vec<KvmCpuidEntry>| Value::Array(entries.iter().map(entry).collect());
     let origin = |seen: bool| if seen { "seen" } else { "predicted" };
@@ -68,7 +65,7 @@ fn view(found: &KvmPrediction) -> Value {
     Value::Object(fields)
 }
 
-fn entry(entry: &KvmCpuidEntry) -> Value {
+pub(super) fn entry(entry: &KvmCpuidEntry) -> Value {
     let registers = entry.registers;
     let hex = |value: u32| format!("{value:#010x}");
     json!({
@@ -96,7 +93,7 @@ fn text(found: &KvmPrediction, width: usize) -> String {
     page
 }
 
-fn table(page: &mut String, name: &str, entries: &[KvmCpuidEntry], width: usize) {
+pub(super) fn table(page: &mut String, name: &str, entries: &[KvmCpuidEntry], width: usize) {
     if entries.is_empty() {
         return;
     }
