@@ -45,7 +45,12 @@ pub fn on<'a>(host: &'a Machine<'a>, guest: Option<&'a Machine<'a>>, feature: &'
         let seen = guest.capability(world.guest_tree, feature.id).state;
         passage.outcome = if seen == State::Unknown { passage.outcome } else { seen };
     }
-    let reason = reason_of(&passage, world.host_tree).filter(|_| passage.outcome != State::Present);
+    let mut reason = reason_of(&passage, world.host_tree).filter(|_| passage.outcome != State::Present);
+    if let (Some(reason), Some(parent)) = (&mut reason, &passage.follows)
+        && let Some(remedy) = diff::item::of_parent(&world, reason.rule, parent)
+    {
+        reason.remedy = remedy;
+    }
     Why { feature, passage, reason, over_time: Vec::new() }
 }
 

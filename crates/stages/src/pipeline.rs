@@ -151,6 +151,23 @@ impl Way<'_> {
         passage
     }
 
+    /// The host's CPU, if its CPUID was seen to lack the bit.
+    fn silicon_step(&self, passage: &mut Passage, bit: CpuidBit, incoming: State) {
+        let table = self.world.host.cpuid().filter(|table| table.state(bit).known() == Some(false));
+        let rule = rules::generic(Software::Silicon, "not-in-silicon");
+        if let Some((table, rule)) = table.zip(rule).filter(|_| incoming.known() == Some(false)) {
+            passage.steps.push(Step {
+                feature: passage.feature.clone(),
+                place: Some(Place::Cpuid(bit)),
+                at: Stage::Silicon,
+                effect: Effect::Dropped,
+                rule: rule.id,
+                cite: rule.cite,
+                because: vec![self.world.host.register_evidence("CPUID", table, bit)],
+            });
+        }
+    }
+
     /// The host's kernel: what it does with its CPUID, or that its flags line shows the flag.
     fn host_step(&self, passage: &mut Passage, place: Option<Place>, seen: &Sight) {
         let World { host, host_tree, .. } = self.world;
@@ -169,8 +186,10 @@ impl Way<'_> {
     fn announced(&self, passage: &mut Passage, id: &str, bit: CpuidBit, seen: Sight) {
         let World { host_tree, guest, guest_tree, .. } = self.world;
         let place = Some(Place::Cpuid(bit));
+        let incoming = self.incoming(id, bit);
+        self.silicon_step(passage, bit, incoming);
         self.host_step(passage, place, &seen);
-        let vcpu = self.vcpu(id, bit, self.incoming(id, bit));
+        let vcpu = self.vcpu(id, bit, incoming);
         let delivered = vcpu.last().map_or(State::Unknown, |decision| decision.state);
         let culprit =
             vcpu.iter().position(|decision| decision.step.effect == Effect::Dropped && decision.state == State::Absent);
@@ -190,6 +209,9 @@ impl Way<'_> {
             _ => culprit,
         }
         .map(|index| offset + index);
+        if delivered.known() == Some(false) {
+            passage.decided = before_kvm(passage).or(passage.decided);
+        }
         passage.assumed = hangs(&ruling);
         if ruling.rule.is_some() {
             self.guest_step(passage, place, delivered, &ruling);
@@ -374,6 +396,14 @@ impl Way<'_> {
             because,
         }
     }
+}
+
+/// The step of the CPU or of the host's kernel that took a bit, if all that KVM did was to ask those two.
+fn before_kvm(passage: &Passage) -> Option<usize> {
+    let listed = rules::generic(Software::Kvm, "listed").map(|rule| rule.id);
+    let asked = passage.culprit().is_some_and(|step| step.at == Stage::Kvm && Some(step.rule) == listed);
+    let took = |step: &Step| step.at < Stage::Kvm && step.effect == Effect::Dropped;
+    passage.steps.iter().position(took).filter(|_| asked)
 }
 
 /// Whether a flag is missing by an assumption; where it is there, the assumption is borne out.

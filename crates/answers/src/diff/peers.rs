@@ -328,6 +328,7 @@ impl Lack<'_> {
         item.group = Group::GuestKernel;
         if let Some(parent) = ruling.exact.as_ref().and_then(Exact::cleared_with) {
             item.cause = format!("It follows from {parent}. {}", item.cause);
+            item.remedy = self.of_parent(&parent).unwrap_or(item.remedy);
             item.follows = Some(parent.into_owned());
             item.group = Group::Follows;
         }
@@ -342,6 +343,28 @@ impl Lack<'_> {
             item.others.extend(firmware.map(|rule| other(rule, Stage::Silicon)));
         }
         item
+    }
+
+    /// What brings the parent back, together with which a feature was cleared.
+    fn of_parent(&self, parent: &str) -> Option<Remedy> {
+        let Lack { relation, machine, peer, .. } = *self;
+        let (tree, way) = Lack { relation, flag: parent, machine, peer }.likeliest();
+        let rule = match &way {
+            Some(Way::Ruled(ruling)) => named(ruling)?,
+            _ => return None,
+        };
+        let feature = parent.to_owned().into();
+        let (effect, at) = (Effect::Dropped, self.kernel_stage());
+        let step = Step {
+            feature,
+            place: place(parent, tree),
+            at,
+            effect,
+            rule: rule.id,
+            cite: rule.cite,
+            because: Vec::new(),
+        };
+        Some(reason::of_step(&step, tree).remedy)
     }
 
     /// The two kernels go by different rules.

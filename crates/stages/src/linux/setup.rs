@@ -90,12 +90,13 @@ pub fn invented(inputs: &dyn Inputs, elsewhere: Option<&dyn Inputs>, tree: usize
 
 /// How far a rule is from setting its capability: 0 if it does.
 fn distance(verdict: &Verdict) -> u8 {
+    let not_bare_metal = verdict.deciding.is_some_and(|need| need.negated);
     match (verdict.state, verdict.deciding.map(|need| need.condition)) {
         (State::Present, _) => 0,
         (State::Unknown, _) => 1,
         // A rule for another vendor or family does not explain why a flag is missing on this one.
         (_, Some(Condition::Vendor(_) | Condition::Family(..) | Condition::Hypervisor(_))) => 4,
-        (_, Some(Condition::Vm)) => 2,
+        (_, Some(Condition::Vm)) if not_bare_metal => 2,
         _ => 3,
     }
 }

@@ -85,7 +85,10 @@ fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announce
             let name = boot.program.row(parent).map(|row| row.feature.id());
             because.extend(name.map(|name| Evidence::Flag { of: boot.input.of, name: name.into(), printed: false }));
         }
-        Mark::Level => because.push(register(boot, CpuidBit::new(0, 0, cpusieve_model::Register::Eax, 0))),
+        Mark::Level => because.push(Evidence::Setting {
+            source: "CPUID",
+            text: format!("0.EAX announces no leaf above {:X}H", boot.levels.0),
+        }),
         Mark::ClearCpuid => {
             because.push(setting(format!("clearcpuid={}", boot.cmdline.value("clearcpuid").unwrap_or(""))))
         }
