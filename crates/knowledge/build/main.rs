@@ -8,6 +8,7 @@ mod kvm;
 mod linux;
 mod qemu;
 mod rules;
+mod vmm;
 mod x86;
 
 use std::error::Error;
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     fs::write(out.join("linux.rs"), linux::generate(&tables)?)?;
     fs::write(out.join("kvm.rs"), kvm::generate(&tables)?)?;
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
+    fs::write(out.join("vmm.rs"), vmm::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
     fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;
     Ok(())
