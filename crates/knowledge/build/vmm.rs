@@ -42,6 +42,7 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let firecracker = known.first().ok_or("no VMM")?;
     templates(tables, firecracker, &mut out)?;
     template_hosts(tables, firecracker, &mut out)?;
+    hyperv_leaves(tables, Known::find(&known, "cloud-hypervisor")?, &mut out)?;
     Ok(out)
 }
 
@@ -191,6 +192,30 @@ fn template_hosts(tables: &Tables, firecracker: &Known, out: &mut String) -> Res
             out,
             "TemplateHosts {{ template: {template:?}, vendor: {vendor}, hosts: {hosts}, releases: {} }},",
             firecracker.set(releases)?,
+        )?;
+    }
+    writeln!(out, "];")?;
+    Ok(())
+}
+
+fn hyperv_leaves(tables: &Tables, vmm: &Known, out: &mut String) -> Result<()> {
+    writeln!(out, "static HYPERV_LEAVES: &[HypervLeaf] = &[")?;
+    let text = tables.read("vmm/hyperv.tsv")?;
+    for (line, cells) in rows(&text) {
+        let [leaf, eax, ebx, ecx, edx, releases] = cells[..] else {
+            return Err(format!("vmm/hyperv.tsv:{line}: expected 6 cells").into());
+        };
+        let number = |text: &str| u32::from_str_radix(text, 16);
+        writeln!(
+            out,
+            "HypervLeaf {{ leaf: {:#x}, registers: Registers {{ eax: {:#x}, ebx: {:#x}, ecx: {:#x}, edx: {:#x} }}, \
+             releases: {} }},",
+            number(leaf)?,
+            number(eax)?,
+            number(ebx)?,
+            number(ecx)?,
+            number(edx)?,
+            vmm.set(releases)?,
         )?;
     }
     writeln!(out, "];")?;

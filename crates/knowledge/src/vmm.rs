@@ -12,7 +12,7 @@
 //! assert_eq!(vmm::template_names().collect::<Vec<_>>(), ["T2", "T2S", "T2CL", "C3", "T2A"]);
 //! ```
 
-use cpusieve_model::{BitFilter, Cite, CpuTemplate, CpuidBit, CpuidModifier, MsrModifier, Register, Vendor};
+use cpusieve_model::{BitFilter, Cite, CpuTemplate, CpuidBit, CpuidModifier, MsrModifier, Register, Registers, Vendor};
 
 use crate::TreeSet;
 pub use crate::qemu::{Fit, Nearest, Release};
@@ -148,6 +148,22 @@ pub struct BootMsr {
 /// The MSRs that a release writes, in its order.
 pub fn boot_msrs(vmm: Vmm, release: usize) -> impl Iterator<Item = &'static BootMsr> {
     BOOT_MSRS.iter().filter(move |msr| msr.vmm == vmm && msr.releases.contains(release))
+}
+
+/// A leaf that Cloud Hypervisor answers when it poses as Hyper-V.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HypervLeaf {
+    /// The leaf.
+    pub leaf: u32,
+    /// The answer.
+    pub registers: Registers,
+    /// The releases of Cloud Hypervisor with this answer.
+    pub releases: TreeSet,
+}
+
+/// The leaves with which a release of Cloud Hypervisor poses as Hyper-V, in its order.
+pub fn hyperv_leaves(release: usize) -> impl Iterator<Item = &'static HypervLeaf> {
+    HYPERV_LEAVES.iter().filter(move |leaf| leaf.releases.contains(release))
 }
 
 /// Where a row of a template writes.
