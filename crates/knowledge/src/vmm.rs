@@ -66,6 +66,14 @@ impl Vmm {
         self.releases().len().saturating_sub(1)
     }
 
+    /// The position of the known release with this label: from it on, something is done otherwise than before. Behind the
+    /// last release if there is none.
+    #[must_use]
+    pub fn since(self, label: &str) -> usize {
+        let releases = self.releases();
+        releases.iter().position(|release| release.label == label).unwrap_or(releases.len())
+    }
+
     /// The known release that stands for a version: `1.16.0-dev`, `Firecracker v1.12.1`, `cloud-hypervisor v51.1.0`.
     ///
     /// The same release if it is known, else the nearest older one, else the oldest.

@@ -56,9 +56,8 @@ pub(super) fn configure(vcpu: &mut Vcpu<'_>, options: &Options) -> Result<(), Er
         Ok(Topology { threads: 1, cores, dies: 1, packages: 1 })
     };
     let spot = options.topology.map_or_else(flat, Ok)?.check(cpus)?.spot(cpu);
-    let seen = |table: Option<&cpusieve_model::CpuidTable>| table.and_then(cpusieve_model::CpuidTable::vendor);
-    let kvm = vcpu.question.kvm.supported_table();
-    let vendor = seen(vcpu.question.host).or_else(|| seen(kvm.as_ref())).unwrap_or(Vendor::Other);
+    let leaf = vcpu.question.host.and_then(|host| host.get(0, 0)).or_else(|| vcpu.table.get(0, 0));
+    let vendor = leaf.map_or(Vendor::Other, super::vendor);
     if options.amx {
         enable_amx(vcpu, vendor)?;
     }
@@ -69,7 +68,7 @@ pub(super) fn configure(vcpu: &mut Vcpu<'_>, options: &Options) -> Result<(), Er
 
 /// The position of the first release that does something, by its label.
 fn release(label: &str) -> usize {
-    Vmm::CloudHypervisor.nearest(label).release
+    Vmm::CloudHypervisor.since(label)
 }
 
 /// `hypervisor/src/hypervisor.rs:enable_amx_state_components`; before 50 `vmm/src/cpu.rs:CpuManager::new`.

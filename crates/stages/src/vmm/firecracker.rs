@@ -63,10 +63,10 @@ struct Place {
 pub(super) fn configure(vcpu: &mut Vcpu<'_>, options: &Options<'_>) -> Result<(), Error> {
     let place = place(vcpu, options)?;
     vcpu.table.sort();
-    let vendor = match vcpu.question.kvm.supported_table().and_then(|table| table.vendor()) {
-        Some(vendor @ (Vendor::Intel | Vendor::Amd)) => vendor,
-        Some(_) => return Err(Error::UnsupportedVendor),
-        None => return Err(Error::MissingLeaf { leaf: 0, subleaf: 0 }),
+    let offered = required(vcpu, 0, 0)?;
+    let vendor = match super::vendor(offered) {
+        vendor @ (Vendor::Intel | Vendor::Amd) => vendor,
+        _ => return Err(Error::UnsupportedVendor),
     };
     if vcpu.question.release >= release("1.12") && xstate::amx_can_be_had(vcpu) {
         xstate::permit_amx(vcpu, DYNAMIC_XSTATE);
@@ -80,12 +80,13 @@ pub(super) fn configure(vcpu: &mut Vcpu<'_>, options: &Options<'_>) -> Result<()
         }
         Template::Custom(template) => template::apply_template(vcpu, template, CUSTOM_TEMPLATE)?,
     }
-    normalize(vcpu, vendor, place)
+    let host = vcpu.question.host.and_then(|host| host.get(0, 0)).unwrap_or(offered);
+    normalize(vcpu, vendor, host, place)
 }
 
 /// The position of the first release that does something, by its label.
 fn release(label: &str) -> usize {
-    Vmm::Firecracker.nearest(label).release
+    Vmm::Firecracker.since(label)
 }
 
 /// `src/vmm/src/vmm_config/machine_config.rs:update`, and the number of bits that `configure` derives from it.
@@ -105,9 +106,9 @@ fn place(vcpu: &Vcpu<'_>, options: &Options<'_>) -> Result<Place, Error> {
 }
 
 /// `Cpuid::normalize`.
-fn normalize(vcpu: &mut Vcpu<'_>, vendor: Vendor, place: Place) -> Result<(), Error> {
+fn normalize(vcpu: &mut Vcpu<'_>, vendor: Vendor, host_leaf_0: Registers, place: Place) -> Result<(), Error> {
     let setting = Setting { vendor, smp: place.count > 1, amx: true, nested: true };
-    update_vendor_id(vcpu)?;
+    update_vendor_id(vcpu, host_leaf_0);
     update_feature_info_entry(vcpu, setting, place)?;
     update_extended_topology_entry(vcpu, place)?;
     update_extended_cache_features(vcpu)?;
@@ -143,17 +144,11 @@ fn pass_host_leaf(vcpu: &mut Vcpu<'_>, leaf: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The vendor is the host's: a template cannot change it. KVM offers the host's own.
-fn update_vendor_id(vcpu: &mut Vcpu<'_>) -> Result<(), Error> {
-    required(vcpu, 0, 0)?;
-    // Before the template the entry was KVM's, which holds the host's vendor.
-    let kvm = vcpu.question.kvm.supported_table().and_then(|table| table.get(0, 0));
-    if let Some(leaf) = vcpu.question.host.and_then(|host| host.get(0, 0)).or(kvm) {
-        for register in [Register::Ebx, Register::Ecx, Register::Edx] {
-            vcpu.table.write((0, 0, register), u32::MAX, leaf.get(register), HOST_LEAF);
-        }
+/// The vendor is the host's: a template cannot change it.
+fn update_vendor_id(vcpu: &mut Vcpu<'_>, host: Registers) {
+    for register in [Register::Ebx, Register::Ecx, Register::Edx] {
+        vcpu.table.write((0, 0, register), u32::MAX, host.get(register), HOST_LEAF);
     }
-    Ok(())
 }
 
 fn update_feature_info_entry(vcpu: &mut Vcpu<'_>, setting: Setting, place: Place) -> Result<(), Error> {

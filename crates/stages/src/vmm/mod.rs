@@ -37,7 +37,7 @@ mod xstate;
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::vmm::{Vmm, boot_msrs};
-use cpusieve_model::{CpuidTable, KvmCpuidEntry, KvmView, Step};
+use cpusieve_model::{CpuidTable, KvmCpuidEntry, KvmView, Registers, Step, Vendor};
 
 pub use error::Error;
 use table::Table;
@@ -121,6 +121,13 @@ impl Vcpu<'_> {
     fn assume(&mut self, what: impl Into<String>, value: impl Into<String>, because: &'static str) {
         self.assumed.push(Assumption { what: what.into(), value: value.into(), because });
     }
+}
+
+/// The vendor that leaf 0 tells.
+fn vendor(leaf: Registers) -> Vendor {
+    let mut table = CpuidTable::default();
+    table.insert(0, 0, leaf);
+    table.vendor().unwrap_or(Vendor::Other)
 }
 
 /// What this VMM gives to a vCPU.

@@ -1,5 +1,6 @@
 //! KVM's answer while a VMM edits it, with a note of every edit: the steps are read off these.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use cpusieve_knowledge::rules::{self, Rule};
@@ -8,8 +9,6 @@ use cpusieve_knowledge::x86;
 use cpusieve_model::{
     Cite, CpuidBit, CpuidTable, Effect, Evidence, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage, Step,
 };
-
-use crate::machine::known_name;
 
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`.
 pub(super) const SIGNIFICANT_INDEX: u32 = 1;
@@ -141,13 +140,17 @@ impl Table {
         self.entries.retain(|entry| entry.leaf != leaf);
     }
 
-    /// The rule of the last edit that wrote this bit.
-    fn rule(&self, bit: CpuidBit) -> Option<&'static Rule> {
-        let wrote = |edit: &&Edit| {
-            (edit.leaf, edit.subleaf, edit.register) == (bit.leaf, bit.subleaf, bit.register)
-                && edit.mask >> bit.bit & 1 == 1
-        };
-        self.edits.iter().rev().find(wrote).and_then(|edit| rules::rule(edit.rule))
+    /// The edits by register, and in their order within each.
+    fn edits_by_register(&self) -> Vec<&Edit> {
+        let mut edits: Vec<&Edit> = self.edits.iter().collect();
+        edits.sort_by_key(|edit| edit.place());
+        edits
+    }
+}
+
+impl Edit {
+    const fn place(&self) -> (u32, u32, Register) {
+        (self.leaf, self.subleaf, self.register)
     }
 }
 
@@ -159,37 +162,50 @@ pub(super) fn steps(vmm: Vmm, supported: &[KvmCpuidEntry], table: &Table) -> Vec
     places.sort_unstable();
     places.dedup();
     let passed = rules::generic(vmm.software(), "passed");
+    let edits = table.edits_by_register();
     let mut steps = Vec::new();
     for (leaf, subleaf) in places {
-        let of = |table: &CpuidTable| table.get(leaf, subleaf).unwrap_or_default();
-        let (before, after) = (of(&offered), of(&given));
+        let (before, after) = (offered.get(leaf, subleaf), given.get(leaf, subleaf).unwrap_or_default());
         for register in Register::ALL {
-            let (before, after) = (before.get(register), after.get(register));
-            let set = (0..32_u8).filter(|bit| (before | after) >> bit & 1 == 1);
-            for bit in set.map(|bit| CpuidBit::new(leaf, subleaf, register, bit)) {
-                let Some(feature) = x86::by_place(Place::Cpuid(bit)) else { continue };
-                let edited = table.rule(bit);
-                let effect = match (before >> bit.bit & 1, after >> bit.bit & 1, edited) {
-                    (0, _, _) => Effect::Added,
-                    (_, 0, _) => Effect::Dropped,
-                    (_, _, Some(_)) => Effect::Forced,
-                    (_, _, None) => Effect::Kept,
-                };
-                let rule = edited.or(passed);
-                let value = offered.get(leaf, subleaf).map(|registers| registers.get(register));
-                steps.push(Step {
-                    feature: known_name(feature.id),
-                    place: Some(Place::Cpuid(bit)),
-                    at: Stage::Qemu,
-                    effect,
-                    rule: rule.map_or(RuleId(""), |rule| rule.id),
-                    cite: rule.map_or(Cite(""), |rule| rule.cite),
-                    because: vec![Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value }],
-                });
-            }
+            let start = edits.partition_point(|edit| edit.place() < (leaf, subleaf, register));
+            let end = edits.partition_point(|edit| edit.place() <= (leaf, subleaf, register));
+            let edits = edits.get(start..end).unwrap_or(&[]);
+            let (before, after) = (before.map(|registers| registers.get(register)), after.get(register));
+            let set = (0..32_u8).filter(|bit| (before.unwrap_or(0) | after) >> bit & 1 == 1);
+            let places = set.map(|bit| CpuidBit::new(leaf, subleaf, register, bit));
+            steps.extend(places.filter_map(|bit| step(bit, before, after, edits, passed)));
         }
     }
     steps
+}
+
+/// What was done to one bit; `None` if it has no name. `edits` are those of its register, the last of which counts.
+fn step(
+    bit: CpuidBit,
+    before: Option<u32>,
+    after: u32,
+    edits: &[&Edit],
+    passed: Option<&'static Rule>,
+) -> Option<Step> {
+    let feature = x86::by_place(Place::Cpuid(bit))?;
+    let edit = edits.iter().rfind(|edit| edit.mask >> bit.bit & 1 == 1);
+    let came_in = before.unwrap_or(0) >> bit.bit & 1 == 1;
+    let effect = match (came_in, after >> bit.bit & 1 == 1, edit) {
+        (false, _, _) => Effect::Added,
+        (true, false, _) => Effect::Dropped,
+        (true, true, Some(_)) => Effect::Forced,
+        (true, true, None) => Effect::Kept,
+    };
+    let rule = edit.map_or(passed, |edit| rules::rule(edit.rule));
+    Some(Step {
+        feature: Cow::Borrowed(feature.id),
+        place: Some(Place::Cpuid(bit)),
+        at: Stage::Qemu,
+        effect,
+        rule: rule.map_or(RuleId(""), |rule| rule.id),
+        cite: rule.map_or(Cite(""), |rule| rule.cite),
+        because: vec![Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value: before }],
+    })
 }
 
 /// The entries as a table in which features can be looked up: leaf 40000001H holds KVM's features only behind KVM's own

@@ -28,7 +28,7 @@ pub(super) fn get_cpu_template(vcpu: &mut Vcpu<'_>, name: &str, vendor: Vendor) 
     if !hosts.hosts.has(signature) {
         return Err(Error::TemplateHost { template: name.to_owned(), signature });
     }
-    let exact = release >= vmm::Vmm::Firecracker.nearest(EXACT_MODELS).release;
+    let exact = release >= vmm::Vmm::Firecracker.since(EXACT_MODELS);
     let without_answers = if exact {
         vmm::Hosts::These(&[SKYLAKE]).has(signature)
     } else {

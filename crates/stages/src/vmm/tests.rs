@@ -3,7 +3,7 @@
 mod cloud_hypervisor;
 mod firecracker;
 
-use cpusieve_model::{Effect, Registers};
+use cpusieve_model::Effect;
 
 use super::firecracker::Template;
 use super::*;

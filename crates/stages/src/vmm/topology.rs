@@ -105,7 +105,7 @@ pub(super) fn update_cpuid_topology(vcpu: &mut Vcpu<'_>, spot: Spot, vendor: Ven
     let die_width = core_width + width(dies);
     let package = dies * cores * threads;
     // Before 50 the number was not shifted into its field, so KVM's value stayed.
-    let since_50 = vcpu.question.release >= Vmm::CloudHypervisor.nearest("50").release;
+    let since_50 = vcpu.question.release >= Vmm::CloudHypervisor.since("50");
     if since_50 {
         vcpu.table.field((1, 0, Register::Ebx), 16..=23, package & 0xff, RULE);
     }
