@@ -21,7 +21,7 @@ mod names;
 
 use std::fmt;
 
-use cpusieve_model::{CpuidBit, MsrBit, Place, Register, Vendor};
+use cpusieve_model::{CpuidBit, LinuxBit, MsrBit, Place, Register, Vendor};
 
 pub use generation::{Generation, Guess, Known, Member, Reason, Telling, Trait, by_signature, generation, guess};
 pub use names::{fold, resolve, suggest};
@@ -184,4 +184,18 @@ pub fn feature(id: &str) -> Option<&'static Feature> {
 pub fn by_place(place: Place) -> Option<&'static Feature> {
     let found = BY_PLACE.binary_search_by(|(known, _)| known.cmp(&place)).ok()?;
     BY_PLACE.get(found).and_then(|&(_, index)| FEATURES.get(usize::from(index)))
+}
+
+/// The features of one CPUID register or MSR, with their places, by bit. `first` is the place of its bit 0.
+#[must_use]
+pub fn of_register(first: Place) -> impl Iterator<Item = (Place, &'static Feature)> {
+    let last = match first {
+        Place::Cpuid(bit) => Place::Cpuid(CpuidBit { bit: u8::MAX, ..bit }),
+        Place::Msr(bit) => Place::Msr(MsrBit { bit: u8::MAX, ..bit }),
+        Place::Linux(bit) => Place::Linux(LinuxBit { bit: u8::MAX, ..bit }),
+    };
+    let start = BY_PLACE.partition_point(|(place, _)| *place < first);
+    let end = BY_PLACE.partition_point(|(place, _)| *place <= last);
+    let rows = BY_PLACE.get(start..end).unwrap_or(&[]).iter();
+    rows.filter_map(|&(place, index)| Some((place, FEATURES.get(usize::from(index))?)))
 }

@@ -184,8 +184,7 @@ impl Instance<'_> {
             properties.min_level = properties.min_level.max(0x14);
         } else if properties.min_level < 0x14 {
             let option = if self.release() < V7_2 { "+intel-pt" } else { "intel-pt=on" };
-            let prefix =
-                format!("Intel PT need CPUID leaf 0x14, please set by \"-cpu ...,{option},min-level=0x14\"");
+            let prefix = format!("Intel PT need CPUID leaf 0x14, please set by \"-cpu ...,{option},min-level=0x14\"");
             self.mark_unavailable_features(FEAT_7_0_EBX, INTEL_PT, Some(&prefix));
             self.record(Phase::Level);
         }

@@ -278,7 +278,8 @@ impl<'a> Instance<'a> {
 
     /// Sets a property that the tables say exists: laws of the knowledge test that.
     fn set_known(&mut self, name: &'static str, value: &'static str) {
-        let known = Argument { name: Cow::Borrowed(name), value: Value::Text(value), shown: Cow::Borrowed(value), offset: 0 };
+        let known =
+            Argument { name: Cow::Borrowed(name), value: Value::Text(value), shown: Cow::Borrowed(value), offset: 0 };
         self.set(&known).ok();
     }
 

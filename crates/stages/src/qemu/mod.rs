@@ -23,6 +23,7 @@ mod release;
 mod start;
 mod steps;
 mod supported;
+mod trace;
 mod value;
 mod words;
 
