@@ -27,7 +27,8 @@ fn printed(output: &Output) -> Vec<String> {
 
 /// Compares every row of a set, and says how the first few differ.
 fn messages(set: &str) {
-    let hosts = hosts();
+    let mut hosts = hosts();
+    hosts.insert("hv-icx".to_owned(), oracle::hyperv_host());
     let (mut all, mut wrong) = (0, 0);
     for row in rows(set) {
         let output = realize(row.question(&hosts));
@@ -62,6 +63,11 @@ fn every_machine_type_says_what_qemu_says() {
 #[test]
 fn every_topology_says_what_qemu_says() {
     messages("smp");
+}
+
+#[test]
+fn every_enlightenment_says_what_qemu_says() {
+    messages("hv");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Instance<'_> {
     ///
     /// # Errors
     /// A property of the plus or minus list is unknown, or KVM lacks a Hyper-V enlightenment.
-    pub fn x86_cpu_expand_features(&mut self) -> Result<(), Refusal> {
+    pub(super) fn x86_cpu_expand_features(&mut self) -> Result<(), Refusal> {
         self.set_plus_and_minus()?;
         if self.is_max() {
             self.max_features();
@@ -79,7 +79,7 @@ impl Instance<'_> {
     }
 
     /// The version in 24H.EBX\[7:0\] of the accelerator.
-    pub fn supported_avx10_version(&self) -> u8 {
+    pub(super) fn supported_avx10_version(&self) -> u8 {
         (self.offer.kvm_arch_get_supported_cpuid(0x24, 0, Register::Ebx) & 0xff) as u8
     }
 

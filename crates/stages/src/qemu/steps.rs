@@ -64,9 +64,12 @@ pub(super) fn steps(trace: &Trace, table: &[cpusieve_model::KvmCpuidEntry]) -> V
         steps.extend(set.filter_map(|bit| passage.step(bit, &mut book)));
     }
     for (place, feature, Register { came, told }) in trace.elsewhere(table) {
-        let reason = if told != 0 { "passed".into() } else { unknown_register(trace.release, place) };
-        let effect = effect(came != 0, told != 0, reason);
-        steps.extend(book.step(trace, place, Cow::Borrowed(feature.id), Some(feature), effect, reason));
+        let Place::Cpuid(CpuidBit { bit, .. }) = place else { continue };
+        let is_told = told >> bit & 1 == 1;
+        let reason = if is_told { "passed".into() } else { unknown_register(trace.release, place) };
+        let effect = effect(came >> bit & 1 == 1, is_told, reason);
+        let named = Named { place, name: Cow::Borrowed(feature.id), feature: Some(feature), came };
+        steps.extend(book.step(trace, named, effect, reason));
     }
     steps
 }
@@ -82,7 +85,7 @@ impl Passage<'_> {
             (None, Some(name)) => Cow::Borrowed(name),
             (None, None) => Cow::Owned(format!("{place:#}")),
         };
-        book.step(self.trace, place, name, feature, effect, reason)
+        book.step(self.trace, Named { place, name, feature, came: self.came }, effect, reason)
     }
 
     /// What the release's tables say of a bit.
@@ -198,6 +201,15 @@ fn unknown_register(release: usize, place: Place) -> Reason {
     if qemu::CONSTANTS.iter().any(constant) { "constant-leaf".into() } else { "word-unknown".into() }
 }
 
+/// A bit and what it is called.
+struct Named {
+    place: Place,
+    name: Cow<'static, str>,
+    feature: Option<&'static Feature>,
+    /// The whole register, as the accelerator offers it.
+    came: u64,
+}
+
 /// The rule book, with what was looked up in it.
 #[derive(Default)]
 struct Book {
@@ -206,19 +218,12 @@ struct Book {
 }
 
 impl Book {
-    fn step(
-        &mut self,
-        trace: &Trace,
-        place: Place,
-        name: Cow<'static, str>,
-        feature: Option<&'static Feature>,
-        effect: Effect,
-        reason: Reason,
-    ) -> Option<Step> {
-        let rule = self.rule(feature, trace.release, reason)?;
-        let because = because(trace, place, reason);
+    fn step(&mut self, trace: &Trace, named: Named, effect: Effect, reason: Reason) -> Option<Step> {
+        let rule = self.rule(named.feature, trace.release, reason)?;
+        let because = because(trace, &named, reason);
         let cite = reason.cite.map_or(rule.cite, Cite);
-        Some(Step { feature: name, place: Some(place), at: Stage::Qemu, effect, rule: rule.id, cite, because })
+        let place = Some(named.place);
+        Some(Step { feature: named.name, place, at: Stage::Qemu, effect, rule: rule.id, cite, because })
     }
 
     /// The rule that speaks of this feature in this situation, of several the one about the same function; else the
@@ -245,10 +250,11 @@ impl Book {
     }
 }
 
-fn because(trace: &Trace, place: Place, reason: Reason) -> Vec<Evidence> {
+fn because(trace: &Trace, named: &Named, reason: Reason) -> Vec<Evidence> {
     let mut because = Vec::new();
-    if let (Place::Cpuid(bit), true) = (place, trace.kvm) {
-        because.push(offered(trace, bit));
+    if let (Place::Cpuid(bit), true) = (named.place, trace.kvm) {
+        let value = u32::try_from(named.came).ok();
+        because.push(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });
     }
     if matches!(reason.when, "asked" | "switched-off" | "forced" | "paravirtual-off") {
         because.push(Evidence::Setting { source: "-cpu", text: trace.cpu.clone() });
@@ -257,10 +263,4 @@ fn because(trace: &Trace, place: Place, reason: Reason) -> Vec<Evidence> {
         because.push(Evidence::Setting { source: "-machine", text: trace.machine.to_owned() });
     }
     because
-}
-
-/// KVM's own answer.
-fn offered(trace: &Trace, bit: CpuidBit) -> Evidence {
-    let value = trace.offered(bit.leaf, bit.subleaf).map(|registers| registers.get(bit.register));
-    Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value }
 }

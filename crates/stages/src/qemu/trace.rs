@@ -52,7 +52,7 @@ pub(super) struct Register {
 
 impl Trace {
     /// Takes an instance apart.
-    pub fn of(instance: Instance<'_>) -> Self {
+    pub(super) fn of(instance: Instance<'_>) -> Self {
         let question = instance.cpu.question;
         let version = |resolved: qemu::Resolved| {
             resolved.version_on(question.release, question.machine.default_cpu_version).unwrap_or(0)
@@ -87,14 +87,14 @@ impl Trace {
     }
 
     /// KVM's own answer to a leaf, the first entry of it.
-    pub fn offered(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
+    pub(super) fn offered(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
         let mut entries = self.kvm_table.iter();
         entries.find(|entry| entry.leaf == leaf && entry.subleaf == subleaf).map(|entry| entry.registers)
     }
 
     /// A word: of CPUID as KVM's table and the vCPU's have it, else as the words are. Where QEMU ended before it had a
     /// table, what it would have told.
-    pub fn word(&self, at: usize, word: Word, table: &[KvmCpuidEntry]) -> Register {
+    pub(super) fn word(&self, at: usize, word: Word, table: &[KvmCpuidEntry]) -> Register {
         let of = |words: &Words| words.get(at).copied().unwrap_or(0);
         let (mut came, mut told) = (of(&self.other_offers), of(&self.words));
         if let Word::Cpuid { leaf, subleaf, register } = word {
@@ -110,36 +110,42 @@ impl Trace {
     }
 
     /// The features of CPUID that live in registers without a word in any release, where either side has them.
-    pub fn elsewhere<'t>(
-        &'t self,
-        table: &'t [KvmCpuidEntry],
-    ) -> impl Iterator<Item = (Place, &'static Feature, Register)> + 't {
-        let registers = self.kvm_table.iter().chain(table).map(|entry| (entry.leaf, entry.subleaf));
-        let mut leaves: Vec<(u32, u32)> = registers.collect();
+    pub(super) fn elsewhere(&self, table: &[KvmCpuidEntry]) -> Vec<(Place, &'static Feature, Register)> {
+        let mut leaves: Vec<(u32, u32)> =
+            self.kvm_table.iter().chain(table).map(|entry| (entry.leaf, entry.subleaf)).collect();
         leaves.sort_unstable();
         leaves.dedup();
-        let all = leaves.into_iter().flat_map(|(leaf, subleaf)| {
-            cpusieve_model::Register::ALL.into_iter().map(move |register| Word::Cpuid { leaf, subleaf, register })
-        });
-        let without = all.filter(|&word| qemu::word_position(word).is_none());
-        without.flat_map(move |word| {
-            let Register { came, told } = self.word(WORD_COUNT, word, table);
-            x86::of_register(word.bit(0)).filter_map(move |(place, feature)| {
-                let Place::Cpuid(bit) = place else { return None };
-                let (came, told) = (came >> bit.bit & 1, told >> bit.bit & 1);
-                (came | told != 0).then_some((place, feature, Register { came, told }))
-            })
-        })
+        let mut found = Vec::new();
+        for (leaf, subleaf) in leaves {
+            let mut features = x86::of_leaf(leaf, subleaf).peekable();
+            while let Some(&(Place::Cpuid(first), _)) = features.peek() {
+                let register = first.register;
+                let word = Word::Cpuid { leaf, subleaf, register };
+                let values = match qemu::word_position(word) {
+                    None => self.word(WORD_COUNT, word, table),
+                    Some(_) => Register { came: 0, told: 0 },
+                };
+                let same = |(place, _): &(Place, _)| matches!(place, Place::Cpuid(bit) if bit.register == register);
+                while let Some((place, feature)) = features.next_if(same) {
+                    let Place::Cpuid(bit) = place else { continue };
+                    let Register { came, told } = values;
+                    if (came | told) >> bit.bit & 1 == 1 {
+                        found.push((place, feature, values));
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// The bits of a word that were on after any step.
-    pub fn ever_asked(&self, at: usize) -> u64 {
+    pub(super) fn ever_asked(&self, at: usize) -> u64 {
         let word = |words: &Words| words.get(at).copied().unwrap_or(0);
         self.history.steps().iter().fold(0, |mask, (_, words)| mask | word(words))
     }
 
     /// The last step that changed a bit; `None` if it was never on.
-    pub fn last_change(&self, at: usize, bit: u8) -> Option<Phase> {
+    pub(super) fn last_change(&self, at: usize, bit: u8) -> Option<Phase> {
         let mut before = false;
         let mut last = None;
         for (phase, words) in self.history.steps() {
@@ -153,7 +159,7 @@ impl Trace {
     }
 
     /// The bits that versions of the model set which are later than the one that was asked for.
-    pub fn later_versions(&self) -> Words {
+    pub(super) fn later_versions(&self) -> Words {
         let mut later = [0; WORD_COUNT];
         let Some((model, version)) = self.model else { return later };
         let versions = model.versions(self.release).filter(|known| known.number > version);
