@@ -274,3 +274,66 @@ fn defaults_are_those_of_the_property_tables() {
         }
     }
 }
+
+/// Pieces of `-cpu` that are right, nearly right, and wrong.
+const PIECES: [&str; 24] = [
+    "host",
+    "max",
+    "base",
+    "EPYC-v4",
+    "qemu64",
+    "+",
+    "-",
+    "=",
+    ",",
+    "_",
+    "avx2",
+    "vendor",
+    "level=0xffffffff",
+    "xlevel=-1",
+    "phys-bits=99",
+    "model-id=\u{e9}\u{e9}",
+    "hv-passthrough",
+    "hv-vendor-id=\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}",
+    "tsc-freq=9E",
+    "avx10-version=255",
+    "family=270",
+    "lbr-fmt=0x3f",
+    "x-force-features=on",
+    "\u{0}",
+];
+
+#[test]
+fn no_text_panics() {
+    let hosts = hosts();
+    let host = &hosts["spr-6.18"];
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = |bound: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % bound as u64) as usize
+    };
+    let wild = Smp { cpus: u32::MAX, sockets: u32::MAX, dies: 7, modules: 3, cores: u32::MAX, threads: 2 };
+    for _ in 0..1000 {
+        let mut text: String = PIECES[next(5)].to_owned();
+        for _ in 0..next(8) {
+            text.push_str(if next(3) == 0 { "" } else { "," });
+            text.push_str(PIECES[next(PIECES.len())]);
+        }
+        for release in 0..qemu::RELEASES.len() {
+            let machines: Vec<_> = qemu::machines(release).collect();
+            let machine = machines[next(machines.len())];
+            let kvm = Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm };
+            let accelerator = if next(2) == 0 { kvm } else { Accelerator::Tcg };
+            let irqchip = [Irqchip::Kernel, Irqchip::Split, Irqchip::Off][next(3)];
+            let smp = if next(50) == 0 { wild } else { Smp::default() };
+            let cpu_pm = next(2) == 0;
+            let output = realize(Question { release, machine, accelerator, cpu: &text, smp, cpu_pm, irqchip });
+            if let Some(offset) = output.error.as_ref().and_then(|error| error.offset) {
+                assert!(text.is_char_boundary(offset), "{text}");
+            }
+            assert!(output.steps().len() < 4096);
+        }
+    }
+}

@@ -75,6 +75,7 @@ impl<'a> Instance<'a> {
             ("max", None) => Class::Max { host: false },
             ("host", None) => Class::Max { host: true },
             ("base", None) => Class::Base,
+            _ if question.cpu.is_empty() => return Err(Refusal::at("-cpu option cannot be empty", 0)),
             (_, None) => return Err(Refusal::unknown_model(name)),
         };
         let program = Program::of(question.release);

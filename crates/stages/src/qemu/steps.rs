@@ -251,7 +251,8 @@ impl Book {
 }
 
 fn because(trace: &Trace, named: &Named, reason: Reason) -> Vec<Evidence> {
-    let mut because = Vec::new();
+    // Most steps have one piece of evidence.
+    let mut because = Vec::with_capacity(1);
     if let (Place::Cpuid(bit), true) = (named.place, trace.kvm) {
         let value = u32::try_from(named.came).ok();
         because.push(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });
