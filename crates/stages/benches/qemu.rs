@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use cpusieve_knowledge::qemu;
-use cpusieve_stages::qemu::{Accelerator, Irqchip, Question, Smp, realize};
+use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp, realize};
 
 /// Rounds of one measurement, and questions in each.
 const ROUNDS: usize = 101;
@@ -38,6 +38,7 @@ const QUESTIONS: [(&str, &str, &str); 6] = [
 fn main() {
     let hosts = oracle::hosts();
     let host = &hosts["spr-6.18"];
+    let protected = Protected::default();
     println!("{:<56} {:>8} {:>8}   us, of {ROUNDS} rounds of {REPEAT}", "", "best", "median");
     for (label, machine, cpu) in QUESTIONS {
         let release = qemu::nearest(label).release;
@@ -46,7 +47,7 @@ fn main() {
             [("kvm", Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm }), ("tcg", Accelerator::Tcg)]
         {
             let (smp, irqchip) = (Smp::default(), Irqchip::of(machine));
-            let question = Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip };
+            let question = Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected };
             let what = format!("{label} {name} {} {cpu}", machine.name);
             measure(&what, || drop(black_box(realize(black_box(question)))));
             if name == "kvm" {
@@ -63,7 +64,7 @@ fn main() {
     for cpu in qemu::cpu_names(release) {
         let accelerator = Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm };
         let (smp, irqchip) = (Smp::default(), Irqchip::of(machine));
-        black_box(realize(Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip }));
+        black_box(realize(Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected }));
         number += 1;
     }
     println!("all {number} models of 11.1: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use cpusieve_knowledge::{qemu, rules};
 use cpusieve_model::{Effect, Place};
 use cpusieve_stages::qemu::{
-    Accelerator, Expansion, Irqchip, Output, PropertyValue, Question, Refusal, Smp, expansion, realize,
+    Accelerator, Expansion, Irqchip, Output, PropertyValue, Protected, Question, Refusal, Smp, expansion, realize,
 };
 use oracle::{hosts, rows};
 
@@ -178,7 +178,8 @@ fn question<'a>(host: &'a oracle::Host, label: &str, machine: &str, cpu: &'a str
     let release = qemu::nearest(label).release;
     let machine = qemu::machine(release, machine).unwrap();
     let accelerator = Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm };
-    Question { release, machine, accelerator, cpu, smp: Smp::default(), cpu_pm: false, irqchip: Irqchip::of(machine) }
+    let (smp, irqchip, protected) = (Smp::default(), Irqchip::of(machine), Protected::default());
+    Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected }
 }
 
 #[test]
@@ -329,7 +330,9 @@ fn no_text_panics() {
             let irqchip = [Irqchip::Kernel, Irqchip::Split, Irqchip::Off][next(3)];
             let smp = if next(50) == 0 { wild } else { Smp::default() };
             let cpu_pm = next(2) == 0;
-            let output = realize(Question { release, machine, accelerator, cpu: &text, smp, cpu_pm, irqchip });
+            let protected = Protected::default();
+            let output =
+                realize(Question { release, machine, accelerator, cpu: &text, smp, cpu_pm, irqchip, protected });
             if let Some(offset) = output.error.as_ref().and_then(|error| error.offset) {
                 assert!(text.is_char_boundary(offset), "{text}");
             }

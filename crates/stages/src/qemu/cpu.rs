@@ -3,6 +3,7 @@
 use cpusieve_knowledge::qemu::{self, Caches, Machine, Word};
 use cpusieve_model::{CpuidTable, KvmView, Place, Registers};
 
+use super::leaves::Protected;
 use super::properties::Properties;
 use super::words::{W, Words};
 
@@ -23,6 +24,8 @@ pub struct Question<'a> {
     pub cpu_pm: bool,
     /// `-machine kernel-irqchip=`; [`Irqchip::of`] is the machine type's default.
     pub irqchip: Irqchip,
+    /// Memory that the host cannot read.
+    pub protected: Protected<'a>,
 }
 
 /// What executes the guest, and what is known of it.

@@ -164,6 +164,7 @@ impl Instance<'_> {
             (release >= V7_2 && has(FEAT_7_0_EBX, SGX), 0x12),
         ];
         let svm = has(FEAT_8000_0001_ECX, SVM);
+        let sev = cpu.question.protected.sev.is_some();
         if has(FEAT_7_0_EBX, INTEL_PT) {
             self.level_of_processor_trace();
         }
@@ -175,6 +176,9 @@ impl Instance<'_> {
         }
         if svm {
             properties.min_xlevel = properties.min_xlevel.max(0x8000_000a);
+        }
+        if sev {
+            properties.min_xlevel = properties.min_xlevel.max(0x8000_001f);
         }
     }
 

@@ -38,7 +38,7 @@ mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
 pub use expansion::{Expansion, PropertyValue, expansion};
-pub use leaves::{Instruction, Running, SmpError};
+pub use leaves::{EpcSection, Instruction, Protected, Running, Sev, SmpError};
 pub use output::Output;
 pub use realize::realize;
 pub use refusal::Refusal;

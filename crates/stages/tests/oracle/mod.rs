@@ -1,4 +1,5 @@
 //! The rows of `corpus/qemu-oracle`: what real QEMU binaries answered on recorded hosts.
+#![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cpusieve_formats::record;
 use cpusieve_knowledge::qemu;
 use cpusieve_model::{CpuidTable, KvmCpuidEntry, KvmView, Registers};
-use cpusieve_stages::qemu::{Accelerator, Irqchip, Question, Smp};
+use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp};
 use serde_json::Value;
 
 /// A recorded host.
@@ -130,6 +131,7 @@ impl Row {
             smp: self.smp,
             cpu_pm: false,
             irqchip: Irqchip::of(machine),
+            protected: Protected::default(),
         }
     }
 

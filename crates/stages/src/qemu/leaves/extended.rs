@@ -95,11 +95,6 @@ pub(super) fn leaf_8000000a(view: &View<'_>) -> Registers {
     Registers { eax: 1, ebx: 16, ecx: 0, edx: view.word(FEAT_SVM) }
 }
 
-/// Leaf 8000001FH: encrypted memory. The question knows no `sev-guest` object, so this guest has none.
-pub(super) fn leaf_8000001f(_view: &View<'_>) -> Registers {
-    Registers::default()
-}
-
 /// Leaf 80000021H, since 10.0.
 pub(super) fn leaf_80000021(view: &View<'_>) -> Registers {
     let word = |word| view.word(word);

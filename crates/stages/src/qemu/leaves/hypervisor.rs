@@ -27,8 +27,12 @@ pub(super) fn signature(eax: u32, letters: [u8; 12]) -> Registers {
 }
 
 /// Puts Hyper-V's leaves in the table, if an enlightenment is on, and then KVM's pair, at 40000000H or after
-/// Hyper-V's (`kvm_arch_init_vcpu`).
+/// Hyper-V's (`kvm_arch_init_vcpu`). Under TCG there is the leaf that the instruction gives.
 pub(super) fn fill(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
+    if !view.is_kvm() {
+        let leaf = leaf_40000000(view);
+        return if leaf.is_zero() { Ok(()) } else { put(slots, FIRST, leaf) };
+    }
     let enlightened = hyperv::is_enabled(view);
     if enlightened {
         hyperv::fill(view, slots)?;
@@ -52,7 +56,7 @@ pub(super) fn put(slots: &mut Slots, leaf: u32, registers: Registers) -> Result<
 /// (`vmware-cpuid-freq`; `tsc_is_stable_and_known`).
 pub(super) fn fill_frequencies(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     let properties = &view.cpu.properties;
-    let wanted = properties.vmware_cpuid_freq && properties.kvm && !hyperv::is_enabled(view);
+    let wanted = view.is_kvm() && properties.vmware_cpuid_freq && properties.kvm && !hyperv::is_enabled(view);
     let stable = view.word(FEAT_8000_0007_EDX) & INVTSC != 0 || properties.tsc_frequency != 0;
     if !wanted || view.cpu.tsc_khz == 0 || !stable {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Leaves that only Intel's CPUs have: SGX (12H), processor trace (14H), last-branch records (1CH), AMX (1DH, 1EH),
+//! Leaves that only Intel's CPUs have: processor trace (14H), last-branch records (1CH), AMX (1DH, 1EH),
 //! AVX10 (24H), APX (29H).
 
 use cpusieve_model::Registers;
@@ -6,44 +6,9 @@ use cpusieve_model::Registers;
 use super::View;
 use super::words::{
     AMX_TILE, APXF, ARCH_LBR, AVX10, FEAT_1E_1_EAX, FEAT_7_0_EBX, FEAT_7_0_EDX, FEAT_7_1_EDX, FEAT_14_0_ECX,
-    FEAT_24_0_EBX, FEAT_24_1_ECX, FEAT_29_0_EBX, FEAT_SGX_12_0_EAX, FEAT_SGX_12_0_EBX, FEAT_SGX_12_1_EAX,
-    FEAT_XSAVE_XCR0_HI, FEAT_XSAVE_XCR0_LO, FEAT_XSAVE_XSS_HI, FEAT_XSAVE_XSS_LO, INTEL_PT, PT_LIP, SGX,
+    FEAT_24_0_EBX, FEAT_24_1_ECX, FEAT_29_0_EBX, INTEL_PT, PT_LIP,
 };
 use crate::qemu::release::{V7_2, V10_0, V11_1};
-
-/// 12.1.EAX: enclaves may use the provisioning key, for which QEMU must open `/dev/sgx_provision`.
-const SGX_PROVISIONKEY: u32 = 1 << 4;
-/// 12.1.ECX: x87 and SSE state, which enclaves always may use.
-const XFRM_FP_SSE: u32 = 3;
-
-/// Leaf 12H, since 6.2: KVM's enclaves, cut to the feature words. The machine of the question has no EPC sections, so
-/// subleaves from 2 are zero, and QEMU is taken to be without the right to open `/dev/sgx_provision`.
-pub(super) fn leaf_12(view: &View<'_>, subleaf: u32) -> Registers {
-    if !view.since(V7_2) || !view.is_kvm() || view.word(FEAT_7_0_EBX) & SGX == 0 {
-        return Registers::default();
-    }
-    let mut leaf = view.supported(0x12, subleaf);
-    match subleaf {
-        0 => {
-            leaf.eax &= view.word(FEAT_SGX_12_0_EAX);
-            leaf.ebx &= view.word(FEAT_SGX_12_0_EBX);
-        }
-        1 => {
-            // 7.2 takes the supervisor states for the user's.
-            let (low, high) = if view.since(V10_0) {
-                (FEAT_XSAVE_XCR0_LO, FEAT_XSAVE_XCR0_HI)
-            } else {
-                (FEAT_XSAVE_XSS_LO, FEAT_XSAVE_XSS_HI)
-            };
-            leaf.eax &= view.word(FEAT_SGX_12_1_EAX) & !SGX_PROVISIONKEY;
-            leaf.ebx = 0;
-            leaf.ecx = leaf.ecx & view.word(low) | XFRM_FP_SSE;
-            leaf.edx &= view.word(high);
-        }
-        _ => leaf = Registers::default(),
-    }
-    leaf
-}
 
 /// What QEMU's processor trace can do, whatever the host's can (`INTEL_PT_MINIMAL_EBX` and its neighbours).
 const PT_0: Registers = Registers { eax: 1, ebx: 0xf, ecx: 7, edx: 0 };

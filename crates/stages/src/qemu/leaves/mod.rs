@@ -11,6 +11,7 @@ mod extended;
 mod hyperv;
 mod hypervisor;
 mod intel;
+mod protected;
 mod smp;
 mod table;
 mod topology;
@@ -26,6 +27,7 @@ use super::host::Host;
 use super::realize;
 use super::words::W;
 
+pub use self::protected::{EpcSection, Protected, Sev};
 pub use self::smp::SmpError;
 pub(super) use self::table::build;
 
@@ -130,7 +132,7 @@ fn cpu_x86_cpuid(view: &View<'_>, leaf: u32, subleaf: u32) -> Registers {
         0xa => basic::leaf_a(view, subleaf),
         0xb => topology::leaf_b(view, subleaf),
         0xd => xsave::leaf_d(view, subleaf),
-        0x12 => intel::leaf_12(view, subleaf),
+        0x12 => protected::leaf_12(view, subleaf),
         0x14 => intel::leaf_14(view, subleaf),
         0x1c => intel::leaf_1c(view),
         0x1d => intel::leaf_1d(view, subleaf),
@@ -149,7 +151,7 @@ fn cpu_x86_cpuid(view: &View<'_>, leaf: u32, subleaf: u32) -> Registers {
         0x8000_000a => extended::leaf_8000000a(view),
         0x8000_001d => caches::leaf_8000001d(view, subleaf),
         0x8000_001e => topology::leaf_8000001e(view),
-        0x8000_001f => extended::leaf_8000001f(view),
+        0x8000_001f => protected::leaf_8000001f(view),
         0x8000_0021 => extended::leaf_80000021(view),
         0x8000_0022 => extended::leaf_80000022(view),
         0xc000_0000 => Registers { eax: view.cpu.xlevel2, ..Registers::default() },

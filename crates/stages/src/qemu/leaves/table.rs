@@ -27,19 +27,31 @@ const STATE_READ_NEXT: u32 = 4;
 const WINDOWS: [RangeInclusive<u32>; 4] =
     [0..=0x3f, 0x4000_0000..=0x4000_000f, 0x8000_0000..=0x8000_003f, 0xc000_0000..=0xc000_00ff];
 
-/// QEMU aborts because the table has no room for this entry.
+/// QEMU aborts because the table has no room for the next entry. Displays as QEMU says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("cpuid_data is full, no space for cpuid(eax:0x{leaf:x},ecx:0x{subleaf:x})")]
-pub(crate) struct TableFull {
-    /// The leaf.
-    pub leaf: u32,
-    /// The subleaf.
-    pub subleaf: u32,
+pub(crate) enum TableFull {
+    /// An entry of this leaf and subleaf.
+    #[error("cpuid_data is full, no space for cpuid(eax:0x{leaf:x},ecx:0x{subleaf:x})")]
+    NoSpace {
+        /// The leaf.
+        leaf: u32,
+        /// The subleaf; of some leaves the one before.
+        subleaf: u32,
+    },
+    /// Before 10.0, the first entry of a leaf.
+    #[error("unsupported {level} value: 0x{value:x}")]
+    Unsupported {
+        /// The property that announces so many leaves: `level`, `xlevel`, `xlevel2`.
+        level: &'static str,
+        /// Its value.
+        value: u32,
+    },
 }
 
-/// The table that QEMU gives to `KVM_SET_CPUID2` for vCPU 0.
+/// The table that QEMU gives to `KVM_SET_CPUID2` for vCPU 0. Under TCG, in the same form, what the instruction returns to
+/// a 64-bit kernel that has not switched on anything; what is not in it is zero up to the level.
 pub(crate) fn build(cpu: &Cpu<'_>) -> Result<Vec<KvmCpuidEntry>, TableFull> {
-    let view = View::new(cpu, Running::RESET);
+    let view = View::new(cpu, Running { long_mode: true, ..Running::RESET });
     let mut slots = Slots::default();
     hypervisor::fill(&view, &mut slots)?;
     basic(&view, &mut slots)?;
@@ -63,13 +75,22 @@ impl Slots {
     /// The next slot, as it was left.
     pub(super) fn take(&mut self, leaf: u32, subleaf: u32) -> Result<&mut KvmCpuidEntry, TableFull> {
         if self.used >= MAX_ENTRIES {
-            return Err(TableFull { leaf, subleaf });
+            return Err(TableFull::NoSpace { leaf, subleaf });
         }
         if self.used >= self.entries.len() {
             self.entries.push(EMPTY);
         }
         self.used += 1;
-        self.entries.get_mut(self.used - 1).ok_or(TableFull { leaf, subleaf })
+        self.entries.get_mut(self.used - 1).ok_or(TableFull::NoSpace { leaf, subleaf })
+    }
+
+    /// Whether there is a slot for `leaf`, which the level `level` of this value announced.
+    fn room(&self, view: &View<'_>, leaf: u32, level: &'static str, value: u32) -> Result<(), TableFull> {
+        match self.used < MAX_ENTRIES {
+            true => Ok(()),
+            false if view.since(V10_0) => Err(TableFull::NoSpace { leaf, subleaf: 0 }),
+            false => Err(TableFull::Unsupported { level, value }),
+        }
     }
 
     /// Gives the last slot back.
@@ -85,6 +106,13 @@ impl Slots {
     /// Writes an entry whose subleaf counts.
     fn indexed(&mut self, leaf: u32, subleaf: u32, registers: Registers) -> Result<(), TableFull> {
         *self.take(leaf, subleaf)? = KvmCpuidEntry { leaf, subleaf, flags: SIGNIFICANT_INDEX, registers };
+        Ok(())
+    }
+
+    /// The same where QEMU takes the slot as soon as it has written the subleaf before.
+    fn after(&mut self, leaf: u32, subleaf: u32, registers: Registers) -> Result<(), TableFull> {
+        *self.take(leaf, subleaf.saturating_sub(1))? =
+            KvmCpuidEntry { leaf, subleaf, flags: SIGNIFICANT_INDEX, registers };
         Ok(())
     }
 
@@ -118,6 +146,7 @@ fn leaves(first: u32, last: u32) -> impl Iterator<Item = u32> {
 /// Leaves 0 to `level`.
 fn basic(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     for leaf in leaves(0, view.cpu.level) {
+        slots.room(view, leaf, "level", view.cpu.level)?;
         match leaf {
             0x2 => descriptors(view, slots)?,
             0x4 | 0xb => until_end(view, slots, leaf)?,
@@ -178,7 +207,7 @@ fn until_end(view: &View<'_>, slots: &mut Slots, leaf: u32) -> Result<(), TableF
     let mut subleaf = 0;
     loop {
         let registers = cpu_x86_cpuid(view, leaf, subleaf);
-        slots.indexed(leaf, subleaf, registers)?;
+        slots.after(leaf, subleaf, registers)?;
         let last = match leaf {
             0x4 | 0x8000_001d => registers.eax == 0,
             _ => registers.ecx & 0xff00 == 0,
@@ -213,7 +242,7 @@ fn enclaves(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     let mut subleaf = 0;
     loop {
         let registers = cpu_x86_cpuid(view, 0x12, subleaf);
-        slots.indexed(0x12, subleaf, registers)?;
+        slots.after(0x12, subleaf, registers)?;
         if subleaf > 1 && registers.eax & 0xf != 1 {
             return Ok(());
         }
@@ -223,7 +252,9 @@ fn enclaves(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
 
 /// Leaves 80000000H to the extended level.
 fn extended(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
-    for leaf in leaves(0x8000_0000, cpu_x86_cpuid(view, 0x8000_0000, 0).eax) {
+    let last = cpu_x86_cpuid(view, 0x8000_0000, 0).eax;
+    for leaf in leaves(0x8000_0000, last) {
+        slots.room(view, leaf, "xlevel", last)?;
         match leaf {
             0x8000_001d => until_end(view, slots, leaf)?,
             _ => slots.plain_unless_zero(leaf, cpu_x86_cpuid(view, leaf, 0))?,
@@ -237,7 +268,9 @@ fn centaur(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     if view.cpu.xlevel2 == 0 {
         return Ok(());
     }
-    for leaf in leaves(0xc000_0000, cpu_x86_cpuid(view, 0xc000_0000, 0).eax) {
+    let last = cpu_x86_cpuid(view, 0xc000_0000, 0).eax;
+    for leaf in leaves(0xc000_0000, last) {
+        slots.room(view, leaf, "xlevel2", last)?;
         slots.plain(leaf, cpu_x86_cpuid(view, leaf, 0))?;
     }
     Ok(())
