@@ -9,6 +9,7 @@
 //! [`give`] answers for one bit where little more than a flags line is known: fix-ups, feature words, policy of
 //! migration.
 
+mod assign;
 mod assume;
 mod components;
 mod cpu;
