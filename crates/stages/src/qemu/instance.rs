@@ -68,13 +68,14 @@ impl<'a> Instance<'a> {
     ///
     /// # Errors
     /// The release has no such model.
-    pub fn new(question: Question<'a>, arguments: Arguments<'a>) -> Result<Self, Refusal> {
+    pub(super) fn new(question: Question<'a>, arguments: Arguments<'a>) -> Result<Self, Refusal> {
         let name = arguments.name;
         let class = match (name, qemu::resolve(question.release, name)) {
             (_, Some(resolved)) => Class::Model(resolved),
             ("max", None) => Class::Max { host: false },
             ("host", None) => Class::Max { host: true },
             ("base", None) => Class::Base,
+            _ if question.cpu.is_empty() => return Err(Refusal::at("-cpu option cannot be empty", 0)),
             (_, None) => return Err(Refusal::unknown_model(name)),
         };
         let program = Program::of(question.release);
@@ -96,20 +97,20 @@ impl<'a> Instance<'a> {
         Ok(instance)
     }
 
-    pub fn release(&self) -> usize {
+    pub(super) fn release(&self) -> usize {
         self.cpu.question.release
     }
 
-    pub fn is_kvm(&self) -> bool {
+    pub(super) fn is_kvm(&self) -> bool {
         self.cpu.question.accelerator.is_kvm()
     }
 
     /// Keeps the words as a step of QEMU's left them.
-    pub fn record(&mut self, phase: Phase) {
+    pub(super) fn record(&mut self, phase: Phase) {
         self.history.record(phase, &self.cpu.words);
     }
 
-    pub fn say(&mut self, text: impl Into<String>, repeats: bool) {
+    pub(super) fn say(&mut self, text: impl Into<String>, repeats: bool) {
         self.lines.push(Line { text: text.into(), repeats });
     }
 
@@ -224,7 +225,7 @@ impl<'a> Instance<'a> {
     ///
     /// # Errors
     /// A property is unknown, or does not take its value.
-    pub fn device_post_init(&mut self) -> Result<(), Refusal> {
+    pub(super) fn device_post_init(&mut self) -> Result<(), Refusal> {
         let question = self.cpu.question;
         let name = self.arguments.name;
         let before = std::mem::replace(&mut self.user, [0; WORD_COUNT]);
@@ -254,7 +255,7 @@ impl<'a> Instance<'a> {
     ///
     /// # Errors
     /// A property is unknown, or no switch.
-    pub fn set_plus_and_minus(&mut self) -> Result<(), Refusal> {
+    pub(super) fn set_plus_and_minus(&mut self) -> Result<(), Refusal> {
         let plus = std::mem::take(&mut self.arguments.plus);
         let minus = std::mem::take(&mut self.arguments.minus);
         for argument in plus.iter().chain(&minus) {
@@ -272,13 +273,14 @@ impl<'a> Instance<'a> {
         Refusal { known_in, ..Refusal::at(message, argument.offset) }
     }
 
-    pub fn is_max(&self) -> bool {
+    pub(super) fn is_max(&self) -> bool {
         matches!(self.class, Class::Max { .. })
     }
 
     /// Sets a property that the tables say exists: laws of the knowledge test that.
     fn set_known(&mut self, name: &'static str, value: &'static str) {
-        let known = Argument { name: Cow::Borrowed(name), value: Value::Text(value), shown: Cow::Borrowed(value), offset: 0 };
+        let known =
+            Argument { name: Cow::Borrowed(name), value: Value::Text(value), shown: Cow::Borrowed(value), offset: 0 };
         self.set(&known).ok();
     }
 
@@ -350,7 +352,7 @@ impl<'a> Instance<'a> {
     }
 
     /// The property `avx10-version`: since 10.1 or so it turns on what the version holds; in 10.0 it is a number.
-    pub fn set_avx10_version(&mut self, version: u8) {
+    pub(super) fn set_avx10_version(&mut self, version: u8) {
         self.cpu.properties.avx10_version = version;
         if self.release() < release::V11_1 {
             return;
