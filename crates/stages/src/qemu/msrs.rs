@@ -30,10 +30,11 @@ const CONTROLS: [(u32, W, u32); 5] = [
     (0x48b, FEAT_VMX_SECONDARY_CTLS, 0),
 ];
 
-/// `kvm_init_msrs`: none under TCG.
+/// `kvm_init_msrs`; under TCG the microcode's revision alone, because `helper_rdmsr` answers zero for the others.
 pub(super) fn kvm_init_msrs(instance: &Instance<'_>) -> BTreeMap<u32, u64> {
     let mut msrs = BTreeMap::new();
     if !instance.is_kvm() {
+        msrs.insert(0x8b, instance.cpu.properties.ucode_rev);
         return msrs;
     }
     let (host, cpu) = (instance.offer.host, &instance.cpu);

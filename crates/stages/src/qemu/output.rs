@@ -19,7 +19,8 @@ use crate::linux::boot::Assumption;
 pub struct Output {
     /// The table of `KVM_SET_CPUID2` of vCPU 0, in QEMU's order; empty where QEMU ends before.
     pub cpuid: Vec<KvmCpuidEntry>,
-    /// The feature MSRs that QEMU writes to vCPU 0; empty under TCG and where QEMU ends before.
+    /// The feature MSRs that QEMU writes to vCPU 0; under TCG the microcode's revision, the one that its RDMSR
+    /// answers with more than zero. Empty where QEMU ends before.
     pub msrs: BTreeMap<u32, u64>,
     /// The lines on standard error, without the program's name before them, the refusal excepted.
     pub warnings: Vec<String>,
