@@ -54,7 +54,15 @@ impl FeatureMsrs {
 /// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
 #[must_use]
 pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
-    let mut making = Making { module, microcode, so_far: Vec::new(), unknown: Vec::new(), asked: Vec::new(), parameters: Vec::new(), missing: Vec::new() };
+    let mut making = Making {
+        module,
+        microcode,
+        so_far: Vec::new(),
+        unknown: Vec::new(),
+        asked: Vec::new(),
+        parameters: Vec::new(),
+        missing: Vec::new(),
+    };
     let mut made = FeatureMsrs::default();
     for msr in msrs::feature_msrs(module.tree) {
         if making.all(msr.needs) != Some(true) {
