@@ -1,4 +1,6 @@
-//! `cargo xtask import`: from a kernel's source tree into `knowledge/`, and whether `knowledge/` is in order.
+//! `cargo xtask import`: from a kernel's or QEMU's source tree into `knowledge/`, and whether `knowledge/` is in order.
+
+mod qemu;
 
 use std::error::Error;
 use std::fs;
@@ -13,7 +15,7 @@ use cpusieve_import::tables::{TableError, Tree, TreeList};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// `linux DIR`, `kvm DIR`, `check`.
+/// `linux DIR`, `kvm DIR`, `qemu DIR`, `check`.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let root = super::root().join("knowledge");
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -21,8 +23,9 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ["check"] => check(&root),
         ["linux", dir, ref options @ ..] => import(&root, &Request::new(Half::Linux, dir, options)?),
         ["kvm", dir, ref options @ ..] => import(&root, &Request::new(Half::Kvm, dir, options)?),
+        ["qemu", dir, ref options @ ..] => qemu::import(&root, &Request::new(Half::Qemu, dir, options)?),
         _ => {
-            eprintln!("usage: cargo xtask import linux|kvm DIR [--label L] [--source TEXT] [--check]");
+            eprintln!("usage: cargo xtask import linux|kvm|qemu DIR [--label L] [--source TEXT] [--check]");
             eprintln!("       cargo xtask import check");
             Ok(ExitCode::from(2))
         }
@@ -34,6 +37,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
 enum Half {
     Linux,
     Kvm,
+    Qemu,
 }
 
 /// What to read, under which label.
@@ -148,20 +152,26 @@ fn import(root: &Path, request: &Request) -> Result<ExitCode> {
             fs::write(root.join(&path), new)?;
         }
     }
+    Ok(finish(&tree, &differences, request.check))
+}
+
+/// Says what differs, and whether that was changed or is a fault.
+fn finish(tree: &Tree, differences: &[String], check: bool) -> ExitCode {
     differences.iter().for_each(|line| println!("{line}"));
-    let verdict = match (differences.is_empty(), request.check) {
+    let verdict = match (differences.is_empty(), check) {
         (true, _) => "nothing differs",
         (false, true) => "the tables differ from the tree",
         (false, false) => "the tables were changed",
     };
     println!("{tree}: {verdict}");
-    Ok(if request.check && !differences.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if check && !differences.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Whether all tables are canonical and all laws hold.
 fn check(root: &Path) -> Result<ExitCode> {
     let knowledge = Knowledge::read(root)?;
-    let files = knowledge.files();
+    let mut files = knowledge.files();
+    files.extend(qemu::tables(root)?.print().into_iter().map(|(file, text)| (format!("qemu/{file}"), text)));
     let mut faults = Vec::new();
     for (path, canonical) in &files {
         faults.extend(differing(path, &text(&root.join(path))?, canonical));

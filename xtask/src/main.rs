@@ -17,6 +17,8 @@ cargo xtask ci                        format, lints, tests, doctests, knowledge 
 cargo xtask import linux DIR [--label L] [--check]
 cargo xtask import kvm DIR [--label L] [--check]
                                       reads a kernel tree into knowledge/, or compares (--check)
+cargo xtask import qemu DIR [--label L] [--check]
+                                      the same for a source tree of QEMU
 cargo xtask import check              whether knowledge/ is canonical and keeps its laws
 cargo xtask fuzz [--seconds N] [TARGET...]
                                       every parser on mutated input; with cargo-fuzz and a nightly toolchain if present

@@ -119,7 +119,28 @@ fn mainline(label: &str) -> &str {
 
 fn later_kernel(bit: CpuidBit, tree: usize) -> Remedy {
     let since = offered_since(bit, tree).unwrap_or_default();
-    Remedy { kind: RemedyKind::Kernel, text: format!("host kernel {since} or newer{}", and_qemu(bit)), cpu: None }
+    let text = format!("host kernel {since} or newer{}{}", but_not(bit), and_qemu(bit));
+    Remedy { kind: RemedyKind::Kernel, text, cpu: None }
+}
+
+/// Kernels that know a bit and are built without what they would need to offer it.
+fn but_not(bit: CpuidBit) -> String {
+    let never = |tree: usize| {
+        let cap = kvm::cap(tree, bit).map(|cap| cap.macro_name)?;
+        let conditions = kvm::adjustments_of(tree, cap).flat_map(|adjust| adjust.conditions);
+        let mut explained = conditions.filter_map(|c| rules::kvm_condition(c, tree));
+        explained.find(|condition| condition.never && condition.trees.contains(tree))
+    };
+    let without: Vec<usize> = (0..linux::TREES.len()).filter(|&tree| never(tree).is_some()).collect();
+    let label = |tree: &usize| linux::TREES.get(*tree).map_or("", |tree| tree.label);
+    let newest = without.iter().rev().zip((0..linux::TREES.len()).rev()).take_while(|(here, tree)| *here == tree);
+    let since = newest.last().map(|(first, _)| first);
+    let before = without.iter().filter(|tree| Some(*tree) < since).map(label).collect::<Vec<_>>();
+    match since {
+        Some(first) if before.is_empty() => format!(", but older than {}", label(first)),
+        Some(first) => format!(", but older than {} and not a late {}", label(first), before.join(" or ")),
+        None => String::new(),
+    }
 }
 
 /// What QEMU must have besides: a name for the bit, or `migratable=off`.

@@ -2,8 +2,7 @@
 
 use cpusieve_knowledge::x86::{Feature, Scope};
 use cpusieve_knowledge::{TreeSet, linux};
-use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, Effect, FlagList, LinuxView, Snapshot, Stage, State};
-use cpusieve_stages::linux::boot::{Input, Output, boot};
+use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, Effect, FlagList, LinuxView, Snapshot, State};
 use cpusieve_stages::{Machine, Passage, World};
 
 use crate::diff;
@@ -41,40 +40,18 @@ pub fn on<'a>(host: &'a Machine<'a>, guest: Option<&'a Machine<'a>>, feature: &'
         _ => World { guest, ..World::of_host(host) },
     };
     let mut passage = world.pass(feature.id);
-    explain_host(&mut passage, host, world.host_tree);
     // What the guest shows stands, whatever was predicted.
     if let Some(guest) = guest {
         let seen = guest.capability(world.guest_tree, feature.id).state;
         passage.outcome = if seen == State::Unknown { passage.outcome } else { seen };
     }
-    let reason = reason_of(&passage, world.host_tree).filter(|_| passage.outcome != State::Present);
+    let mut reason = reason_of(&passage, world.host_tree).filter(|_| passage.outcome != State::Present);
+    if let (Some(reason), Some(parent)) = (&mut reason, &passage.follows)
+        && let Some(remedy) = diff::item::of_parent(&world, reason.rule, parent)
+    {
+        reason.remedy = remedy;
+    }
     Why { feature, passage, reason, over_time: Vec::new() }
-}
-
-/// Puts what the host's kernel did, as its CPUID tells it, in the place of what its flags line shows.
-///
-/// What the line shows stands: a prediction that contradicts it is left out, and one that hangs on something that nobody
-/// saw decides nothing unless the line confirms it.
-fn explain_host(passage: &mut Passage, host: &Machine<'_>, tree: usize) {
-    let Some(input) = Input::of_snapshot(host.role, Stage::Host, host.snapshot) else { return };
-    let Output { steps, assumed, .. } = boot(&input, tree);
-    let Some(mut step) = steps.into_iter().find(|step| step.feature == passage.feature) else { return };
-    let comes_out = matches!(step.effect, Effect::Kept | Effect::Added | Effect::Forced);
-    match host.capability(tree, &passage.feature).state.known() {
-        Some(seen) if seen != comes_out => return,
-        None if assumed.iter().any(|assumed| assumed.hangs.contains(&&*step.feature)) => step.effect = Effect::Unknown,
-        _ => {}
-    }
-    match passage.steps.first_mut().filter(|first| first.at == Stage::Host) {
-        Some(first) => {
-            step.because.append(&mut first.because);
-            *first = step;
-        }
-        None => {
-            passage.steps.insert(0, step);
-            passage.decided = passage.decided.map(|decided| decided + 1);
-        }
-    }
 }
 
 /// In general: on a host that has the feature, with the newest QEMU, `-cpu host` and a guest with the newest kernel.
@@ -105,6 +82,7 @@ pub fn in_general(feature: &'static Feature) -> Why {
         outcome: State::Unknown,
         decided: None,
         follows: None,
+        assumed: false,
     });
     let reason = over_time.last().and_then(|era| era.reason.clone());
     Why { feature, passage, reason, over_time }

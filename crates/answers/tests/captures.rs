@@ -11,8 +11,11 @@ use cpusieve_answers::diff::{self, Diff, Item};
 use cpusieve_answers::reason::Confidence;
 use cpusieve_formats::lab::{self, Guest};
 use cpusieve_knowledge::linux;
-use cpusieve_model::{Cpu, CpuidBit, CpuidTable, Cpuinfo, FlagList, Place, QemuBinary, Register, Snapshot, Stage};
+use cpusieve_model::{
+    Cpu, CpuidBit, CpuidTable, Cpuinfo, Effect, FlagList, Place, QemuBinary, Register, Snapshot, Stage,
+};
 use cpusieve_stages::Machine;
+use cpusieve_stages::linux::boot::{Input, boot};
 
 /// The captures with guests of their own; the other three have an outer guest alone.
 const NESTED: [&str; 4] = ["k5.10-max", "k6.1-max", "k6.12-max", "k7.3-EPYC-Milan"];
@@ -133,6 +136,31 @@ fn with_records_nothing_is_a_guess() {
         for item in found.lost.iter().chain(&found.gained) {
             assert_eq!(item.confidence, Confidence::Certain, "{}: {} {}", pair.name, item.flag, item.rule);
         }
+    }
+}
+
+/// A guest that was booted with parameters that clear features, beside a host that shows them.
+#[test]
+fn what_a_guests_kernel_cleared_is_its_own_step() {
+    let host = bare(&capture("k6.12-max").parsed.snapshot);
+    let mut guest = capture("k6.12-max").nested.into_iter().next().unwrap().snapshot;
+    guest.linux.as_mut().unwrap().cmdline = Some("clearcpuid=xsave,smep".to_owned());
+    let machine = Machine::new("guest", &guest);
+    let tree = machine.trees().last().unwrap();
+    let input = Input::of_snapshot("guest", Stage::Guest, &guest).unwrap();
+    let printed: FlagList = boot(&input, tree).flags.into_iter().collect();
+    guest.cpus.iter_mut().filter_map(|cpu| cpu.cpuinfo.as_mut()).for_each(|cpuinfo| {
+        cpuinfo.flags = Some(printed.clone());
+    });
+    let found = compare(&host, &guest);
+    let lost = |flag: &str| found.lost.iter().find(|item| item.flag == flag).unwrap();
+    for (flag, rule, follows) in
+        [("xsave", "LNX0005", None), ("xsaveopt", "LNX0004", Some("xsave")), ("smep", "LNX0005", None)]
+    {
+        let item = lost(flag);
+        let answer = (item.at, item.rule.0, item.confidence, item.follows.as_deref());
+        assert_eq!(answer, (Some(Stage::Guest), rule, Confidence::Certain, follows), "{flag}");
+        assert!(item.steps.iter().any(|step| step.at == Stage::Qemu && step.effect == Effect::Kept), "{flag}");
     }
 }
 

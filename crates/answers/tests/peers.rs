@@ -221,7 +221,7 @@ fn one_cpu_under_two_kernels_is_told_apart_by_the_kernels_rules() {
     let by = |flag: &str| found.lost.iter().find(|item| item.flag == flag).map(|item| (item.rule.0, item.confidence));
     // 6.9 began to look at the topology leaf of AMD CPUs; 5.10 was built without 5-level paging.
     assert_eq!(by("xtopology"), Some(("LNX1010", Confidence::Likely)), "{:?}", names(&found.lost));
-    assert_eq!(by("la57"), Some(("LNX0418", Confidence::Possible)), "{:?}", names(&found.lost));
+    assert_eq!(by("la57"), Some(("LNX0418", Confidence::Likely)), "{:?}", names(&found.lost));
 }
 
 /// Boots of one emulated CPU, by kernel; empty if they are not there.

@@ -81,16 +81,16 @@ fn kvm() -> impl Strategy<Value = KvmView> {
         of(vec(entry, 0..4))
     };
     let parts = (
-        entries(),
-        entries(),
+        (entries(), entries(), entries()),
         of(btree_map(any::<u32>(), any::<u64>(), 0..4)),
         of(vec(any::<u32>(), 0..4)),
         btree_map(any::<u32>(), any::<i64>(), 0..4),
         (of(any::<u64>()), of(any::<u64>())),
         texts(),
     );
-    parts.prop_map(|(supported, emulated, msr_features, msr_index, caps, (xcomp_guest_supp, tsc_khz), params)| {
-        KvmView { supported, emulated, msr_features, msr_index, caps, xcomp_guest_supp, tsc_khz, params }
+    parts.prop_map(|(tables, msr_features, msr_index, caps, (xcomp_guest_supp, tsc_khz), params)| {
+        let (supported, emulated, hyperv) = tables;
+        KvmView { supported, emulated, hyperv, msr_features, msr_index, caps, xcomp_guest_supp, tsc_khz, params }
     })
 }
 

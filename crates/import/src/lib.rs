@@ -1,7 +1,7 @@
-//! Reads CPU feature knowledge out of Linux source trees, and keeps it in tables of text.
+//! Reads CPU feature knowledge out of source trees of Linux and QEMU, and keeps it in tables of text.
 //!
-//! A kernel tree goes in as a function from path to text, facts come out ([`linux`], [`kvm`]); [`tables`] is the text
-//! form in which `knowledge/` holds the facts of all trees at once, one row a fact with the trees for which it holds.
+//! A tree goes in as a function from path to text, facts come out ([`linux`], [`kvm`], [`qemu`]); [`tables`] is the
+//! text form in which `knowledge/` holds the facts of all trees at once, one row a fact with the trees for which it holds.
 //! This crate executes nothing and opens no file: the caller brings the text.
 //!
 //! ```
@@ -16,6 +16,7 @@
 mod c;
 pub mod kvm;
 pub mod linux;
+pub mod qemu;
 mod source;
 pub mod tables;
 

@@ -7,6 +7,7 @@
 pub mod facts;
 pub mod kvm;
 pub mod linux;
+pub mod qemu;
 mod trees;
 
 pub use trees::{Tree, TreeList, TreeSet, TreesError};

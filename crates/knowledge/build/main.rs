@@ -6,8 +6,10 @@
 
 mod kvm;
 mod linux;
+mod msrs;
 mod qemu;
 mod rules;
+mod vmm;
 mod x86;
 
 use std::error::Error;
@@ -37,7 +39,10 @@ fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("linux.rs"), linux::generate(&tables)?)?;
     fs::write(out.join("kvm.rs"), kvm::generate(&tables)?)?;
+    fs::write(out.join("msrs.rs"), msrs::generate(&tables)?)?;
+    fs::write(out.join("parameters.rs"), msrs::parameters(&tables)?)?;
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
+    fs::write(out.join("vmm.rs"), vmm::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
     fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;
     Ok(())

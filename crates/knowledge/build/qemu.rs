@@ -1,11 +1,17 @@
-//! `knowledge/qemu/`: releases, feature words, their bits, aliases, fix-ups and constants.
+//! `knowledge/qemu/`: releases, feature words, their bits, aliases, fix-ups and constants; models, machines and
+//! properties in modules of their own.
 
+mod cpu;
+mod machines;
+mod models;
+mod names;
 pub(crate) mod place;
 
 use std::fmt::Write as _;
 
 use cpusieve_import::tables::{TreeList, rows};
 
+use self::names::Names;
 use self::place::{Bit, Word};
 use crate::{Result, Tables};
 
@@ -27,7 +33,18 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     aliases(tables, &mut out)?;
     fixups(tables, &releases, &mut out)?;
     constants(tables, &releases, &mut out)?;
+    let source = Source { tables, releases: &releases, names: Names::new(&bit_rows(tables)?) };
+    models::generate(&source, &mut out)?;
+    machines::generate(&source, &mut out)?;
+    cpu::generate(&source, &mut out)?;
     Ok(out)
+}
+
+/// What the tables that name releases and bits are read with.
+struct Source<'a> {
+    tables: &'a Tables,
+    releases: &'a TreeList,
+    names: Names,
 }
 
 /// One row of `bits.tsv`: where, QEMU's name, and the five sets of releases.
@@ -86,6 +103,12 @@ fn words(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
     let mut by_word: Vec<usize> = (0..order.len()).collect();
     by_word.sort_by_key(|&index| order[index]);
     writeln!(out, "static WORDS_SORTED: &[u8] = &{by_word:?};")?;
+    writeln!(out, "/// The feature words of all releases, in the order of QEMU's enumeration.")?;
+    writeln!(out, "pub const WORD_ORDER: [Word; {}] = [", order.len())?;
+    for word in &order {
+        writeln!(out, "{},", word.expression())?;
+    }
+    writeln!(out, "];")?;
     Ok(())
 }
 

@@ -10,11 +10,13 @@ use toml::{Table, Value};
 use crate::{Result, Tables};
 
 /// The files, with the table of releases that their `trees` are sets of.
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 6] = [
     ("rules/silicon.toml", "silicon", "linux/trees.tsv"),
     ("rules/kvm.toml", "kvm", "linux/trees.tsv"),
     ("rules/linux.toml", "linux", "linux/trees.tsv"),
     ("rules/qemu.toml", "qemu", "qemu/releases.tsv"),
+    ("rules/firecracker.toml", "firecracker", "vmm/firecracker-releases.tsv"),
+    ("rules/cloud-hypervisor.toml", "cloud-hypervisor", "vmm/cloud-hypervisor-releases.tsv"),
 ];
 
 pub(crate) fn generate(tables: &Tables) -> Result<String> {
@@ -86,6 +88,8 @@ fn software_name(software: &str) -> &'static str {
         "kvm" => "Kvm",
         "linux" => "Linux",
         "qemu" => "Qemu",
+        "firecracker" => "Firecracker",
+        "cloud-hypervisor" => "CloudHypervisor",
         _ => "Silicon",
     }
 }
@@ -200,9 +204,14 @@ impl<'a> Block<'a> {
     }
 
     fn condition(&self, releases: &TreeList) -> Result<String> {
+        let never = match self.optional("holds")?.as_deref() {
+            None => false,
+            Some("never") => true,
+            Some(other) => return Err(self.error(&format!("`holds` is `{other}`, and can only be `never`")).into()),
+        };
         Ok(format!(
-            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), cite: Cite({:?}), title: {:?}, \
-             cause: {:?}, remedy: {} }},\n",
+            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), never: {never}, cite: Cite({:?}), \
+             title: {:?}, cause: {:?}, remedy: {} }},\n",
             self.id()?,
             self.list("c")?,
             self.trees(releases)?,

@@ -15,15 +15,30 @@
 //! assert_eq!(qemu::first_naming(flush_l1d).map(|release| qemu::RELEASES[release].label), Some("10.0"));
 //! ```
 
+mod cache;
+mod feature;
 mod fixup;
+mod machine;
+mod model;
+mod property;
 mod release;
 
 use cpusieve_model::{CpuidBit, MsrBit, Place, Register};
 
 use crate::TreeSet;
 
-pub use fixup::{Condition, Constant, ConstantValue, Fixup, FixupEffect, fixups};
+pub use cache::{Cache, CacheDescriptor, CacheKind, Caches, ShareLevel, cache_descriptors};
+pub use feature::{Dependency, ExtSaveArea, HypervProperty, dependencies, ext_save_areas, hyperv_properties};
+pub use fixup::{Condition, Constant, ConstantValue, Fixup, FixupEffect, fixups, word_fixups};
+pub use machine::{
+    Accelerator, CompatProperty, DefaultCpuVersion, DefaultProperty, Machine, MachineKind, MaxMoment, MaxProperty,
+    UnknownMachine, compat, default_properties, machine, machines, max_properties,
+};
+pub use model::{Model, Resolved, Version, cpu_names, model, models, resolve, versions};
+pub use property::{Property, PropertyKind, properties, property, property_aliases};
 pub use release::{Fit, Nearest, Release, nearest};
+
+use property::OtherProperty;
 
 include!(concat!(env!("OUT_DIR"), "/qemu.rs"));
 
@@ -100,14 +115,16 @@ impl Word {
         self.mask(|bit| bit.unmigratable.contains(release))
     }
 
-    fn mask(self, has: impl Fn(&Bit) -> bool) -> u64 {
+    /// What the tables say of the bits of the word, in any release, by bit.
+    #[must_use]
+    pub fn bits(self) -> &'static [Bit] {
         let start = BITS.partition_point(|bit| bit.place < self.bit(0));
         let end = BITS.partition_point(|bit| bit.place <= self.bit(63));
-        BITS.get(start..end)
-            .unwrap_or(&[])
-            .iter()
-            .filter(|bit| has(bit))
-            .fold(0, |mask, bit| mask | 1 << bit.position())
+        BITS.get(start..end).unwrap_or(&[])
+    }
+
+    fn mask(self, has: impl Fn(&Bit) -> bool) -> u64 {
+        self.bits().iter().filter(|bit| has(bit)).fold(0, |mask, bit| mask | 1 << bit.position())
     }
 }
 
@@ -137,7 +154,9 @@ pub struct Bit {
 }
 
 impl Bit {
-    const fn position(&self) -> u8 {
+    /// Its bit in the word, 0 to 63.
+    #[must_use]
+    pub const fn position(&self) -> u8 {
         match self.place {
             Place::Cpuid(bit) => bit.bit,
             Place::Msr(bit) => bit.bit,
@@ -151,6 +170,23 @@ pub fn words(release: usize) -> impl Iterator<Item = Word> {
     WORDS.iter().filter(move |word| word.releases.contains(release)).map(|word| word.word)
 }
 
+/// The number of feature words of all releases together.
+pub const WORD_COUNT: usize = WORD_ORDER.len();
+
+/// The position of a word in [`WORD_ORDER`]; `None` if no release has it.
+#[must_use]
+pub fn word_position(word: Word) -> Option<usize> {
+    let known = |index: &u8| WORD_ORDER.get(usize::from(*index)).copied();
+    let found = WORDS_SORTED.binary_search_by_key(&Some(word), known).ok()?;
+    WORDS_SORTED.get(found).map(|&index| usize::from(index))
+}
+
+/// Whether `release` has the word at this position of [`WORD_ORDER`].
+#[must_use]
+pub fn has_word(release: usize, position: usize) -> bool {
+    WORDS.get(position).is_some_and(|word| word.releases.contains(release))
+}
+
 /// Every bit that has a name or an attribute in any release, sorted by place.
 #[must_use]
 pub fn bits() -> &'static [Bit] {
@@ -161,6 +197,11 @@ pub fn bits() -> &'static [Bit] {
 #[must_use]
 pub fn bit(place: Place) -> Option<&'static Bit> {
     BITS.binary_search_by(|bit| bit.place.cmp(&place)).ok().and_then(|index| BITS.get(index))
+}
+
+/// Every bit that has a name in any release, with that name, by name.
+pub fn named_bits() -> impl Iterator<Item = (&'static str, &'static Bit)> {
+    BY_NAME.iter().filter_map(|&(name, index)| Some((name, BITS.get(usize::from(index))?)))
 }
 
 /// Whether the register of this place is a feature word of `release`. If not, the bit never reaches a guest.

@@ -156,6 +156,8 @@ pub struct KvmView {
     pub supported: Option<Vec<KvmCpuidEntry>>,
     /// `KVM_GET_EMULATED_CPUID`, in KVM's order.
     pub emulated: Option<Vec<KvmCpuidEntry>>,
+    /// `KVM_GET_SUPPORTED_HV_CPUID`, in KVM's order.
+    pub hyperv: Option<Vec<KvmCpuidEntry>>,
     /// Feature MSRs: `KVM_GET_MSR_FEATURE_INDEX_LIST` and their values.
     pub msr_features: Option<BTreeMap<u32, u64>>,
     /// `KVM_GET_MSR_INDEX_LIST`, in KVM's order.

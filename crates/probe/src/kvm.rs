@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use cpusieve_model::{KvmCpuidEntry, KvmView, MissingPart, Registers};
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MAX_MSR_ENTRIES, Msrs, kvm_msr_entry};
 use kvm_ioctls::Kvm;
 
 use crate::Refusal;
@@ -60,6 +60,9 @@ const DECIDING_CAPS: [(u32, &str); 32] = [
     (209, "SYS_ATTRIBUTES"),
     (212, "PMU_CAPABILITY"),
 ];
+
+/// `KVM_CAP_SYS_HYPERV_CPUID`: `/dev/kvm` tells Hyper-V's leaves.
+const CAP_SYS_HYPERV_CPUID: u32 = 191;
 
 /// `KVM_CAP_SYS_ATTRIBUTES`: `/dev/kvm` has attributes.
 const CAP_SYS_ATTRIBUTES: u32 = 209;
@@ -118,12 +121,18 @@ fn answers(kvm: &Kvm, missing: &mut Vec<MissingPart>) -> KvmView {
     let caps = capabilities(kvm);
     let has = |cap| caps.get(&cap).is_some_and(|&value| value > 0);
     let (can_attributes, can_tsc) = (has(CAP_SYS_ATTRIBUTES), has(CAP_GET_TSC_KHZ));
+    let can_hyperv = has(CAP_SYS_HYPERV_CPUID);
     let mut seen = Asker { missing };
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
     let emulated = kvm.get_emulated_cpuid(KVM_MAX_CPUID_ENTRIES);
     KvmView {
-        supported: seen.keep("KVM_GET_SUPPORTED_CPUID", supported.map(entries)),
-        emulated: seen.keep("KVM_GET_EMULATED_CPUID", emulated.map(entries)),
+        supported: seen.keep("KVM_GET_SUPPORTED_CPUID", supported.map(|answer| entries(answer.as_slice()))),
+        emulated: seen.keep("KVM_GET_EMULATED_CPUID", emulated.map(|answer| entries(answer.as_slice()))),
+        // Before Linux 5.11 the question could be put to vCPUs alone.
+        hyperv: can_hyperv
+            .then(|| seen.keep("KVM_GET_SUPPORTED_HV_CPUID", ioctl::supported_hv_cpuid(kvm)))
+            .flatten()
+            .map(|answer| entries(&answer)),
         msr_features: seen.keep("KVM_GET_MSR_FEATURE_INDEX_LIST", ioctl::msr_feature_index_list(kvm)).map(|indices| {
             let (values, refused) = feature_values(kvm, &indices);
             seen.refused_msrs(&refused);
@@ -161,14 +170,14 @@ impl Asker<'_> {
     }
 }
 
-fn entries(answer: CpuId) -> Vec<KvmCpuidEntry> {
+fn entries(answer: &[kvm_bindings::kvm_cpuid_entry2]) -> Vec<KvmCpuidEntry> {
     let entry = |entry: &kvm_bindings::kvm_cpuid_entry2| KvmCpuidEntry {
         leaf: entry.function,
         subleaf: entry.index,
         flags: entry.flags,
         registers: Registers { eax: entry.eax, ebx: entry.ebx, ecx: entry.ecx, edx: entry.edx },
     };
-    answer.as_slice().iter().map(entry).collect()
+    answer.iter().map(entry).collect()
 }
 
 /// Every capability that is not zero, and those whose zero decides something. A number that fails is left out.

@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use cpusieve_knowledge::x86::{Generation, Guess};
 use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{
-    CpuidBit, CpuidTable, Effect, Evidence, FlagList, MsrBit, Place, Register, Snapshot, Stage, State, Vendor,
+    CpuidBit, CpuidTable, Evidence, FlagList, MsrBit, Place, Register, Snapshot, Stage, State, Step, Vendor,
 };
 
 use crate::generation;
-use crate::linux::boot;
+use crate::linux::booted::{Booted, Exact};
 use crate::linux::conditions::Sight;
 use crate::linux::kernel as linux_kernel;
 
@@ -45,11 +45,6 @@ const HYPERVISORS: [(&[u8; 12], Hypervisor); 12] = [
     (b"Jailhouse\0\0\0", Hypervisor::Other),
 ];
 
-/// Bits that CPUID shows only in the mode that 64-bit Linux runs in, with the feature that says that the CPU has them: a
-/// dump that was taken under another system lacks them. Sources: Intel SDM volume 2A, CPUID, 80000001H:EDX\[11\] (set in
-/// 64-bit mode alone) and 07H:ECX\[4\] (mirrors CR4.PKE).
-const MODE_BOUND: [(&str, &str); 2] = [("syscall", "lm"), ("ospke", "pku")];
-
 /// One end of a question: a host or a guest, seen through one input.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
@@ -64,7 +59,9 @@ pub struct Machine<'a> {
     pub concluded_for: Option<usize>,
     flags: Option<FlagList>,
     names: HashSet<Box<str>, foldhash::fast::RandomState>,
-    untold: HashSet<Cow<'static, str>>,
+    /// The kernels of all trees on this CPU, each booted when it is first asked for; none before it is known which
+    /// trees may run here, nor without CPUID.
+    boots: Vec<OnceCell<Option<Box<Booted>>>>,
     partly: bool,
     cpuid: Option<&'a CpuidTable>,
     supported: Option<CpuidTable>,
@@ -84,7 +81,7 @@ impl<'a> Machine<'a> {
             concluded_for: None,
             flags: None,
             names: HashSet::default(),
-            untold: HashSet::new(),
+            boots: Vec::new(),
             partly: false,
             cpuid,
             supported: snapshot.kvm.as_ref().and_then(cpusieve_model::KvmView::supported_table),
@@ -93,6 +90,7 @@ impl<'a> Machine<'a> {
         machine.take_flags(snapshot.flags().cloned());
         machine.vendor = machine.vendor.or_else(|| machine.vendor_from_flags());
         machine.kernel = linux_kernel::candidates(&machine);
+        machine.boots = cpuid.map(|_| vec![OnceCell::new(); linux::TREES.len()]).unwrap_or_default();
         if machine.flags.is_none() && machine.cpuid.is_some() {
             machine.conclude(machine.kernel.trees.last().unwrap_or(linux::TREES.len() - 1));
         }
@@ -115,26 +113,56 @@ impl<'a> Machine<'a> {
 
     /// The flags that a kernel of this tree would print.
     fn conclude(&mut self, tree: usize) {
-        // Whose kernel it is does not matter: nothing is kept of the steps but what they leave open.
-        let Some(input) = boot::Input::of_snapshot(self.role, Stage::Host, self.snapshot) else { return };
-        let boot::Output { flags, steps, assumed, .. } = boot::boot(&input, tree);
-        let open = steps.into_iter().filter(|step| step.effect == Effect::Unknown).map(|step| step.feature);
-        let hanging = assumed.into_iter().flat_map(|assumed| assumed.hangs).map(Cow::Borrowed);
-        // A leaf that the dump lacks was not seen, though a kernel that reads it would find zero or something else.
-        let unseen = linux::features(tree).filter(|feature| {
-            let bit = linux::place(tree, feature).and_then(Place::cpuid);
-            bit.is_some_and(|bit| input.cpuid.state(bit) == State::Unknown)
-        });
-        self.untold = open.chain(hanging).chain(unseen.map(|feature| Cow::Borrowed(feature.id()))).collect();
-        self.take_flags(Some(flags.into_iter().filter(|name| !self.untold.contains(*name)).collect()));
+        let Some((booted, cpuid)) = self.boot(tree) else { return };
+        let flags = booted.output.flags.iter().copied().filter(|name| !booted.is_open(name, cpuid)).collect();
+        self.take_flags(Some(flags));
         self.concluded_for = Some(tree);
-        let hidden: Vec<_> = MODE_BOUND
-            .into_iter()
-            .filter(|(name, feature)| {
-                self.names.contains(*feature) && !self.names.contains(*name) && self.snapshot.linux.is_none()
-            })
-            .collect();
-        self.untold.extend(hidden.into_iter().map(|(name, _)| Cow::Borrowed(name)));
+    }
+
+    /// A kernel of this tree on this CPU, with that CPU's CPUID; `None` if none was seen.
+    fn boot(&self, tree: usize) -> Option<(&Booted, &'a CpuidTable)> {
+        let boot = || Booted::new(self.snapshot, tree).map(Box::new);
+        self.boots.get(tree)?.get_or_init(boot).as_deref().zip(self.cpuid)
+    }
+
+    /// The same, if the tree is one of [`Machine::kernels`].
+    fn boot_of_kernels(&self, tree: usize) -> Option<(&Booted, &'a CpuidTable)> {
+        if self.kernels().contains(tree) { self.boot(tree) } else { None }
+    }
+
+    /// The kernels whose flags these are: those that may have printed the line, or the one it was concluded for.
+    #[must_use]
+    pub fn kernels(&self) -> TreeSet {
+        self.concluded_for.map_or(self.trees(), |tree| TreeSet(1 << tree))
+    }
+
+    /// What the exact kernel of a tree did about a capability, where CPUID was seen and the tree is one of
+    /// [`Machine::kernels`]; see [`Booted::exact`]. With `believe`, the flags line bears out what was assumed, and
+    /// stands where it contradicts.
+    #[must_use]
+    pub fn exact(&self, tree: usize, id: &str, at: Stage, believe: bool) -> Option<Exact> {
+        let (booted, cpuid) = self.boot_of_kernels(tree)?;
+        booted.exact(id, self.line(tree, id, believe), cpuid, self.role, at)
+    }
+
+    /// Whether the exact kernel of a tree has a capability; unknown where [`Machine::exact`] has no answer.
+    #[must_use]
+    pub fn exactly(&self, tree: usize, id: &str, believe: bool) -> State {
+        let booted = self.boot_of_kernels(tree);
+        booted.map_or(State::Unknown, |(booted, cpuid)| booted.capability(id, self.line(tree, id, believe), cpuid))
+    }
+
+    /// What the kernel of a tree would do about a capability if what nobody saw is as on most machines; `None` unless
+    /// that, and no flags line, decides. The step says that it is unknown.
+    #[must_use]
+    pub fn supposed(&self, tree: usize, id: &str, at: Stage) -> Option<Step> {
+        let (booted, cpuid) = self.boot_of_kernels(tree).filter(|_| self.line(tree, id, true) == State::Unknown)?;
+        booted.supposed(id, cpuid, self.role, at)
+    }
+
+    /// What a captured flags line says of a capability, if it is to be believed.
+    fn line(&self, tree: usize, id: &str, believe: bool) -> State {
+        if self.concluded_for.is_some() || !believe { State::Unknown } else { self.capability(tree, id).state }
     }
 
     fn take_flags(&mut self, flags: Option<FlagList>) {
@@ -163,7 +191,8 @@ impl<'a> Machine<'a> {
         }
         let Some(tree) = self.concluded_for else { return Some(false) };
         let elsewhere = || self.trees().iter().any(|tree| linux_kernel::prints(tree, name));
-        let untold = self.untold.contains(name) || !linux_kernel::prints(tree, name) && elsewhere();
+        let open = || self.boot(tree).is_some_and(|(booted, cpuid)| booted.is_open(name, cpuid));
+        let untold = open() || !linux_kernel::prints(tree, name) && elsewhere();
         (!untold).then_some(false)
     }
 

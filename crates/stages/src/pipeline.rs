@@ -1,17 +1,20 @@
 //! One feature on its way through every sieve.
 
+mod inputs;
+
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
-use cpusieve_knowledge::x86::{self, Generation};
+use cpusieve_knowledge::x86;
 use cpusieve_knowledge::{linux, qemu};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step};
 
 use crate::kvm::{self, Decision};
+use crate::linux::booted::Exact;
 use crate::linux::conditions::{Inputs, Observed, Sight, Verdict};
 use crate::linux::kernel;
 use crate::linux::setup::{self, Ruling};
-use crate::machine::{HYPERVISOR, known_name};
+use crate::machine::known_name;
 use crate::qemu::{self as qemu_stage, CpuArgument, Qemu};
 use crate::{Machine, vcpu};
 
@@ -33,9 +36,9 @@ pub struct World<'a> {
     pub guest_tree: usize,
     /// What QEMU was asked for.
     pub cpu: CpuArgument,
-    /// Whether a flag that the guest prints proves that its bit arrived. A hypothesis that is being tested must not take
-    /// what it ought to predict for proved.
-    pub flags_prove: bool,
+    /// Whether the guest's CPUID, or a flag that it prints, proves that its bit arrived. A hypothesis that is being
+    /// tested must not take what it ought to predict for proved.
+    pub guest_proves: bool,
 }
 
 /// One feature's way: every step, and what came of it.
@@ -53,6 +56,8 @@ pub struct Passage {
     pub decided: Option<usize>,
     /// The flag from whose loss (or gain) this one follows.
     pub follows: Option<Cow<'static, str>>,
+    /// Whether the guest's kernel lacks it by something that nobody saw, which its flags line bears out.
+    pub assumed: bool,
 }
 
 impl Passage {
@@ -75,7 +80,7 @@ impl<'a> World<'a> {
             qemu: qemu::RELEASES.len() - 1,
             guest_tree: tree,
             cpu: CpuArgument::Host { migratable: true },
-            flags_prove: true,
+            guest_proves: true,
         }
     }
 
@@ -90,8 +95,7 @@ impl World<'_> {
     /// What KVM offers of a bit, by the feature that the host's kernel makes of it.
     #[must_use]
     pub fn offered(&self, feature: &str, bit: CpuidBit) -> State {
-        let seen = self.host.capability(self.host_tree, feature).state;
-        let incoming = Way { world: *self, depth: 0 }.incoming(seen, bit);
+        let incoming = Way { world: *self, depth: 0 }.incoming(feature, bit);
         kvm::offer(self.host, self.host_tree, feature, bit, incoming).state
     }
 
@@ -106,8 +110,7 @@ impl World<'_> {
     #[must_use]
     pub fn delivered(&self, feature: &str, bit: CpuidBit) -> State {
         let way = Way { world: *self, depth: 0 };
-        let seen = self.host.capability(self.host_tree, feature).state;
-        let steps = way.vcpu(feature, bit, way.incoming(seen, bit));
+        let steps = way.vcpu(feature, bit, way.incoming(feature, bit));
         steps.last().map_or(State::Unknown, |decision| decision.state)
     }
 }
@@ -131,8 +134,9 @@ impl Way<'_> {
             outcome: State::Unknown,
             decided: None,
             follows: None,
+            assumed: false,
         };
-        let seen = host.capability(host_tree, id);
+        let seen = Observed { machine: host, tree: host_tree }.capability(id);
         // What no kernel tree knows may still be a bit that KVM and QEMU know.
         let elsewhere = || x86::feature(id).and_then(x86::Feature::place).filter(|place| place.cpuid().is_some());
         passage.place = passage.place.or_else(elsewhere);
@@ -140,23 +144,40 @@ impl Way<'_> {
             Some(Place::Cpuid(bit)) => self.announced(&mut passage, id, bit, seen),
             Some(Place::Linux(_) | Place::Msr(_)) => {
                 self.host_step(&mut passage, on_host, &seen);
-                self.invented(&mut passage, id);
+                self.invented(&mut passage, id, seen.state);
             }
             None => self.host_step(&mut passage, None, &seen),
         }
         passage
     }
 
+    /// The host's CPU, if its CPUID was seen to lack the bit.
+    fn silicon_step(&self, passage: &mut Passage, bit: CpuidBit, incoming: State) {
+        let table = self.world.host.cpuid().filter(|table| table.state(bit).known() == Some(false));
+        let rule = rules::generic(Software::Silicon, "not-in-silicon");
+        if let Some((table, rule)) = table.zip(rule).filter(|_| incoming.known() == Some(false)) {
+            passage.steps.push(Step {
+                feature: passage.feature.clone(),
+                place: Some(Place::Cpuid(bit)),
+                at: Stage::Silicon,
+                effect: Effect::Dropped,
+                rule: rule.id,
+                cite: rule.cite,
+                because: vec![self.world.host.register_evidence("CPUID", table, bit)],
+            });
+        }
+    }
+
+    /// The host's kernel: what it does with its CPUID, or that its flags line shows the flag.
     fn host_step(&self, passage: &mut Passage, place: Option<Place>, seen: &Sight) {
-        if seen.state == State::Present {
-            let step = self.linux_step(
-                Stage::Host,
-                passage,
-                place,
-                Effect::Kept,
-                None,
-                seen.evidence.clone().into_iter().collect(),
-            );
+        let World { host, host_tree, .. } = self.world;
+        let exact = host.exact(host_tree, &passage.feature, Stage::Host, true).and_then(|exact| exact.step);
+        if let Some(mut step) = exact.or_else(|| host.supposed(host_tree, &passage.feature, Stage::Host)) {
+            step.because.extend(seen.evidence.clone());
+            passage.steps.push(step);
+        } else if seen.state == State::Present {
+            let because = seen.evidence.clone().into_iter().collect();
+            let step = self.linux_step(Stage::Host, passage, place, Effect::Kept, None, because);
             passage.steps.push(step);
         }
     }
@@ -165,8 +186,9 @@ impl Way<'_> {
     fn announced(&self, passage: &mut Passage, id: &str, bit: CpuidBit, seen: Sight) {
         let World { host_tree, guest, guest_tree, .. } = self.world;
         let place = Some(Place::Cpuid(bit));
+        let incoming = self.incoming(id, bit);
+        self.silicon_step(passage, bit, incoming);
         self.host_step(passage, place, &seen);
-        let incoming = self.incoming(seen.state, bit);
         let vcpu = self.vcpu(id, bit, incoming);
         let delivered = vcpu.last().map_or(State::Unknown, |decision| decision.state);
         let culprit =
@@ -187,8 +209,13 @@ impl Way<'_> {
             _ => culprit,
         }
         .map(|index| offset + index);
+        if delivered.known() == Some(false) {
+            passage.decided = before_kvm(passage).or(passage.decided);
+        }
+        passage.assumed = hangs(&ruling);
         if ruling.rule.is_some() {
             self.guest_step(passage, place, delivered, &ruling);
+            passage.follows = ruling.exact.as_ref().and_then(Exact::cleared_with).or(passage.follows.take());
             // A rule that may set the flag without the bit does not explain why it is missing: the sieve does that took
             // the bit.
             if ruling.state != State::Unknown || passage.decided.is_none() {
@@ -196,22 +223,38 @@ impl Way<'_> {
             }
         } else if delivered == State::Present {
             let evidence = guest.and_then(|guest| guest.capability(guest_tree, id).evidence);
-            self.printed(passage, id, place, evidence);
+            self.printed(passage, id, place, ruling.exact.and_then(|exact| exact.step), evidence);
         }
     }
 
-    /// What KVM starts from: the kernel's capability where it was seen, which is never more than the register's bit.
-    fn incoming(&self, capability: State, bit: CpuidBit) -> State {
+    /// What KVM starts from: the kernel's capability where its line shows it, which is never more than the register's
+    /// bit; else the bit, unless the kernel cleared it.
+    fn incoming(&self, id: &str, bit: CpuidBit) -> State {
         let World { host, host_tree, .. } = self.world;
-        if capability.known().is_some() { capability } else { host.bit(host_tree, bit).0 }
+        let shown = host.capability(host_tree, id).state;
+        if shown.known().is_some() {
+            return shown;
+        }
+        match host.exactly(host_tree, id, true) {
+            State::Absent => State::Absent,
+            _ => host.bit(host_tree, bit).0,
+        }
     }
 
     /// The name: a kernel that has the bit may not print it.
-    fn printed(&self, passage: &mut Passage, id: &str, place: Option<Place>, evidence: Option<Evidence>) {
+    fn printed(
+        &self,
+        passage: &mut Passage,
+        id: &str,
+        place: Option<Place>,
+        exact: Option<Step>,
+        evidence: Option<Evidence>,
+    ) {
         let tree = self.world.guest_tree;
         if kernel::prints(tree, id) {
-            let step =
-                self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, evidence.into_iter().collect());
+            let kept = || self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, Vec::new());
+            let mut step = exact.unwrap_or_else(kept);
+            step.because.extend(evidence);
             passage.steps.push(step);
             return;
         }
@@ -224,18 +267,19 @@ impl Way<'_> {
     }
 
     /// A flag that Linux invents.
-    fn invented(&self, passage: &mut Passage, id: &str) {
+    fn invented(&self, passage: &mut Passage, id: &str, on_host: State) {
         let tree = self.world.guest_tree;
         let place = linux::feature_by_id(tree, id).and_then(|row| linux::place(tree, row));
         if place.is_none() {
-            return self.printed(passage, id, None, None);
+            return self.printed(passage, id, None, None, None);
         }
-        let on_host = Observed { machine: self.world.host, tree: self.world.host_tree };
-        let elsewhere = passage.steps.first().map(|_| &on_host as &dyn Inputs);
+        let host = Observed { machine: self.world.host, tree: self.world.host_tree };
+        let elsewhere = (on_host == State::Present).then_some(&host as &dyn Inputs);
         let ruling = setup::invented(self, elsewhere, tree, id);
         passage.outcome = ruling.state;
+        passage.assumed = hangs(&ruling);
         if ruling.state == State::Present {
-            self.printed(passage, id, place, None);
+            self.printed(passage, id, place, None, None);
             if passage.outcome == State::Absent {
                 return;
             }
@@ -244,15 +288,15 @@ impl Way<'_> {
         if ruling.state == State::Absent
             && let Some(verdict) = &ruling.verdict
         {
-            self.follow(passage, verdict);
+            self.follow(passage, verdict, on_host);
         }
-        let host = passage.steps.first().map_or(State::Absent, |_| State::Present);
+        let host = State::from_bit(on_host == State::Present);
         self.guest_step(passage, place, host, &ruling);
         passage.decided = passage.decided.or(Some(passage.steps.len() - 1));
     }
 
     /// The condition that fails may itself be a bit or a flag that an earlier sieve took.
-    fn follow(&self, passage: &mut Passage, verdict: &Verdict) {
+    fn follow(&self, passage: &mut Passage, verdict: &Verdict, on_host: State) {
         let Some(need) = verdict.deciding.filter(|need| !need.negated) else { return };
         if self.depth >= DEPTH {
             return;
@@ -263,8 +307,8 @@ impl Way<'_> {
                 let World { host, host_tree, .. } = self.world;
                 let incoming = host.bit(host_tree, bit).0;
                 // The host's kernel made the same flag of the same bit.
-                let incoming =
-                    if incoming == State::Unknown && !passage.steps.is_empty() { State::Present } else { incoming };
+                let same_bit = incoming == State::Unknown && on_host == State::Present;
+                let incoming = if same_bit { State::Present } else { incoming };
                 let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
                 let id = named.map_or_else(|| passage.feature.clone(), Cow::Borrowed);
                 let decisions = self.vcpu(&id, bit, incoming);
@@ -289,13 +333,16 @@ impl Way<'_> {
 
     /// Whether a bit arrived in a guest that was seen: its CPUID says so; a flag that it prints proves it.
     fn arrived(&self, guest: &Machine<'_>, bit: CpuidBit) -> Option<(bool, Evidence)> {
+        if !self.world.guest_proves {
+            return None;
+        }
         if let Some(table) = guest.cpuid()
             && let Some(known) = table.state(bit).known()
         {
             return Some((known, guest.register_evidence("CPUID", table, bit)));
         }
         let (state, evidence) = guest.bit(self.world.guest_tree, bit);
-        (self.world.flags_prove && state == State::Present).then_some((true, evidence?))
+        (state == State::Present).then_some((true, evidence?))
     }
 
     /// A bit through KVM and QEMU to the vCPU; a captured CPUID of the guest decides.
@@ -313,6 +360,10 @@ impl Way<'_> {
     }
 
     fn guest_step(&self, passage: &mut Passage, place: Option<Place>, incoming: State, ruling: &Ruling) {
+        if let Some(step) = ruling.exact.as_ref().and_then(|exact| exact.step.clone()) {
+            passage.steps.push(step);
+            return;
+        }
         let effect = match (incoming.known(), ruling.state.known()) {
             (_, None) => Effect::Unknown,
             (Some(true), Some(true)) => Effect::Kept,
@@ -347,6 +398,19 @@ impl Way<'_> {
     }
 }
 
+/// The step of the CPU or of the host's kernel that took a bit, if all that KVM did was to ask those two.
+fn before_kvm(passage: &Passage) -> Option<usize> {
+    let listed = rules::generic(Software::Kvm, "listed").map(|rule| rule.id);
+    let asked = passage.culprit().is_some_and(|step| step.at == Stage::Kvm && Some(step.rule) == listed);
+    let took = |step: &Step| step.at < Stage::Kvm && step.effect == Effect::Dropped;
+    passage.steps.iter().position(took).filter(|_| asked)
+}
+
+/// Whether a flag is missing by an assumption; where it is there, the assumption is borne out.
+fn hangs(ruling: &Ruling) -> bool {
+    ruling.exact.as_ref().is_some_and(|exact| exact.assumed && exact.state == State::Absent)
+}
+
 /// The guest's CPUID was seen: the step that leads to it is corrected, and rests on what was seen.
 fn observed(mut given: Decision, offered: State, known: bool, evidence: Evidence) -> Decision {
     let predicted = given.state.known();
@@ -365,59 +429,4 @@ fn observed(mut given: Decision, offered: State, known: bool, evidence: Evidence
         given.step.cite = rule.cite;
     }
     given
-}
-
-/// The guest's kernel looks at what the sieves before it left; what was seen of the guest stands.
-impl Inputs for Way<'_> {
-    fn bit(&self, bit: CpuidBit) -> Sight {
-        let World { host, guest, host_tree, guest_tree, .. } = self.world;
-        if let Some(guest) = guest {
-            let (state, evidence) = guest.bit(guest_tree, bit);
-            if state != State::Unknown {
-                return Sight { state, evidence };
-            }
-        }
-        let id = linux::at(host_tree, Place::Cpuid(bit)).map_or("", linux::Feature::id);
-        let incoming = self.incoming(host.capability(host_tree, id).state, bit);
-        self.vcpu(id, bit, incoming).last().map_or(State::Unknown, |decision| decision.state).into()
-    }
-
-    fn capability(&self, id: &str) -> Sight {
-        let seen = self.world.guest.map(|guest| guest.capability(self.world.guest_tree, id)).unwrap_or_default();
-        if seen.state != State::Unknown || self.depth >= DEPTH {
-            return seen;
-        }
-        Way { depth: self.depth + 1, ..*self }.pass(id).outcome.into()
-    }
-
-    fn observed(&self) -> Option<&Machine<'_>> {
-        self.world.guest
-    }
-
-    fn is_vm(&self) -> State {
-        match self.world.guest.map(Machine::is_vm) {
-            Some(seen) if seen != State::Unknown => seen,
-            _ => self.bit(HYPERVISOR).state,
-        }
-    }
-
-    fn vendor(&self) -> Option<Vendor> {
-        self.world.guest.and_then(Machine::vendor).or_else(|| self.world.host.vendor())
-    }
-
-    fn generation(&self) -> Option<&'static Generation> {
-        self.world.host.generation().or_else(|| self.world.guest.and_then(Machine::generation))
-    }
-
-    fn family_model(&self) -> Option<(u32, u32)> {
-        self.world.guest.and_then(Machine::family_model).or_else(|| self.world.host.family_model())
-    }
-
-    /// The accelerator is KVM: QEMU puts its signature there unless `kvm=off` was given.
-    fn hypervisor(&self, name: &str) -> State {
-        match self.world.guest.and_then(Machine::cpuid).and_then(cpusieve_model::CpuidTable::hypervisor_signature) {
-            Some(signature) => State::from_bit(name == "kvm" && signature.starts_with("KVMKVMKVM")),
-            None => State::from_bit(name == "kvm"),
-        }
-    }
 }

@@ -52,12 +52,10 @@ fn config(release: &str) -> BTreeMap<String, String> {
     options.map(|(option, value)| (option.to_owned(), value.to_owned())).collect()
 }
 
-/// The tree of a capture: the one that its release names, unless its flags line contradicts that tree.
+/// The tree of a capture.
 fn tree(snapshot: &Snapshot) -> usize {
     let release = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref()).unwrap();
-    let named = linux::nearest(release).tree;
-    let candidates = Machine::new("guest", snapshot).trees();
-    if candidates.contains(named) { named } else { candidates.first().unwrap() }
+    Machine::new("guest", snapshot).kernel.standing_for(release)
 }
 
 /// What the capture says of its CPU and kernel.

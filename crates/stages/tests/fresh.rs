@@ -12,7 +12,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use cpusieve_formats::lab;
-use cpusieve_knowledge::linux;
 use cpusieve_model::{FlagList, Stage};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{Input, Unlisted, boot};
@@ -65,10 +64,8 @@ fn config(release: &str) -> BTreeMap<String, String> {
 /// The lines that differ between the kernel's words and ours.
 fn differences(capture: &lab::Capture) -> Vec<String> {
     let snapshot = &capture.parsed.snapshot;
-    let named = linux::nearest(snapshot.linux.as_ref().unwrap().release.as_deref().unwrap()).tree;
-    let candidates = Machine::new("guest", snapshot).trees();
-    let possible = (0..linux::TREES.len()).filter(|&tree| candidates.contains(tree));
-    let tree = possible.min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named);
+    let release = snapshot.linux.as_ref().unwrap().release.as_deref().unwrap();
+    let tree = Machine::new("guest", snapshot).kernel.standing_for(release);
     let input = Input { unlisted: Unlisted::Zero, ..Input::of_snapshot("guest", Stage::Guest, snapshot).unwrap() };
     let output = boot(&input, tree);
     let cpuinfo = snapshot.cpus[0].cpuinfo.as_ref().unwrap();

@@ -46,12 +46,18 @@ pub(super) fn choose<'a>(
     let trees = host.trees();
     let only =
         |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
-    let tells_trees = only(&|subject| subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit)));
+    // A named model may lack what was lost, whichever the kernel, and a captured CPUID does not tell the two apart; but
+    // what arrived cannot have come by a KVM that does not offer it.
+    let arrived_only = guest.cpuid().is_some();
+    let tells_trees = only(&|subject| {
+        let counts = subject.fate != Fate::Lost || !arrived_only;
+        counts && subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit))
+    });
     let tells_qemu =
         only(&|subject| subject.bit.is_some_and(|bit| vcpu::mirrored(bit).is_none() && differs_by_qemu(bit)));
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
-    let first = World { guest: Some(guest), guest_tree, qemu: newest, flags_prove: false, ..World::of_host(host) };
+    let first = World { guest: Some(guest), guest_tree, qemu: newest, guest_proves: false, ..World::of_host(host) };
     let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })
@@ -78,7 +84,8 @@ pub(super) fn choose<'a>(
     let fits = priced.iter().filter(|(cost, other)| *cost == least && other.cpu == world.cpu);
     let qemu_fits = TreeSet(fits.fold(0, |set, (_, world)| set | 1 << world.qemu));
     let lost = subjects.iter().filter(|subject| subject.fate == Fate::Lost);
-    let unexplained = lost.filter(|subject| left_out(&world.pass(subject.name))).count();
+    let proved = World { guest_proves: guest.cpuid().is_some(), ..world };
+    let unexplained = lost.filter(|subject| left_out(&proved.pass(subject.name))).count();
     if unexplained >= OTHER_MODEL {
         world.cpu = CpuArgument::Other;
     }
@@ -86,7 +93,7 @@ pub(super) fn choose<'a>(
         let trees = guest_trees.iter().map(|guest_tree| World { guest_tree, ..world });
         world = cheapest(trees, |world| misfits(&tells_guest, world)).unwrap_or(world);
     }
-    world.flags_prove = true;
+    world.guest_proves = true;
     Chosen { world, host_decided, tied, qemu_told: told, qemu_fits }
 }
 

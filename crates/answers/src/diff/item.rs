@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use cpusieve_knowledge::kvm::{self, Handling};
 use cpusieve_knowledge::rules::{self, RemedyKind};
 use cpusieve_knowledge::{linux, x86};
-use cpusieve_model::{Effect, Evidence, Place, Stage, State, Step};
+use cpusieve_model::{Effect, Evidence, Place, RuleId, Stage, State, Step};
 use cpusieve_stages::{Machine, Passage, World};
 
 use super::{Item, Other};
@@ -62,8 +62,17 @@ pub(super) fn build(world: &World<'_>, passage: Passage, confidence: Confidence,
         let last = built.steps.last().filter(|last| last.at == Stage::Guest);
         built.others.extend(last.and_then(|last| other(rules::rule(last.rule.0), last.at)));
         built.cause = format!("It follows from {follows}. {}", built.cause);
+        built.remedy = of_parent(world, built.rule, follows).unwrap_or(built.remedy);
     }
     built
+}
+
+/// What brings back a feature that was cleared together with its parent: what brings the parent back.
+pub(crate) fn of_parent(world: &World<'_>, rule: RuleId, parent: &str) -> Option<Remedy> {
+    rules::rule(rule.0).filter(|rule| rule.when == Some("dependency"))?;
+    let passage = world.pass(parent);
+    let step = passage.culprit().filter(|step| step.effect == Effect::Dropped)?;
+    Some(reason::of_step(step, world.host_tree).remedy)
 }
 
 /// A step that nobody took, but that would explain what was seen.
@@ -89,6 +98,9 @@ pub(super) fn item(passage: Passage, at: Option<Stage>, words: Reason, confidenc
 /// How sure a decided passage is.
 pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let Some(step) = passage.culprit() else { return Confidence::Possible };
+    if step.at == Stage::Guest && passage.assumed {
+        return Confidence::Likely;
+    }
     if step.because.iter().any(|evidence| matches!(evidence, Evidence::Register { .. })) {
         return Confidence::Certain;
     }
@@ -150,7 +162,7 @@ pub(super) fn unheard(flag: &str, passage: Passage) -> Item {
 
 pub(super) fn no_rule(passage: Passage, cause: &str) -> Item {
     let words = Reason {
-        rule: cpusieve_model::RuleId(""),
+        rule: RuleId(""),
         title: cause.to_owned(),
         cause: cause.to_owned(),
         cite: cpusieve_model::Cite(""),

@@ -7,12 +7,13 @@ use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_knowledge::x86::{self, Scope};
 use cpusieve_model::{Cite, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
+use cpusieve_stages::linux::booted::Exact;
 use cpusieve_stages::linux::conditions::{self, Observed};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::linux::setup::{self, Ruling};
 use cpusieve_stages::{Hypervisor, Machine};
 
-use super::relation::{kernels, never_given};
+use super::relation::never_given;
 use super::{Assumption, Diff, Group, Item, Other, Relation, split, undecided};
 use crate::reason::{self, Confidence, Remedy};
 
@@ -93,7 +94,7 @@ fn named(ruling: &Ruling) -> Option<&'static Rule> {
 impl Lack<'_> {
     /// Why this machine does not show the flag.
     fn item(self) -> Item {
-        let trees = kernels(self.machine);
+        let trees = self.machine.kernels();
         let (tree, way) = self.likeliest();
         let place = place(self.flag, tree);
         let base = Item {
@@ -136,7 +137,7 @@ impl Lack<'_> {
     /// The way that holds for most of the kernels that may run here, and the oldest of these. No way, if every kernel
     /// would show the flag.
     fn likeliest(&self) -> (usize, Option<Way>) {
-        let trees = kernels(self.machine);
+        let trees = self.machine.kernels();
         let ways: Vec<(usize, Way)> =
             trees.iter().filter_map(|tree| self.in_tree(tree).map(|way| (tree, way))).collect();
         let holders = |way: &Way| ways.iter().filter(|(_, other)| other.identity() == way.identity()).count();
@@ -173,7 +174,7 @@ impl Lack<'_> {
 
     /// A flag that Linux invents.
     fn invented(&self, observed: &Observed<'_>, tree: usize) -> Option<Way> {
-        let there = Observed { machine: self.peer, tree: kernels(self.peer).first().unwrap_or(tree) };
+        let there = Observed { machine: self.peer, tree: self.peer.kernels().first().unwrap_or(tree) };
         let ruling = setup::invented(observed, Some(&there), tree, self.flag);
         if ruling.state == State::Present {
             return (!ruling.perhaps.is_empty()).then_some(Way::Ruled(Ruling { rule: None, verdict: None, ..ruling }));
@@ -187,7 +188,7 @@ impl Lack<'_> {
 
     /// The rule by which the peer's kernel set the flag, if this tree does not have it and would set the flag by it.
     fn only_on_peer(&self, tree: usize) -> Option<&'static Rule> {
-        let there = kernels(self.peer);
+        let there = self.peer.kernels();
         let sets = rules::of_feature(Software::Linux, self.flag).filter(|rule| rule.effect != RuleEffect::Clears);
         let ways: Vec<(&Rule, State)> = sets
             .filter_map(|rule| {
@@ -217,7 +218,7 @@ impl Lack<'_> {
         if perhaps.is_empty() || !self.same_cpu() {
             return false;
         }
-        let there = kernels(self.peer);
+        let there = self.peer.kernels();
         !self.is_guest() || perhaps.iter().any(|rule| rule.trees.intersection(there).is_empty())
     }
 
@@ -238,7 +239,7 @@ impl Lack<'_> {
 
     /// Its kernel has no name for the feature.
     fn nameless(&self, item: Item) -> Item {
-        let trees = kernels(self.machine);
+        let trees = self.machine.kernels();
         let known = trees.iter().any(|tree| linux::feature_by_id(tree, &item.flag).is_some());
         let rule = rules::generic(Software::Linux, if known { "hidden" } else { "no-name" });
         let mut item = self.worded(item, rule, self.kernel_stage(), Effect::Dropped, Vec::new());
@@ -325,6 +326,12 @@ impl Lack<'_> {
         let because = ruling.verdict.map(|verdict| verdict.because).unwrap_or_default();
         let mut item = self.worded(item, rule, self.kernel_stage(), effect, because);
         item.group = Group::GuestKernel;
+        if let Some(parent) = ruling.exact.as_ref().and_then(Exact::cleared_with) {
+            item.cause = format!("It follows from {parent}. {}", item.cause);
+            item.remedy = self.of_parent(&parent).unwrap_or(item.remedy);
+            item.follows = Some(parent.into_owned());
+            item.group = Group::Follows;
+        }
         item.confidence = if decided { Confidence::Likely } else { Confidence::Possible };
         let perhaps = ruling.perhaps.iter().filter(|other| Some(other.id) != rule.map(|rule| rule.id));
         item.others = perhaps.map(|rule| other(rule, self.kernel_stage())).collect();
@@ -336,6 +343,28 @@ impl Lack<'_> {
             item.others.extend(firmware.map(|rule| other(rule, Stage::Silicon)));
         }
         item
+    }
+
+    /// What brings the parent back, together with which a feature was cleared.
+    fn of_parent(&self, parent: &str) -> Option<Remedy> {
+        let Lack { relation, machine, peer, .. } = *self;
+        let (tree, way) = Lack { relation, flag: parent, machine, peer }.likeliest();
+        let rule = match &way {
+            Some(Way::Ruled(ruling)) => named(ruling)?,
+            _ => return None,
+        };
+        let feature = parent.to_owned().into();
+        let (effect, at) = (Effect::Dropped, self.kernel_stage());
+        let step = Step {
+            feature,
+            place: place(parent, tree),
+            at,
+            effect,
+            rule: rule.id,
+            cite: rule.cite,
+            because: Vec::new(),
+        };
+        Some(reason::of_step(&step, tree).remedy)
     }
 
     /// The two kernels go by different rules.
@@ -373,7 +402,7 @@ impl Lack<'_> {
         let Some(rule) = rule else { return item };
         let feature = item.flag.clone().into();
         let step = Step { feature, place: item.place, at, effect, rule: rule.id, cite: rule.cite, because };
-        let words = reason::of_step(&step, kernels(self.machine).last().unwrap_or(0));
+        let words = reason::of_step(&step, self.machine.kernels().last().unwrap_or(0));
         item.at = Some(at);
         item.rule = words.rule;
         item.title = words.title;

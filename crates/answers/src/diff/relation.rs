@@ -127,27 +127,24 @@ fn flags<'a>(machine: &'a Machine<'_>) -> impl Iterator<Item = &'a str> {
     machine.flags().into_iter().flat_map(FlagList::iter)
 }
 
-/// Whether the host's kernel would print the flag if its CPU had the bit, and nothing below the guest adds the bit.
+/// Whether the host's kernel has cleared the feature, or would print the flag if its CPU had the bit, and nothing below
+/// the guest adds the bit.
 fn surely_lacks(host: &Machine<'_>, flag: &str) -> bool {
     let Some(bit) = announced(host, flag) else { return false };
-    shows(host, flag, |_| true) && !added_to_guests(host.trees(), bit)
-}
-
-/// The kernels whose flags are compared: those that may have printed the line, or the one it was concluded for.
-pub(super) fn kernels(machine: &Machine<'_>) -> TreeSet {
-    machine.concluded_for.map_or(machine.trees(), |tree| TreeSet(1 << tree))
+    let cleared = |tree| host.exactly(tree, flag, true) == State::Absent;
+    (host.kernels().iter().all(cleared) || shows(host, flag, |_| true)) && !added_to_guests(host.trees(), bit)
 }
 
 /// The CPUID bit that a flag is to these kernels.
 fn announced(machine: &Machine<'_>, flag: &str) -> Option<CpuidBit> {
     let row = |tree| linux::feature_by_id(tree, flag).and_then(|row| linux::place(tree, row));
-    kernels(machine).iter().find_map(row)?.cpuid()
+    machine.kernels().iter().find_map(row)?.cpuid()
 }
 
 /// Whether each of these kernels prints the flag of a bit that is set: no rule drops it, and the ruling is good
 /// enough.
 fn shows(machine: &Machine<'_>, flag: &str, enough: impl Fn(&Ruling) -> bool) -> bool {
-    kernels(machine).iter().all(|tree| {
+    machine.kernels().iter().all(|tree| {
         let ruling = setup::announced(&Observed { machine, tree }, tree, flag, State::Present);
         kernel::prints(tree, flag) && ruling.state == State::Present && enough(&ruling)
     })

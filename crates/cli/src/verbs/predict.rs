@@ -1,71 +1,62 @@
-//! `predict`: what a kernel will print, from the CPUID that it will see.
+//! `predict`: what a kernel will print, from the CPUID that it will see; what KVM will offer, and what QEMU makes of it.
+
+pub(super) mod kvm;
+mod way;
 
 use std::fmt::Write as _;
 
 use cpusieve_answers::predict::{Assumption, Kernel, Prediction, predict};
 use cpusieve_knowledge::linux;
-use cpusieve_model::Stage;
+use cpusieve_model::{Stage, Step};
 use serde_json::{Value, json};
 
 use super::{Done, Failure};
-use crate::args::{From, PredictOptions, Until};
+use crate::args::{Accel, From, PredictOptions, Until};
 use crate::page::{self, HEAD, QUIET, styled};
 use crate::{input, json};
 
 /// Why a question is not answered.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
-    /// KVM or QEMU would have to be predicted register by register.
-    #[error(
-        "--until {until} --from {from} would have to predict what KVM and QEMU make of each CPUID register, which this \
-         version does not do; it predicts `--until host`, and `--from vcpu --until guest` from the guest's own CPUID"
-    )]
-    NotExact {
-        /// The wanted stage.
-        until: &'static str,
-        /// The given stage.
-        from: &'static str,
-    },
     /// The wanted stage lies before the one that the input shows.
     #[error("--from vcpu --until {0}: the {0} stage does not come after the vCPU; what comes after it is the guest")]
     Backwards(&'static str),
 }
 
 pub(crate) fn run(options: &PredictOptions, as_json: bool) -> Result<Done, Failure> {
-    let stage = stage(options.from, options.until)?;
-    let (release, cmdline, useless) = match stage {
-        Stage::Guest => (
-            &options.guest_kernel,
-            &options.guest_cmdline,
-            [("host-kernel", &options.host_kernel), ("host-cmdline", &options.host_cmdline)],
-        ),
-        _ => (
-            &options.host_kernel,
-            &options.host_cmdline,
-            [("guest-kernel", &options.guest_kernel), ("guest-cmdline", &options.guest_cmdline)],
-        ),
-    };
-    for (name, _) in useless.iter().filter(|(_, given)| given.is_some()) {
-        page::warn(&format!("--{name} changes nothing here: only the {stage}'s kernel is predicted"));
+    let (first, last) = stages(options.from, options.until)?;
+    for (stage, name) in options.route.given().filter(|(stage, _)| !(first..=last).contains(stage)) {
+        page::warn(&format!("--{name} changes nothing here: the {stage} stage is not predicted"));
+    }
+    if options.route.accel == Accel::Tcg {
+        for (_, name) in options.route.given().filter(|(stage, _)| *stage < Stage::Qemu) {
+            page::warn(&format!("--{name} changes nothing here: TCG asks neither host nor KVM"));
+        }
     }
     let (snapshot, unlisted) = input::read_for_boot(&options.input)?;
-    let kernel = Kernel { at: stage, release: release.as_deref(), cmdline: cmdline.as_deref(), unlisted };
+    let route = options.route.route(unlisted);
+    let kernel = match (first, last) {
+        (_, Stage::Host) => route.kvm.kernel,
+        (Stage::Guest, _) => Kernel { unlisted, ..route.guest },
+        (_, Stage::Kvm) => return kvm::run(options, &snapshot, &route.kvm, as_json),
+        _ => return way::run(options, &snapshot, &route, as_json),
+    };
     let found = predict(&snapshot, &kernel).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
-    page::print(&if as_json { as_text(&found, stage) } else { text(&found, stage, page::width()) })?;
+    page::print(&if as_json { as_text(&found, last) } else { text(&found, last, page::width()) })?;
     Ok(Done::Same)
 }
 
-/// The kernel that is to be predicted.
-fn stage(from: From, until: Until) -> Result<Stage, Refusal> {
+/// The first and the last stage that are to be predicted.
+fn stages(from: From, until: Until) -> Result<(Stage, Stage), Refusal> {
     match (from, until) {
-        (From::Silicon, Until::Host) => Ok(Stage::Host),
-        (From::Vcpu, Until::Guest) => Ok(Stage::Guest),
+        (From::Silicon, Until::Host) => Ok((Stage::Host, Stage::Host)),
+        (From::Silicon, Until::Kvm) => Ok((Stage::Host, Stage::Kvm)),
+        (From::Silicon, Until::Vcpu) => Ok((Stage::Host, Stage::Vcpu)),
+        (From::Silicon, Until::Guest) => Ok((Stage::Host, Stage::Guest)),
+        (From::Vcpu, Until::Guest) => Ok((Stage::Guest, Stage::Guest)),
         (From::Vcpu, Until::Host) => Err(Refusal::Backwards("host")),
         (From::Vcpu, Until::Kvm) => Err(Refusal::Backwards("kvm")),
         (From::Vcpu, Until::Vcpu) => Err(Refusal::Backwards("vcpu")),
-        (From::Silicon, Until::Kvm) => Err(Refusal::NotExact { until: "kvm", from: "silicon" }),
-        (From::Silicon, Until::Vcpu) => Err(Refusal::NotExact { until: "vcpu", from: "silicon" }),
-        (From::Silicon, Until::Guest) => Err(Refusal::NotExact { until: "guest", from: "silicon" }),
     }
 }
 
@@ -74,23 +65,37 @@ fn label(found: &Prediction) -> &'static str {
 }
 
 fn as_text(found: &Prediction, stage: Stage) -> String {
-    let lines = json!({
+    let assumed = assumptions(&found.assumed);
+    let head = json!({"format": 1, "assumed": assumed, "odd": found.odd, stage.name(): lines(found)});
+    with_steps(&head, found.boot.steps.iter())
+}
+
+/// The lines of `/proc/cpuinfo`, as JSON.
+fn lines(found: &Prediction) -> Value {
+    json!({
         "kernel": label(found),
         "flags": found.boot.flags,
         "hidden": found.boot.hidden,
         "bugs": found.boot.bugs,
         "vmx_flags": found.boot.vmx_flags,
-    });
-    let assumed = found.assumed.iter().map(|assumed| {
+    })
+}
+
+fn assumptions(assumed: &[Assumption]) -> Value {
+    let assumed = assumed.iter().map(|assumed| {
         let Assumption { what, value, because, hangs } = assumed;
         json!({"what": what, "value": value, "because": because, "hangs": hangs})
     });
-    let assumed: Vec<Value> = assumed.collect();
-    let head = json::pretty(&json!({"format": 1, "assumed": assumed, "odd": found.odd, stage.name(): lines}));
+    Value::Array(assumed.collect())
+}
+
+/// The JSON of a head and the steps behind it.
+fn with_steps<'a>(head: &Value, steps: impl Iterator<Item = &'a Step>) -> String {
+    let head = json::pretty(head);
     // A step a line, made and dropped one by one: hundreds of them at once would take as long as all the rest.
     let mut text = head.strip_suffix("\n}\n").unwrap_or(&head).to_owned();
     text.push_str(",\n  \"steps\": [");
-    for (index, step) in found.boot.steps.iter().enumerate() {
+    for (index, step) in steps.enumerate() {
         text.push_str(if index == 0 { "\n    " } else { ",\n    " });
         text.push_str(&serde_json::to_string(&json::step(step)).unwrap_or_default());
     }
@@ -102,6 +107,13 @@ fn as_text(found: &Prediction, stage: Stage) -> String {
 fn text(found: &Prediction, stage: Stage, width: usize) -> String {
     let mut page = String::new();
     let _ = writeln!(page, "{}", styled(HEAD, format!("What Linux {} of the {stage} prints", label(found))));
+    words_text(&mut page, found, width);
+    assumed_text(&mut page, &found.assumed, width);
+    page
+}
+
+/// The lines of `/proc/cpuinfo`, and what is odd about them.
+fn words_text(page: &mut String, found: &Prediction, width: usize) {
     let lines = [
         ("flags", &found.boot.flags),
         ("hidden", &found.boot.hidden),
@@ -117,10 +129,14 @@ fn text(found: &Prediction, stage: Stage, width: usize) -> String {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("odd ({})", found.odd.len())));
         found.odd.iter().for_each(|odd| page.push_str(&page::wrap(odd, "  ", "    ", width)));
     }
-    if !found.assumed.is_empty() {
-        let _ = writeln!(page, "\n{}", styled(HEAD, format!("assumed ({})", found.assumed.len())));
+}
+
+/// What was assumed, with what hangs on it.
+fn assumed_text(page: &mut String, assumed: &[Assumption], width: usize) {
+    if !assumed.is_empty() {
+        let _ = writeln!(page, "\n{}", styled(HEAD, format!("assumed ({})", assumed.len())));
     }
-    for assumed in &found.assumed {
+    for assumed in assumed {
         let Assumption { what, value, because, hangs } = assumed;
         page.push_str(&page::wrap(&format!("{what}: {value}"), "  ", "    ", width));
         page.push_str(&page::wrap(&styled(QUIET, because), "    ", "    ", width));
@@ -128,5 +144,4 @@ fn text(found: &Prediction, stage: Stage, width: usize) -> String {
             page.push_str(&page::wrap(&hangs.join(" "), "    hanging on it: ", "      ", width));
         }
     }
-    page
 }

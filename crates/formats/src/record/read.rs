@@ -269,6 +269,7 @@ fn kvm(fields: &mut Fields<'_>, object: Value<'_>) -> Option<KvmView> {
         match key {
             "supported" => kvm.supported = kvm_entries(fields, value, "kvm.supported[]"),
             "emulated" => kvm.emulated = kvm_entries(fields, value, "kvm.emulated[]"),
+            "hyperv" => kvm.hyperv = kvm_entries(fields, value, "kvm.hyperv[]"),
             "msr_features" => kvm.msr_features = features(fields, value),
             "msr_index" if fields.is_array(value) => {
                 kvm.msr_index = Some(list(fields, value, MAX_MSRS, |fields, index| fields.hex32(index)));

@@ -148,7 +148,7 @@ fn kvm_view(out: &mut String, kvm: &KvmView) {
     out.push_str(",\n \"kvm\":{");
     // Each part starts with the comma that the part before it needs; the first comma is cut out below.
     let start = out.len();
-    for (name, entries) in [("supported", &kvm.supported), ("emulated", &kvm.emulated)] {
+    for (name, entries) in [("supported", &kvm.supported), ("emulated", &kvm.emulated), ("hyperv", &kvm.hyperv)] {
         if let Some(entries) = entries {
             let _ = write!(out, ",\n  \"{name}\":[");
             kvm_entries(out, entries);

@@ -122,9 +122,13 @@ pub fn fixups(release: usize, place: Place) -> impl Iterator<Item = &'static Fix
         Place::Msr(bit) => bit.bit,
         Place::Linux(bit) => bit.bit,
     };
-    let word = Word::of(place);
-    let start = FIXUPS.partition_point(|fixup| Some(fixup.word) < word);
-    let end = FIXUPS.partition_point(|fixup| Some(fixup.word) <= word);
-    let of_word = FIXUPS.get(start..end).unwrap_or(&[]).iter();
-    of_word.filter(move |fixup| fixup.mask >> bit & 1 == 1 && fixup.releases.contains(release))
+    let of_word = Word::of(place).into_iter().flat_map(move |word| word_fixups(release, word));
+    of_word.filter(move |fixup| fixup.mask >> bit & 1 == 1)
+}
+
+/// The fix-ups of `release` that touch this word, in the order of the code.
+pub fn word_fixups(release: usize, word: Word) -> impl Iterator<Item = &'static Fixup> {
+    let start = FIXUPS.partition_point(|fixup| fixup.word < word);
+    let end = FIXUPS.partition_point(|fixup| fixup.word <= word);
+    FIXUPS.get(start..end).unwrap_or(&[]).iter().filter(move |fixup| fixup.releases.contains(release))
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use kvm_bindings::{KVM_X86_XCOMP_GUEST_SUPP, kvm_device_attr, kvm_msr_list};
+use kvm_bindings::{KVM_X86_XCOMP_GUEST_SUPP, kvm_cpuid_entry2, kvm_cpuid2, kvm_device_attr, kvm_msr_list};
 use kvm_ioctls::Kvm;
 use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
@@ -11,6 +11,7 @@ use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 const GROUP: u8 = 0xae;
 const KVM_GET_MSR_INDEX_LIST: Opcode = opcode::read_write::<kvm_msr_list>(GROUP, 0x02);
 const KVM_GET_MSR_FEATURE_INDEX_LIST: Opcode = opcode::read_write::<kvm_msr_list>(GROUP, 0x0a);
+const KVM_GET_SUPPORTED_HV_CPUID: Opcode = opcode::read_write::<kvm_cpuid2>(GROUP, 0xc1);
 const KVM_GET_DEVICE_ATTR: Opcode = opcode::write::<kvm_device_attr>(GROUP, 0xe2);
 
 /// Room for a list of MSRs. `kvm-ioctls` has room for 256 and fails beyond, while the list grows with every release.
@@ -40,6 +41,28 @@ fn list<const REQUEST: Opcode>(kvm: &Kvm) -> io::Result<Vec<u32>> {
     unsafe { ioctl(descriptor(kvm), Updater::<REQUEST, MsrList>::new(&mut list))? };
     let count = usize::try_from(list.nmsrs).unwrap_or(usize::MAX).min(MSRS_AT_MOST);
     Ok(list.indices.iter().take(count).copied().collect())
+}
+
+/// Room for Hyper-V's leaves, of which Linux 7.3 has ten.
+const HYPERV_LEAVES_AT_MOST: usize = 64;
+
+/// `struct kvm_cpuid2` with its array.
+#[repr(C)]
+struct CpuidList {
+    nent: u32,
+    padding: u32,
+    entries: [kvm_cpuid_entry2; HYPERV_LEAVES_AT_MOST],
+}
+
+/// `KVM_GET_SUPPORTED_HV_CPUID` of the system: the leaves of Hyper-V that KVM can give to a guest, in its order.
+pub(super) fn supported_hv_cpuid(kvm: &Kvm) -> io::Result<Vec<kvm_cpuid_entry2>> {
+    let entries = [kvm_cpuid_entry2::default(); HYPERV_LEAVES_AT_MOST];
+    let mut list = Box::new(CpuidList { nent: HYPERV_LEAVES_AT_MOST as u32, padding: 0, entries });
+    // SAFETY: the request takes a `struct kvm_cpuid2` and writes at most as many entries as `nent` says there is room
+    // for, which is the length of the array (`arch/x86/kvm/hyperv.c:kvm_get_hv_cpuid`).
+    unsafe { ioctl(descriptor(kvm), Updater::<KVM_GET_SUPPORTED_HV_CPUID, CpuidList>::new(&mut list))? };
+    let count = usize::try_from(list.nent).unwrap_or(usize::MAX).min(HYPERV_LEAVES_AT_MOST);
+    Ok(list.entries.iter().take(count).copied().collect())
 }
 
 /// `KVM_X86_XCOMP_GUEST_SUPP`: the XCR0 bits that a guest may have if its VMM asks for the permission.

@@ -1,7 +1,7 @@
 //! The C conditions of KVM's adjustments and the gates of its leaves, decided on what is known of the host.
 
 use cpusieve_knowledge::kvm::{self, Bound, Gate};
-use cpusieve_knowledge::linux;
+use cpusieve_knowledge::{linux, rules};
 use cpusieve_model::{CpuidBit, MsrBit, Place, Register, State, Vendor};
 
 use crate::Machine;
@@ -96,7 +96,10 @@ fn atom_holds(host: &Machine<'_>, tree: usize, atom: &str) -> State {
         // A 64-bit kernel sets EFER.NXE wherever CPUID has the bit (`arch/x86/kernel/head_64.S:secondary_startup_64`).
         "is_efer_nx" => capability(host, tree, "NX"),
         // PT_MODE_HOST_GUEST is 1, PT_MODE_SYSTEM is 0 (`arch/x86/kvm/vmx/capabilities.h`).
-        "vmx_pt_mode_is_host_guest" => parameter(host, "pt_mode"),
+        "vmx_pt_mode_is_host_guest" | "kvm_x86_ops->pt_supported" => {
+            let never = rules::kvm_condition(atom, tree).is_some_and(|c| c.never && c.trees.contains(tree));
+            if never { State::Absent } else { parameter(host, "pt_mode") }
+        }
         "IS_ENABLED" if argument == "CONFIG_X86_64" => State::Present,
         _ => match VMX_CONTROLS.iter().find(|(name, _)| *name == function) {
             Some(&(_, bit)) => host.msr(MsrBit { index: SECONDARY_CONTROLS, bit: 32 + bit }),

@@ -15,6 +15,7 @@
 
 mod assume;
 mod bugs;
+pub(crate) mod capabilities;
 mod cmdline;
 mod microcode;
 mod mitigations;
@@ -33,6 +34,7 @@ use std::collections::BTreeMap;
 
 use cpusieve_model::{CpuidTable, MsrTable, Snapshot, Stage, Step};
 
+pub use capabilities::Capabilities;
 use state::Boot;
 
 /// What a kernel finds when it boots.
@@ -96,10 +98,19 @@ pub struct Output {
     pub bugs: Vec<&'static str>,
     /// The line `vmx flags`, in the order in which it is printed; empty if there is no such line.
     pub vmx_flags: Vec<&'static str>,
-    /// One step for each capability that CPUID announced or the kernel has in the end.
+    /// One step for each capability that CPUID announced, that the kernel has in the end, or that it set and cleared.
     pub steps: Vec<Step>,
     /// What was not seen and had to be assumed.
     pub assumed: Vec<Assumption>,
+    capabilities: Capabilities,
+}
+
+impl Output {
+    /// What the kernel has in the end, printed or not.
+    #[must_use]
+    pub const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
 }
 
 /// Something that was not seen, what it was taken to be, and what hangs on it.

@@ -2,8 +2,9 @@
 
 use cpusieve_knowledge::rules::{Condition, Field, Need, Signature};
 use cpusieve_knowledge::x86::Generation;
-use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, State, Vendor};
+use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, Stage, State, Vendor};
 
+use super::booted::Exact;
 use crate::Machine;
 
 /// What was seen of one thing, and where.
@@ -27,6 +28,11 @@ pub trait Inputs {
     fn bit(&self, bit: CpuidBit) -> Sight;
     /// A capability of the kernel, by id.
     fn capability(&self, id: &str) -> Sight;
+    /// What the exact kernel did about a capability, by id; `None` where no CPUID was seen, or something that nobody saw
+    /// decides.
+    fn exact(&self, _id: &str) -> Option<Exact> {
+        None
+    }
     /// The machine that was observed, for all that no prediction changes: MSRs, command line, configuration.
     fn observed(&self) -> Option<&Machine<'_>>;
     /// 1.ECX\[31\].
@@ -68,7 +74,15 @@ impl Inputs for Observed<'_> {
     }
 
     fn capability(&self, id: &str) -> Sight {
-        self.machine.capability(self.tree, id)
+        let seen = self.machine.capability(self.tree, id);
+        if seen.state != State::Unknown {
+            return seen;
+        }
+        self.machine.exactly(self.tree, id, true).into()
+    }
+
+    fn exact(&self, id: &str) -> Option<Exact> {
+        self.machine.exact(self.tree, id, Stage::Host, true)
     }
 
     fn observed(&self) -> Option<&Machine<'_>> {

@@ -39,6 +39,14 @@ impl Candidates {
         Self { trees: TreeSet(all()), because: Because::Nothing, unknown: Vec::new() }
     }
 
+    /// The tree that stands for a release: its own, or, where the flags line contradicts that one, the nearest of those
+    /// that may be.
+    #[must_use]
+    pub fn standing_for(&self, release: &str) -> usize {
+        let named = linux::nearest(release).tree;
+        self.trees.iter().min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named)
+    }
+
     /// `6.0 .. 6.3`, for people.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -134,18 +142,34 @@ fn contradicts(machine: &Machine<'_>, tree: usize, feature: &linux::Feature) -> 
     if linux::place(tree, feature).and_then(Place::cpuid).is_some() {
         return false;
     }
-    let of_tree = || rules::of_feature(Software::Linux, name).filter(|rule| rule.trees.contains(tree));
-    let ways: Vec<_> = of_tree().filter(|rule| rule.effect != RuleEffect::Clears).collect();
-    let observed = Observed { machine, tree };
-    let hold = |rule: &rules::Rule| conditions::all(&observed, rule.needs).state;
+    let hold = |rule: &rules::Rule| conditions::all(&Observed { machine, tree }, rule.needs).state;
+    let mut ways = of_tree(tree, name).filter(|rule| rule.effect != RuleEffect::Clears);
     match machine.prints(name) {
-        Some(true) => !ways.is_empty() && ways.iter().all(|rule| hold(rule) == State::Absent),
-        Some(false) => {
-            let clearable = of_tree().any(|rule| rule.effect == RuleEffect::Clears && hold(rule) != State::Absent);
-            !clearable && ways.iter().any(|rule| hold(rule) == State::Present)
+        Some(true) => {
+            let ways: Vec<_> = ways.collect();
+            let cannot = |rule: &&rules::Rule| hold(rule) == State::Absent || !set_together(machine, tree, rule);
+            !ways.is_empty() && ways.iter().all(cannot)
         }
+        Some(false) => !clearable(machine, tree, name) && ways.any(|rule| hold(rule) == State::Present),
         None => false,
     }
+}
+
+/// Whether a rule may have set what it sets together: no flag of these that would surely stay is missing.
+fn set_together(machine: &Machine<'_>, tree: usize, rule: &rules::Rule) -> bool {
+    let missing = |flag: &&&str| machine.prints(flag) == Some(false) && prints(tree, flag);
+    !rule.features.iter().filter(missing).any(|flag| !clearable(machine, tree, flag))
+}
+
+/// Whether a rule of this tree may have cleared a flag.
+fn clearable(machine: &Machine<'_>, tree: usize, name: &str) -> bool {
+    let hold = |rule: &rules::Rule| conditions::all(&Observed { machine, tree }, rule.needs).state;
+    of_tree(tree, name).any(|rule| rule.effect == RuleEffect::Clears && hold(rule) != State::Absent)
+}
+
+/// The rules of a tree about a flag.
+fn of_tree(tree: usize, name: &str) -> impl Iterator<Item = &'static rules::Rule> {
+    rules::of_feature(Software::Linux, name).filter(move |rule| rule.trees.contains(tree))
 }
 
 /// Whether a tree prints this name.
@@ -158,4 +182,30 @@ pub fn prints(tree: usize, name: &str) -> bool {
 fn position(tree: usize, name: &str) -> Option<usize> {
     let here = linux::by_shown(name).find(|feature| feature.trees.contains(tree));
     here.map(linux::Feature::number)
+}
+
+#[cfg(test)]
+mod tests {
+    use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, Snapshot};
+
+    use super::*;
+
+    /// The trees that may have printed a line on an Intel CPU of family 6.
+    fn trees(model: u32, flags: &str) -> Vec<&'static str> {
+        let vendor = Some("GenuineIntel".to_owned());
+        let identity = CpuIdentity { vendor, family: Some(6), model: Some(model), ..CpuIdentity::default() };
+        let cpuinfo = Cpuinfo { identity, flags: Some(FlagList::from_line(flags)), ..Cpuinfo::default() };
+        let snapshot = Snapshot { cpus: vec![Cpu { cpuinfo: Some(cpuinfo), ..Cpu::default() }], ..Snapshot::default() };
+        let trees = Machine::new("guest", &snapshot).trees();
+        trees.iter().map(|tree| linux::TREES[tree].label).collect()
+    }
+
+    #[test]
+    fn what_a_rule_sets_together_is_there_together_or_another_rule_set_it() {
+        // 6.16 and later set constant_tsc on Skylake (6/5e) only by the bit that brings nonstop_tsc along.
+        let alone = trees(0x5e, "fpu tsc msr lm constant_tsc rep_good nopl cpuid pni hypervisor lahf_lm");
+        assert!(alone.contains(&"6.14") && !alone.contains(&"6.16") && !alone.contains(&"7.3"), "{alone:?}");
+        let both = trees(0x5e, "fpu tsc msr lm constant_tsc rep_good nopl nonstop_tsc cpuid pni hypervisor lahf_lm");
+        assert!(both.contains(&"6.14") && both.contains(&"7.3"), "{both:?}");
+    }
 }

@@ -101,6 +101,7 @@ impl Boot<'_> {
             0x140 => Guess { value: None, because: "this CPU or hypervisor does not have it" },
             0xcf if !vm && self.has("CORE_CAPABILITIES") => yes(1 << 5, "CPUs that have it detect split locks"),
             0x481..=0x491 if !vm || self.has("VMX") => yes(u64::MAX, "current CPUs have these VMX controls"),
+            0xc001_1020 if self.kvm_base.is_some() => Guess { value: None, because: "KVM refuses to read it" },
             0xc001_0010 if !vm => yes(1 << 23, "firmware of servers that can encrypt memory allows it"),
             0xc001_0015 if !vm => yes(1, "firmware locks SMM"),
             _ => yes(0, "no bit of it is set on most machines"),

@@ -6,12 +6,14 @@ use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule};
 use cpusieve_model::{CpuidBit, Effect, Evidence, LinuxBit, Place, Step};
 
 use super::Output;
+use super::capabilities::Capabilities;
 use super::program::Row;
 use super::state::{Boot, Mark};
 
 /// Reads the result off a boot.
 pub(super) fn output(boot: Boot<'_>) -> Output {
-    let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), ..Output::default() };
+    let capabilities = Capabilities { words: boot.caps.0, bugs: boot.final_bugs() };
+    let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), capabilities, ..Output::default() };
     output.steps.reserve(256);
     for row in &boot.program.features {
         let present = boot.caps.has(row.number);
@@ -27,7 +29,7 @@ pub(super) fn output(boot: Boot<'_>) -> Output {
     output
 }
 
-/// The step of one capability; none for what neither CPUID announced nor the kernel has.
+/// The step of one capability; none for what CPUID does not announce and the kernel never had.
 fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
     let number = usize::from(row.number);
     let announced = boot.announced.has(row.number);
@@ -35,6 +37,8 @@ fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
     let open = *boot.marks.open.get(number)?;
     let (mark, effect) = match (announced, present) {
         (false, false) if open != Mark::None => (open, Effect::Unknown),
+        // What the kernel had set by itself was cleared again.
+        (false, false) if mark != Mark::None => (mark, Effect::Dropped),
         (false, false) => return None,
         (true, false) => (mark, Effect::Dropped),
         (true, true) => (mark, Effect::Kept),
@@ -81,7 +85,10 @@ fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announce
             let name = boot.program.row(parent).map(|row| row.feature.id());
             because.extend(name.map(|name| Evidence::Flag { of: boot.input.of, name: name.into(), printed: false }));
         }
-        Mark::Level => because.push(register(boot, CpuidBit::new(0, 0, cpusieve_model::Register::Eax, 0))),
+        Mark::Level => because.push(Evidence::Setting {
+            source: "CPUID",
+            text: format!("0.EAX announces no leaf above {:X}H", boot.levels.0),
+        }),
         Mark::ClearCpuid => {
             because.push(setting(format!("clearcpuid={}", boot.cmdline.value("clearcpuid").unwrap_or(""))))
         }

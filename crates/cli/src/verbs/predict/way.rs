@@ -1,0 +1,178 @@
+//! `predict --until vcpu` and `--until guest`: what QEMU gives to a vCPU, and what the kernel on it prints.
+
+use std::fmt::Write as _;
+
+use cpusieve_answers::predict::way::{GuestPrediction, Route, VcpuPrediction, guest_of, until_vcpu};
+use cpusieve_knowledge::qemu::RELEASES;
+use cpusieve_model::{Effect, Snapshot, Stage, Step};
+use serde_json::{Map, Value, json};
+
+use super::{assumed_text, assumptions, kvm, label, lines, with_steps, words_text};
+use crate::args::{PredictOptions, Until};
+use crate::input;
+use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
+use crate::verbs::{Done, Failure};
+
+pub(super) fn run(
+    options: &PredictOptions,
+    snapshot: &Snapshot,
+    route: &Route<'_>,
+    as_json: bool,
+) -> Result<Done, Failure> {
+    let refused = |refusal| format!("{}: {refusal}", input::name(&options.input));
+    let vcpu = until_vcpu(snapshot, route).map_err(refused)?;
+    if options.until == Until::Vcpu || vcpu.qemu.error.is_some() {
+        page::print(&if as_json { vcpu_as_text(&vcpu) } else { vcpu_text(&vcpu, page::width()) })?;
+        return Ok(if vcpu.qemu.error.is_some() { Done::Different } else { Done::Same });
+    }
+    let found = guest_of(snapshot, route, vcpu).map_err(refused)?;
+    page::print(&if as_json { guest_as_text(&found) } else { guest_text(&found, page::width()) })?;
+    Ok(Done::Same)
+}
+
+/// The stages until the vCPU, as JSON.
+fn head(vcpu: &VcpuPrediction) -> Map<String, Value> {
+    let mut head = Map::new();
+    head.insert("format".to_owned(), json!(1));
+    if let Some(found) = &vcpu.kvm {
+        head.insert("findings".to_owned(), json!(found.findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
+        head.insert("host".to_owned(), lines(&found.host));
+        head.insert("kvm".to_owned(), kvm::view(found));
+    }
+    let qemu = &vcpu.qemu;
+    let plain = |line: &String| line.strip_prefix("warning: ").unwrap_or(line).to_owned();
+    let known_in = |release: &usize| qemu.error.as_ref().is_some_and(|error| error.known_in.contains(*release));
+    let known_in: Vec<&str> =
+        (0..RELEASES.len()).filter(known_in).filter_map(|release| Some(RELEASES.get(release)?.label)).collect();
+    let msrs = qemu.msrs.iter().map(|(index, value)| (format!("{index:#010x}"), json!(format!("{value:#018x}"))));
+    let fields = json!({
+        "qemu": RELEASES.get(vcpu.release).map(|release| release.label),
+        "machine": vcpu.machine.name,
+        "cpu": vcpu.cpu,
+        "cpuid": qemu.cpuid.iter().map(kvm::entry).collect::<Vec<_>>(),
+        "properties": qemu.properties(),
+        "msrs": msrs.collect::<Map<_, _>>(),
+        "warnings": qemu.warnings.iter().map(plain).collect::<Vec<_>>(),
+        "error": qemu.error.as_ref().map(|error| &error.message),
+        "error_at": qemu.error.as_ref().and_then(|error| error.offset),
+        "error_known_in": known_in,
+    });
+    head.insert("vcpu".to_owned(), fields);
+    head
+}
+
+fn steps_until_vcpu(vcpu: &VcpuPrediction) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    if let Some(found) = &vcpu.kvm {
+        steps.extend(found.host.boot.steps.iter().chain(&found.steps).cloned());
+    }
+    steps.extend(vcpu.qemu.steps());
+    steps
+}
+
+fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
+    let mut head = head(vcpu);
+    head.insert("assumed".to_owned(), assumptions(&vcpu.assumed));
+    with_steps(&Value::Object(head), steps_until_vcpu(vcpu).iter())
+}
+
+fn guest_as_text(found: &GuestPrediction) -> String {
+    let mut head = head(&found.vcpu);
+    head.insert("assumed".to_owned(), assumptions(&found.guest.assumed));
+    head.insert("odd".to_owned(), json!(found.guest.odd));
+    head.insert("guest".to_owned(), lines(&found.guest));
+    let steps = steps_until_vcpu(&found.vcpu);
+    with_steps(&Value::Object(head), steps.iter().chain(&found.guest.boot.steps))
+}
+
+/// `QEMU 10.0 -machine pc-q35-10.0 -cpu host, KVM of Linux 6.12`
+fn setup(vcpu: &VcpuPrediction) -> String {
+    let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
+    let under = match &vcpu.kvm {
+        Some(found) => format!("KVM of Linux {}", label(&found.host)),
+        None => "TCG".to_owned(),
+    };
+    let (machine, cpu) = (vcpu.machine.name, page::tame(&vcpu.cpu));
+    format!("QEMU {release} -machine {machine} -cpu {cpu}, {under}")
+}
+
+/// What QEMU prints, and why it ends, with a mark below the part of `-cpu` that is to blame.
+fn notices(page: &mut String, vcpu: &VcpuPrediction, width: usize) {
+    let qemu = &vcpu.qemu;
+    if !qemu.warnings.is_empty() {
+        let heading = page::counted(qemu.warnings.len(), "line") + " on QEMU's standard error";
+        let _ = writeln!(page, "\n{}", styled(HEAD, heading));
+    }
+    for line in &qemu.warnings {
+        page.push_str(&page::wrap(&page::tame(line), "  ", "    ", width));
+    }
+    let Some(error) = &qemu.error else { return };
+    let _ = writeln!(page, "\n{}", styled(HEAD, "QEMU ends instead of starting the guest"));
+    page.push_str(&page::wrap(&styled(LOST, page::tame(&error.message)), "  ", "    ", width));
+    if let Some(before) = error.offset.and_then(|offset| vcpu.cpu.get(..offset)) {
+        let _ = writeln!(page, "  -cpu {}", page::tame(&vcpu.cpu));
+        let _ = writeln!(page, "       {}{}", " ".repeat(before.chars().count()), styled(LOST, "^"));
+    }
+    let knows = |release: &usize| error.known_in.contains(*release);
+    let known_in: Vec<&str> =
+        (0..RELEASES.len()).filter(knows).filter_map(|release| Some(RELEASES.get(release)?.label)).collect();
+    if !known_in.is_empty() {
+        page.push_str(&page::wrap(&format!("QEMU {} knows it", known_in.join(", ")), "  ", "    ", width));
+    }
+}
+
+fn vcpu_text(vcpu: &VcpuPrediction, width: usize) -> String {
+    let mut page = String::new();
+    page.push_str(&page::wrap(&styled(HEAD, format!("What {} gives to a vCPU", setup(vcpu))), "", "  ", width));
+    kvm::table(&mut page, "cpuid", &vcpu.qemu.cpuid, width);
+    if !vcpu.qemu.msrs.is_empty() {
+        let _ = writeln!(page, "\n{}", styled(HEAD, format!("feature MSRs ({})", vcpu.qemu.msrs.len())));
+    }
+    for (index, value) in &vcpu.qemu.msrs {
+        let _ = writeln!(page, "  {index:08x}      {value:016x}");
+    }
+    notices(&mut page, vcpu, width);
+    assumed_text(&mut page, &vcpu.assumed, width);
+    page
+}
+
+fn guest_text(found: &GuestPrediction, width: usize) -> String {
+    let mut page = String::new();
+    let heading = format!("What Linux {} prints in a guest of {}", label(&found.guest), setup(&found.vcpu));
+    page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
+    words_text(&mut page, &found.guest, width);
+    against_host(&mut page, found, width);
+    notices(&mut page, &found.vcpu, width);
+    assumed_text(&mut page, &found.guest.assumed, width);
+    page
+}
+
+/// What the guest lacks of its host's line, by the sieve that took it, and what it has beyond.
+fn against_host(page: &mut String, found: &GuestPrediction, width: usize) {
+    let Some(kvm) = &found.vcpu.kvm else { return };
+    let (host, guest) = (&kvm.host.boot.flags, &found.guest.boot.flags);
+    let steps = steps_until_vcpu(&found.vcpu);
+    let taken_by = |flag: &str| {
+        let mut of_flag = steps.iter().chain(&found.guest.boot.steps).filter(|step| step.feature == flag);
+        // Before the host's kernel has it, nothing can be taken from it.
+        let taker = of_flag.find(|step| step.at > Stage::Host && step.effect == Effect::Dropped);
+        taker.map_or(Stage::Guest, |step| step.at)
+    };
+    let lost: Vec<(&str, Stage)> =
+        host.iter().filter(|flag| !guest.contains(flag)).map(|flag| (*flag, taken_by(flag))).collect();
+    if !lost.is_empty() {
+        let _ = writeln!(page, "\n{}", styled(HEAD, format!("lost of the host's flags ({})", lost.len())));
+    }
+    for stage in Stage::ALL {
+        let of_stage: Vec<&str> = lost.iter().filter(|(_, at)| *at == stage).map(|(flag, _)| *flag).collect();
+        if !of_stage.is_empty() {
+            let first = format!("  {} ", styled(QUIET, format!("{:<6}", stage.name())));
+            page.push_str(&page::wrap(&styled(LOST, of_stage.join(" ")), &first, "         ", width));
+        }
+    }
+    let gained: Vec<&str> = guest.iter().copied().filter(|flag| !host.contains(flag)).collect();
+    if !gained.is_empty() {
+        let _ = writeln!(page, "\n{}", styled(HEAD, format!("gained ({})", gained.len())));
+        page.push_str(&page::wrap(&styled(GAINED, gained.join(" ")), "  ", "  ", width));
+    }
+}
