@@ -18,6 +18,8 @@
 //! assert!(found.vcpu.assumed.iter().any(|assumed| assumed.what == "-cpu" && assumed.value == "host"));
 //! ```
 
+mod ends;
+
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::TREES;
