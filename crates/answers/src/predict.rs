@@ -17,6 +17,7 @@
 //! ```
 
 pub mod kvm;
+pub mod pass_through;
 pub mod way;
 
 use std::collections::BTreeMap;

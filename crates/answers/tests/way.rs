@@ -86,7 +86,7 @@ fn inner_guests_print_what_was_predicted_from_the_silicon_of_their_host() {
             };
             // Two guests could not measure the TSC on the emulated outer machine: the prediction says what hangs on that.
             let measured =
-                found.guest.assumed.iter().filter(|assumed| assumed.what == "guest's the TSC can be measured");
+                found.guest.assumed.iter().filter(|assumed| assumed.what == "guest: the TSC can be measured");
             let hang: Vec<_> = measured.flat_map(|assumed| &assumed.hangs).collect();
             let settled = |flag: &&str| !hang.contains(&flag);
             let predicted: Vec<&str> = found.guest.boot.flags.iter().copied().filter(settled).collect();

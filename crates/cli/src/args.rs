@@ -56,7 +56,7 @@ pub(crate) enum Verb {
     Name(NameOptions),
     /// What a kernel will print and what KVM will offer, and why
     #[command(after_help = PREDICT_EXAMPLES)]
-    Predict(PredictOptions),
+    Predict(Box<PredictOptions>),
     /// The prediction held against the real thing
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
@@ -157,6 +157,7 @@ Examples:
   cpusieve predict --until kvm --kvm-param nested=0 host.json what KVM offers, as registers
   cpusieve predict --until vcpu --qemu 10.0 --machine q35 --cpu EPYC,+invtsc host.json
   cpusieve predict --until guest --cpu host,migratable=off --guest-kernel 6.12 host.json
+  cpusieve predict --until guest --vmm firecracker --template T2 host.json
   cpusieve predict --from vcpu --until guest --guest-kernel 6.1 guest.cpuid
   cpusieve predict --until guest host.json --json | jq -r '.guest.flags[]'";
 
@@ -194,6 +195,15 @@ pub(crate) struct RouteOptions {
     /// What executes the guest
     #[arg(long, value_name = "NAME", default_value = "kvm")]
     pub(crate) accel: Accel,
+    /// What makes the virtual machine
+    #[arg(long, value_name = "NAME", default_value = "qemu")]
+    pub(crate) vmm: VmmName,
+    /// The version of a VMM other than QEMU, such as 1.12; else the newest known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) vmm_version: Option<String>,
+    /// Firecracker's CPU template: T2, T2S, T2CL, T2A, C3, or a file
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) template: Option<String>,
     /// The version of QEMU, such as 7.2; else the first of the input
     #[arg(long, value_name = "VERSION")]
     pub(crate) qemu: Option<String>,
@@ -203,7 +213,7 @@ pub(crate) struct RouteOptions {
     /// QEMU's -cpu, such as host or EPYC,+invtsc; else host, under TCG max
     #[arg(long, value_name = "TEXT")]
     pub(crate) cpu: Option<String>,
-    /// QEMU's -smp, such as 4,sockets=1,cores=2,threads=2; else one CPU
+    /// QEMU's -smp, such as 4,sockets=1,cores=2,threads=2, or another VMM's number of vCPUs; else one
     #[arg(long, value_name = "TEXT")]
     pub(crate) smp: Option<String>,
     /// QEMU's -overcommit cpu-pm=on: the guest may halt and wait by itself
@@ -253,6 +263,9 @@ impl RouteOptions {
             (Stage::Host, "host-cmdline", self.host_cmdline.is_some()),
             (Stage::Kvm, "kvm-param", !self.kvm_params.is_empty()),
             (Stage::Kvm, "kvm", self.kvm == KvmAnswer::Predicted),
+            (Stage::Qemu, "vmm", self.vmm != VmmName::Qemu),
+            (Stage::Qemu, "vmm-version", self.vmm_version.is_some()),
+            (Stage::Qemu, "template", self.template.is_some()),
             (Stage::Qemu, "accel", self.accel == Accel::Tcg),
             (Stage::Qemu, "qemu", self.qemu.is_some()),
             (Stage::Qemu, "machine", self.machine.is_some()),
@@ -264,6 +277,17 @@ impl RouteOptions {
         ];
         all.into_iter().filter(|(.., given)| *given).map(|(stage, name, _)| (stage, name))
     }
+}
+
+/// What makes a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VmmName {
+    /// QEMU
+    Qemu,
+    /// Firecracker, which hands on what KVM offers, less a CPU template
+    Firecracker,
+    /// Cloud Hypervisor, which hands on what KVM offers
+    CloudHypervisor,
 }
 
 /// What executes a guest.

@@ -75,7 +75,8 @@ pub(crate) fn name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
+/// The bytes of a file of bounded size.
+pub(crate) fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     let failed = |source| InputError::Read { name: name.to_owned(), source };
     let limit = u64::try_from(limits::MAX_FILE).unwrap_or(u64::MAX) + 1;
     let mut bytes = Vec::new();
@@ -93,7 +94,8 @@ fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     if bytes.len() > limits::MAX_FILE { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }
 }
 
-fn show(diagnostics: &[Diagnostic]) {
+/// Shows diagnostics on standard error, notes excepted.
+pub(crate) fn show(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity != Severity::Note) {
         page::warn(diagnostic);
     }

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::{self, Fit, Machine, RELEASES, UnknownMachine};
-use cpusieve_model::{CpuidTable, MsrReading, Snapshot, Stage};
+use cpusieve_model::{CpuidTable, MsrReading, MsrTable, Snapshot, Stage};
 use cpusieve_stages::linux::boot::{Input, Unlisted};
 use cpusieve_stages::qemu::{Accelerator, Irqchip, Output, Protected, Question, Smp, realize};
 use cpusieve_stages::vcpu::guest;
@@ -118,6 +118,14 @@ pub enum NoWay {
     /// What was given as QEMU's version is none.
     #[error("`{0}` is no QEMU version; expected one such as 7.2 or 10.0.13")]
     NoQemu(String),
+    /// What was given as another VMM's version is none.
+    #[error("`{version}` is no version of {vmm}; expected one such as 1.12")]
+    NoVersion {
+        /// The VMM's name.
+        vmm: &'static str,
+        /// What was given.
+        version: String,
+    },
     /// QEMU has no such machine type.
     #[error(transparent)]
     NoMachine(#[from] UnknownMachine),
@@ -202,40 +210,60 @@ pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) ->
         let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
         return Err(NoWay::Refused { release, message: error.message.clone() });
     }
-    let host_tree = vcpu.kvm.as_ref().map_or(TREES.len() - 1, |kvm| kvm.host.tree);
-    let Chosen { tree, config, assumed } = guest_kernel(snapshot, route, host_tree)?;
-    let table = guest::table(&vcpu.qemu.cpuid);
     let mut msrs = guest::msrs(&vcpu.qemu.msrs, vcpu.kvm.as_ref().is_none_or(ignores_msrs));
+    for (index, value) in tcg_msrs(&vcpu) {
+        msrs.insert(index, MsrReading::Value(value));
+    }
     let unlisted = match route.vm.accel {
         Accel::Kvm => Unlisted::NotSeen,
         Accel::Tcg => Unlisted::Zero,
     };
-    for (index, value) in tcg_msrs(&vcpu) {
-        msrs.insert(index, MsrReading::Value(value));
-    }
+    let given = Given { table: guest::table(&vcpu.qemu.cpuid), msrs, unlisted };
+    let host_tree = vcpu.kvm.as_ref().map_or(TREES.len() - 1, |kvm| kvm.host.tree);
+    let (cpuid, guest) = boot_guest(snapshot, route.kvm.kernel, route.guest, &given, host_tree, &vcpu.assumed)?;
+    Ok(GuestPrediction { vcpu, cpuid, guest })
+}
+
+/// What a VMM gave to a vCPU.
+pub(super) struct Given {
+    /// The table of `KVM_SET_CPUID2`.
+    pub table: CpuidTable,
+    /// What the guest reads of MSRs.
+    pub msrs: MsrTable,
+    /// What is to be thought of the others.
+    pub unlisted: Unlisted,
+}
+
+/// Boots the guest's kernel; its assumptions follow those that were made before.
+pub(super) fn boot_guest(
+    snapshot: &Snapshot,
+    host: Kernel<'_>,
+    kernel: Kernel<'_>,
+    given: &Given,
+    host_tree: usize,
+    before: &[Assumption],
+) -> Result<(CpuidTable, Prediction), NoPrediction> {
+    let Chosen { tree, config, assumed } = guest_kernel(snapshot, host, kernel, host_tree)?;
     let input = Input {
         of: Stage::Guest.name(),
         at: Stage::Guest,
-        cpuid: &table,
-        msrs: &msrs,
-        unlisted,
+        cpuid: &given.table,
+        msrs: &given.msrs,
+        unlisted: given.unlisted,
         microcode: None,
-        cmdline: route.guest.cmdline,
+        cmdline: kernel.cmdline,
         config,
     };
     let guest::Booted { cpuid, boot } = guest::boot(&input, tree, host_tree);
-    let mut assumptions = vcpu.assumed.clone();
-    assumptions.extend(assumed);
-    for assumed in boot.assumed.iter().map(Assumption::from) {
-        let what = format!("guest's {}", assumed.what);
-        assumptions.push(Assumption { what, ..assumed });
-    }
+    let of_guest = boot.assumed.iter().map(Assumption::from);
+    let of_guest = of_guest.map(|assumed| Assumption { what: format!("guest: {}", assumed.what), ..assumed });
+    let assumed = before.iter().cloned().chain(assumed).chain(of_guest).collect();
     let odd = oddities(&cpuid, tree);
-    Ok(GuestPrediction { vcpu, cpuid, guest: Prediction { tree, boot, assumed: assumptions, odd } })
+    Ok((cpuid, Prediction { tree, boot, assumed, odd }))
 }
 
 /// Whether KVM answers zero for MSRs that it does not know (`kvm.ignore_msrs`).
-fn ignores_msrs(kvm: &KvmPrediction) -> bool {
+pub(super) fn ignores_msrs(kvm: &KvmPrediction) -> bool {
     kvm.view.params.get("kvm.ignore_msrs").is_some_and(|value| matches!(value.as_str(), "1" | "Y" | "y"))
 }
 
@@ -246,7 +274,7 @@ fn tcg_msrs(vcpu: &VcpuPrediction) -> impl Iterator<Item = (u32, u64)> {
     vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)).into_iter()
 }
 
-fn of(what: &str, value: &str, because: &str) -> Assumption {
+pub(super) fn of(what: &str, value: &str, because: &str) -> Assumption {
     let (what, value, because) = (what.to_owned(), value.to_owned(), because.to_owned());
     Assumption { what, value, because, hangs: Vec::new() }
 }
@@ -284,12 +312,17 @@ fn smp(release: usize, machine: &Machine, text: Option<&str>) -> Result<Smp, NoW
 }
 
 /// The guest's kernel: what was asked for, else the host's.
-fn guest_kernel<'a>(snapshot: &'a Snapshot, route: &Route<'a>, host_tree: usize) -> Result<Chosen<'a>, NoWay> {
-    if let Some(release) = route.guest.release {
-        return Ok(asked_for("guest", release, snapshot)?);
+fn guest_kernel<'a>(
+    snapshot: &'a Snapshot,
+    host: Kernel<'a>,
+    kernel: Kernel<'_>,
+    host_tree: usize,
+) -> Result<Chosen<'a>, NoPrediction> {
+    if let Some(release) = kernel.release {
+        return asked_for("guest", release, snapshot);
     }
     let because = "none was named; the host's stands for it".to_owned();
-    let config: Option<&BTreeMap<String, String>> = match choose(snapshot, &route.kvm.kernel) {
+    let config: Option<&BTreeMap<String, String>> = match choose(snapshot, &host) {
         Ok((_, chosen)) if chosen.tree == host_tree => chosen.config,
         _ => None,
     };

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use cpusieve_answers::diff::Diff;
 use cpusieve_answers::predict::way::{GuestPrediction, Route, VcpuPrediction, guest_of, until_vcpu};
 use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Snapshot, Stage, Step};
 use serde_json::{Map, Value, json};
 
-use super::{assumed_text, assumptions, kvm, label, lines, with_steps, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
 use crate::args::{PredictOptions, Until};
 use crate::input;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
@@ -132,7 +133,7 @@ fn vcpu_text(vcpu: &VcpuPrediction, width: usize) -> String {
         let _ = writeln!(page, "  {index:08x}      {value:016x}");
     }
     notices(&mut page, vcpu, width);
-    assumed_text(&mut page, &vcpu.assumed, width);
+    assumed_briefly(&mut page, &vcpu.assumed, width);
     page
 }
 
@@ -141,21 +142,21 @@ fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, width: usize) -> Str
     let heading = format!("What Linux {} prints in a guest of {}", label(&found.guest), setup(&found.vcpu));
     page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
     words_text(&mut page, &found.guest, width);
-    against_host(&mut page, found, snapshot, width);
+    found.against_host(snapshot).iter().for_each(|diff| lost_and_gained(&mut page, diff, width));
     notices(&mut page, &found.vcpu, width);
-    assumed_text(&mut page, &found.guest.assumed, width);
+    assumed_briefly(&mut page, &found.guest.assumed, width);
     page
 }
 
 /// What the guest lacks of its host's line, by the sieve that took it, and what it has beyond.
-fn against_host(page: &mut String, found: &GuestPrediction, snapshot: &Snapshot, width: usize) {
-    let Some(diff) = found.against_host(snapshot) else { return };
+pub(super) fn lost_and_gained(page: &mut String, diff: &Diff, width: usize) {
     let lists = [("lost of the host's flags", LOST, &diff.lost), ("gained", GAINED, &diff.gained)];
     for (name, style, items) in lists.into_iter().filter(|(.., items)| !items.is_empty()) {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("{name} ({})", items.len())));
         let stages = Stage::ALL.into_iter().map(Some).chain([None]);
         for stage in stages {
-            let flags: Vec<&str> = items.iter().filter(|item| item.at == stage).map(|item| item.flag.as_str()).collect();
+            let flags: Vec<&str> =
+                items.iter().filter(|item| item.at == stage).map(|item| item.flag.as_str()).collect();
             if !flags.is_empty() {
                 let first = styled(QUIET, format!("{:<8}", stage.map_or("unknown", Stage::name)));
                 page.push_str(&page::wrap(&styled(style, flags.join(" ")), &format!("  {first}"), "          ", width));
