@@ -9,6 +9,8 @@ mod capture;
 mod guest;
 mod initramfs;
 mod matrix;
+mod modules;
+
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -181,7 +183,8 @@ impl Lab {
         let (kernel, initramfs) = self.kernels.get(place).ok_or("no such kernel")?;
         let id = name(&self.qemu, &kernel.release, cpu, append);
         let scratch = self.scratch.join(id.replace('.', "_"));
-        let boot = guest::boot(&Start { image: &kernel.image, initramfs, cpu, append, scratch })?;
+        let start = Start { accel: "tcg", memory: 512, image: &kernel.image, initramfs, cpu, append, scratch };
+        let boot = guest::boot(&start, guest::LIMIT)?;
         let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu, &kernel.release, cpu, &boot))?;
         if let Some(folder) = keep {
             let mut packed = flate2::write::GzEncoder::new(
@@ -191,10 +194,8 @@ impl Lab {
             packed.write_all(&capture)?;
             packed.finish()?;
         }
-        let comparison = match &boot.report {
-            Some(_) => Some(capture::compare(&id, &capture, &kernel.config)?),
-            None => None,
-        };
+        let comparison =
+            if boot.whole { Some(capture::compare(&id, &capture, &kernel.config)?) } else { None };
         Ok((boot, comparison))
     }
 

@@ -28,11 +28,17 @@ pub(super) fn json(id: &str, qemu: &str, kernel: &str, cpu: &str, boot: &Boot) -
         "status": boot.status,
     });
     let Some(fields) = capture.as_object_mut() else { return capture };
-    let Some(report) = &boot.report else {
+    if !boot.whole {
         fields.insert("console_tail".to_owned(), json!(boot.console_tail));
         return capture;
-    };
-    let section = |name: &str| report.get(name).map(String::as_str).unwrap_or_default();
+    }
+    fields.extend(seen(&boot.sections, ""));
+    capture
+}
+
+/// What a guest told of itself, as fields, from the sections whose names begin so.
+pub(super) fn seen(report: &BTreeMap<String, String>, prefix: &str) -> Vec<(String, Value)> {
+    let section = |name: &str| report.get(&format!("{prefix}{name}")).map(String::as_str).unwrap_or_default();
     let pairs = |name: &str| -> Value {
         let lines = section(name).lines().filter_map(|line| line.split_once(' '));
         lines.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into()
@@ -48,8 +54,7 @@ pub(super) fn json(id: &str, qemu: &str, kernel: &str, cpu: &str, boot: &Boot) -
         ("msrs_failed", lines("msrs_failed")),
         ("vulnerabilities", pairs("vulnerabilities")),
     ];
-    fields.extend(seen.map(|(name, value)| (name.to_owned(), value)));
-    capture
+    seen.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// A prediction beside what the kernel printed.
@@ -123,14 +128,15 @@ mod tests {
             cmdline: "quiet".to_owned(),
             warnings: Vec::new(),
             status: "ok".to_owned(),
-            report: Some(BTreeMap::from([
+            sections: BTreeMap::from([
                 section("release", "6.1.0-56-cloud-amd64\n"),
                 section("cmdline", "quiet\n"),
                 section("cpuinfo", report),
                 section("cpuid", "0x00000000 0x00: eax=0x00000001 ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69\n"),
                 section("msrs", "0x0000001b 0x00000000fee00900\n"),
                 section("msrs_failed", "0x00000033\n"),
-            ])),
+            ]),
+            whole: true,
             console_tail: Vec::new(),
             took: Duration::ZERO,
         };

@@ -1,9 +1,15 @@
 //! `/init` of the laboratory's guests: tells what the guest's CPU and kernel say, then restarts, which ends QEMU.
 //!
 //! What it tells goes to the second serial port, so that no kernel message can come between. A section begins with a
-//! line `@name`; the last one is `@end`, without which the report is not whole.
+//! line `@name`; the last one is `@end`, without which the report is not whole. A guest with a plan in its file system is
+//! itself a host of guests (`nested`), whose reports it passes on.
 #![allow(clippy::disallowed_methods, clippy::print_stderr, reason = "it is all of a guest's user land")]
 
+mod calls;
+mod nested;
+
+use std::error::Error;
+use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -24,18 +30,21 @@ fn main() {
     }
 }
 
-fn tell() -> io::Result<()> {
+fn tell() -> Result<(), Box<dyn Error>> {
     for (what, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(what, place, what, MountFlags::empty(), None)?;
     }
-    let report = report()?;
     let mut port = OpenOptions::new().write(true).open("/dev/ttyS1")?;
-    port.write_all(report.as_bytes())?;
+    port.write_all(report()?.as_bytes())?;
+    if let Ok(plan) = fs::read_to_string(nested::PLAN) {
+        nested::run(&plan, &mut port)?;
+    }
+    port.write_all(b"@end\n")?;
     // A restart does not wait for what is still in the driver.
     Ok(tcdrain(&port)?)
 }
 
-/// All sections.
+/// What the CPU and the kernel say, in sections.
 fn report() -> io::Result<String> {
     let mut report = String::new();
     for (section, file) in [
@@ -57,15 +66,14 @@ fn report() -> io::Result<String> {
     }
     msrs(&mut report);
     vulnerabilities(&mut report);
-    report.push_str("@end\n");
     Ok(report)
 }
 
 /// The MSRs of the first CPU. The vendor may be made up, so those of both large vendors are read.
 fn msrs(report: &mut String) {
     // A kernel may have the module built in, or already loaded; the device then is there all the same.
-    if let Ok(module) = File::open("/msr.ko")
-        && let Err(error) = finit_module(&module, c"", 0)
+    if let Err(error) = load("/msr.ko", "")
+        && error.kind() != io::ErrorKind::NotFound
     {
         eprintln!("lab-init: msr.ko: {error}");
     }
@@ -84,6 +92,13 @@ fn msrs(report: &mut String) {
         }
     }
     report.extend(["@msrs\n", &values, "@msrs_failed\n", &failed]);
+}
+
+/// Loads a module with options.
+fn load(file: &str, options: &str) -> io::Result<()> {
+    let module = File::open(file)?;
+    let options = CString::new(options)?;
+    Ok(finit_module(&module, &options, 0)?)
 }
 
 /// What the kernel says of its mitigations; none from kernels that do not say.
