@@ -29,4 +29,5 @@ pub mod name;
 pub mod oddity;
 pub mod predict;
 pub mod reason;
+pub mod verify;
 pub mod why;

@@ -16,6 +16,8 @@
 //! assert!(found.assumed.iter().any(|assumed| assumed.what == "MSR 1A0H"));
 //! ```
 
+pub mod kvm;
+
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::{self, Distance};
@@ -81,6 +83,16 @@ pub enum NoPrediction {
     /// What was given as a release is none.
     #[error("`{0}` is no kernel release; expected one such as 6.1 or 6.1.0-56-cloud-amd64")]
     NoRelease(String),
+    /// What was given as a parameter is none of KVM's modules.
+    #[error("`{name}` is no parameter of KVM's modules in Linux {release}; known are {}", known.join(", "))]
+    NoParameter {
+        /// What was given.
+        name: String,
+        /// The kernel tree.
+        release: &'static str,
+        /// The parameters that this tree has.
+        known: Vec<String>,
+    },
 }
 
 /// Boots a kernel on the first CPU of which the input shows CPUID.
@@ -88,23 +100,28 @@ pub enum NoPrediction {
 /// # Errors
 /// If the input shows no CPUID, or the release that was asked for is none.
 pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
-    let of = kernel.at.name();
-    let seen = Input::of_snapshot(of, kernel.at, snapshot).ok_or(NoPrediction::NoCpuid)?;
-    let own = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
-    let Chosen { tree, config, assumed } = match kernel.release {
-        Some(release) if Some(release) != own => asked_for(of, release, snapshot)?,
-        _ => shown(of, snapshot),
-    };
+    let (seen, Chosen { tree, config, assumed }) = choose(snapshot, kernel)?;
     let in_long_mode = in_long_mode(snapshot, seen.cpuid);
     let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
-    let input = Input { unlisted: kernel.unlisted, cmdline: kernel.cmdline.or(seen.cmdline), config, cpuid, ..seen };
-    let boot = boot::boot(&input, tree);
+    let boot = boot::boot(&Input { config, cpuid, ..seen }, tree);
     let assumed = assumed
         .into_iter()
         .chain(in_long_mode.is_some().then(of_syscall))
         .chain(boot.assumed.iter().map(Assumption::from))
         .collect();
     Ok(Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) })
+}
+
+/// What the kernel finds on the first CPU of which the input shows CPUID, and which kernel it is.
+fn choose<'a>(snapshot: &'a Snapshot, kernel: &Kernel<'a>) -> Result<(Input<'a>, Chosen<'a>), NoPrediction> {
+    let of = kernel.at.name();
+    let seen = Input::of_snapshot(of, kernel.at, snapshot).ok_or(NoPrediction::NoCpuid)?;
+    let own = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
+    let chosen = match kernel.release {
+        Some(release) if Some(release) != own => asked_for(of, release, snapshot)?,
+        _ => shown(of, snapshot),
+    };
+    Ok((Input { unlisted: kernel.unlisted, cmdline: kernel.cmdline.or(seen.cmdline), ..seen }, chosen))
 }
 
 /// SYSCALL: 80000001H.EDX\[11\]. Intel CPUs set it in 64-bit mode alone (SDM volume 2A, CPUID, 80000001H).

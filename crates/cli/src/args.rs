@@ -50,9 +50,12 @@ pub(crate) enum Verb {
     /// A feature's names in every system, its bit, and the releases it needs
     #[command(after_help = NAME_EXAMPLES)]
     Name(NameOptions),
-    /// What a kernel will print: flags, hidden capabilities, bugs, and why
+    /// What a kernel will print and what KVM will offer, and why
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(PredictOptions),
+    /// The prediction held against the real thing
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyOptions),
 }
 
 const RECORD_EXAMPLES: &str = "\
@@ -147,6 +150,7 @@ assumed, and each assumption is listed with the flags that hang on it.
 Examples:
   cpusieve predict --until host host.json                     the kernel of the record itself
   cpusieve predict --until host --host-kernel 6.12 host.json  this machine under another kernel
+  cpusieve predict --until kvm --kvm-param nested=0 host.json what KVM offers, as registers
   cpusieve predict --from vcpu --until guest --guest-kernel 6.1 guest.cpuid
   cpusieve predict --until host host.json --json | jq -r '.host.flags[]'";
 
@@ -171,9 +175,32 @@ pub(crate) struct PredictOptions {
     /// The command line of the guest's kernel; else the input's own
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) guest_cmdline: Option<String>,
+    /// A parameter of KVM's modules, such as nested=1 or kvm_amd.nested=1; else the input's own
+    #[arg(long = "kvm-param", value_name = "NAME=VALUE", value_parser = param)]
+    pub(crate) kvm_params: Vec<(String, String)>,
+    /// Whether KVM's answer that the input holds is used
+    #[arg(long, value_name = "HOW", default_value = "seen")]
+    pub(crate) kvm: KvmAnswer,
     /// A file with CPUID in it; `-` is standard input
     #[arg(value_name = "INPUT")]
     pub(crate) input: PathBuf,
+}
+
+/// `name=value`
+fn param(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
+    }
+}
+
+/// Whose answer is KVM's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvmAnswer {
+    /// The input's own where it holds one, else the predicted one
+    Seen,
+    /// The predicted one
+    Predicted,
 }
 
 /// Where a prediction begins.
@@ -191,11 +218,29 @@ pub(crate) enum Until {
     /// The host's kernel
     Host,
     /// What KVM offers
-    #[value(hide = true)]
     Kvm,
     /// The vCPU's CPUID
     #[value(hide = true)]
     Vcpu,
     /// The guest's kernel
     Guest,
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Predicts what KVM answers from this machine's CPUID, MSRs and kernel, asks KVM itself, and compares
+every register. A record that holds both is compared without asking.
+
+Examples:
+  cpusieve verify                  this machine's KVM; as root, so that MSRs can be read
+  cpusieve verify --kvm host.json  the KVM of a record";
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyOptions {
+    /// Verify KVM; the default, as there is nothing else to verify yet
+    #[arg(long)]
+    pub(crate) kvm: bool,
+    /// A record with CPUID and KVM's answers; else this machine
+    #[arg(value_name = "RECORD")]
+    pub(crate) record: Option<PathBuf>,
 }

@@ -6,6 +6,7 @@
 
 mod kvm;
 mod linux;
+mod msrs;
 mod qemu;
 mod rules;
 mod x86;
@@ -37,6 +38,8 @@ fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("linux.rs"), linux::generate(&tables)?)?;
     fs::write(out.join("kvm.rs"), kvm::generate(&tables)?)?;
+    fs::write(out.join("msrs.rs"), msrs::generate(&tables)?)?;
+    fs::write(out.join("parameters.rs"), msrs::parameters(&tables)?)?;
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
     fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;

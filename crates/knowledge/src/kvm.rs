@@ -16,6 +16,9 @@
 //! assert_eq!(kvm::since(flush_l1d), Some(kvm::Since::Release("6.4")));
 //! ```
 
+pub mod msrs;
+pub mod parameters;
+
 use cpusieve_model::{CpuidBit, Register, Registers};
 
 use crate::TreeSet;
@@ -354,6 +357,11 @@ pub fn answers(tree: usize, leaf: u32) -> impl Iterator<Item = &'static Answer> 
     let start = ANSWERS.partition_point(|answer| answer.leaf < leaf);
     let end = ANSWERS.partition_point(|answer| answer.leaf <= leaf);
     in_tree(ANSWERS.get(start..end).unwrap_or(&[]), tree, |answer| answer.trees)
+}
+
+/// The answers of all leaves in all trees, in the order of leaves.
+pub fn all_answers() -> impl Iterator<Item = &'static Answer> {
+    ANSWERS.iter()
 }
 
 /// How this register is answered in this tree when the leaf's gates hold; none if it is zero.

@@ -1,10 +1,14 @@
-//! What KVM edits while the guest runs: bits that only mirror what the guest's kernel switched on.
+//! What KVM edits while the guest runs: bits that only mirror what the guest's kernel switched on. [`running`] edits a
+//! whole table, [`edit`] answers for one bit where no table is known.
+
+mod running;
 
 use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_model::{CpuidBit, Effect, Place, Register, Stage, State, Step};
 
 use crate::kvm::Decision;
 use crate::machine::known_name;
+pub use running::{Running, read, running};
 
 /// The bits that mirror a bit of CR4 (`arch/x86/kvm/cpuid.c:kvm_update_cpuid_runtime`), and the bit that lets a kernel set
 /// that one: OSXSAVE mirrors CR4.OSXSAVE, OSPKE mirrors CR4.PKE.

@@ -1,6 +1,8 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
+pub mod answer;
 mod condition;
+pub mod msrs;
 
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;

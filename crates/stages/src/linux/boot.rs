@@ -15,6 +15,7 @@
 
 mod assume;
 mod bugs;
+pub(crate) mod capabilities;
 mod cmdline;
 mod microcode;
 mod mitigations;
@@ -33,6 +34,7 @@ use std::collections::BTreeMap;
 
 use cpusieve_model::{CpuidTable, MsrTable, Snapshot, Stage, Step};
 
+pub use capabilities::Capabilities;
 use state::Boot;
 
 /// What a kernel finds when it boots.
@@ -100,6 +102,15 @@ pub struct Output {
     pub steps: Vec<Step>,
     /// What was not seen and had to be assumed.
     pub assumed: Vec<Assumption>,
+    capabilities: Capabilities,
+}
+
+impl Output {
+    /// What the kernel has in the end, printed or not.
+    #[must_use]
+    pub const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
 }
 
 /// Something that was not seen, what it was taken to be, and what hangs on it.

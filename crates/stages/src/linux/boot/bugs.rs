@@ -98,7 +98,7 @@ impl Boot<'_> {
         Truth { holds: self.final_bugs() & bit != 0, on }
     }
 
-    const fn final_bugs(&self) -> u64 {
+    pub(super) const fn final_bugs(&self) -> u64 {
         self.bugs.set & !self.bugs.cleared | self.bugs.forced
     }
 

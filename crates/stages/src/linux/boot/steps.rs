@@ -6,12 +6,14 @@ use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule};
 use cpusieve_model::{CpuidBit, Effect, Evidence, LinuxBit, Place, Step};
 
 use super::Output;
+use super::capabilities::Capabilities;
 use super::program::Row;
 use super::state::{Boot, Mark};
 
 /// Reads the result off a boot.
 pub(super) fn output(boot: Boot<'_>) -> Output {
-    let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), ..Output::default() };
+    let capabilities = Capabilities { words: boot.caps.0, bugs: boot.final_bugs() };
+    let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), capabilities, ..Output::default() };
     output.steps.reserve(256);
     for row in &boot.program.features {
         let present = boot.caps.has(row.number);

@@ -1,0 +1,174 @@
+//! A prediction held against what the real software answered.
+//!
+//! ```
+//! use cpusieve_answers::verify;
+//! use cpusieve_model::Snapshot;
+//!
+//! // Nothing was seen, so there is nothing to predict from.
+//! assert!(verify::kvm(&Snapshot::default(), Default::default()).is_err());
+//! ```
+
+mod cause;
+
+use std::collections::BTreeMap;
+
+use cpusieve_knowledge::x86;
+use cpusieve_model::{CpuidBit, KvmCpuidEntry, KvmView, MsrBit, Place, Register, Snapshot, Stage};
+use cpusieve_stages::linux::boot::Unlisted;
+
+use crate::predict::kvm::{KvmPrediction, Question, predict};
+use crate::predict::{Kernel, NoPrediction};
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The prediction.
+    pub prediction: KvmPrediction,
+    /// The registers that were compared.
+    pub compared: usize,
+    /// Those that differ, in the order of their places.
+    pub differences: Vec<Difference>,
+    /// What could not be compared, and why.
+    pub unseen: Vec<String>,
+}
+
+/// A register that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub what: Item,
+    /// The predicted value; `None` if no such register was predicted.
+    pub predicted: Option<u64>,
+    /// The real value; `None` if there is no such register.
+    pub real: Option<u64>,
+    /// The features whose bits differ, by id.
+    pub features: Vec<&'static str>,
+    /// The likely cause, in words.
+    pub cause: String,
+}
+
+/// A register of KVM's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// Of `KVM_GET_SUPPORTED_CPUID`: leaf, subleaf, which of several equal entries, register.
+    Supported(u32, u32, usize, Register),
+    /// Of `KVM_GET_EMULATED_CPUID`.
+    Emulated(u32, u32, usize, Register),
+    /// A feature MSR.
+    Msr(u32),
+}
+
+impl std::fmt::Display for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (answer, leaf, subleaf, register) = match *self {
+            Self::Supported(leaf, subleaf, _, register) => ("supported", leaf, subleaf, register),
+            Self::Emulated(leaf, subleaf, _, register) => ("emulated", leaf, subleaf, register),
+            Self::Msr(index) => return write!(f, "feature MSR {index:X}H"),
+        };
+        let short = format!("{:#}", CpuidBit::new(leaf, subleaf, register, 0));
+        write!(f, "{answer} {}", short.trim_end_matches("[0]"))
+    }
+}
+
+impl Item {
+    /// The place of one of its bits.
+    const fn place(self, bit: u8) -> Place {
+        match self {
+            Self::Supported(leaf, subleaf, _, register) | Self::Emulated(leaf, subleaf, _, register) => {
+                Place::Cpuid(CpuidBit::new(leaf, subleaf, register, bit))
+            }
+            Self::Msr(index) => Place::Msr(MsrBit { index, bit }),
+        }
+    }
+}
+
+/// Predicts KVM on the machine of a snapshot and compares with the answers that the snapshot holds.
+///
+/// # Errors
+/// If nothing can be predicted: the snapshot shows no CPUID.
+pub fn kvm(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Verified, NoPrediction> {
+    let kernel = Kernel { unlisted, ..Kernel::new(Stage::Host) };
+    let prediction = predict(snapshot, &Question { predicted: true, ..Question::new(kernel) })?;
+    let seen = snapshot.kvm.clone().unwrap_or_default();
+    let unseen = unseen(&prediction, &seen);
+    let (made, real) = (items(&prediction.view), items(&seen));
+    let compared = made.keys().filter(|item| real.contains_key(item)).count();
+    let mut differences = differing(&prediction, &made, &real, &seen);
+    cause::explain(snapshot, kernel, &prediction, &mut differences);
+    Ok(Verified { prediction, compared, differences, unseen })
+}
+
+/// The answers of which one side is missing.
+fn unseen(prediction: &KvmPrediction, seen: &KvmView) -> Vec<String> {
+    let mut unseen: Vec<String> = Vec::new();
+    let made = &prediction.view;
+    let parts = [
+        ("KVM_GET_SUPPORTED_CPUID", made.supported.is_some(), seen.supported.is_some()),
+        ("KVM_GET_EMULATED_CPUID", made.emulated.is_some(), seen.emulated.is_some()),
+        ("feature MSRs", made.msr_features.is_some(), seen.msr_features.is_some()),
+    ];
+    for (part, made, seen) in parts {
+        match (made, seen) {
+            (true, true) => {}
+            (_, false) => unseen.push(format!("{part}: KVM's answer was not seen")),
+            (false, true) => {
+                let why = prediction.findings.first().map_or_else(String::new, |finding| format!(": {finding}"));
+                unseen.push(format!("{part}: nothing is predicted{why}"));
+            }
+        }
+    }
+    let unknown = prediction.msr_features.iter().filter(|(_, value)| value.is_none());
+    let unknown: Vec<String> = unknown.map(|(index, _)| format!("{index:X}H")).collect();
+    if !unknown.is_empty() && seen.msr_features.is_some() {
+        unseen.push(format!("feature MSRs {}: they hang on MSRs of this CPU that were not read", unknown.join(", ")));
+    }
+    unseen
+}
+
+/// All registers of KVM's answers.
+fn items(view: &KvmView) -> BTreeMap<Item, u64> {
+    let mut items = BTreeMap::new();
+    let mut put = |entries: Option<&Vec<KvmCpuidEntry>>, item: fn(u32, u32, usize, Register) -> Item| {
+        for (number, entry) in entries.into_iter().flatten().enumerate() {
+            let before = entries.into_iter().flatten().take(number);
+            let same = before.filter(|other| (other.leaf, other.subleaf) == (entry.leaf, entry.subleaf)).count();
+            for register in Register::ALL {
+                items.insert(item(entry.leaf, entry.subleaf, same, register), u64::from(entry.registers.get(register)));
+            }
+        }
+    };
+    put(view.supported.as_ref(), Item::Supported);
+    put(view.emulated.as_ref(), Item::Emulated);
+    items.extend(view.msr_features.iter().flatten().map(|(&index, &value)| (Item::Msr(index), value)));
+    items
+}
+
+/// The registers that differ, where both sides speak.
+fn differing(
+    prediction: &KvmPrediction,
+    made: &BTreeMap<Item, u64>,
+    real: &BTreeMap<Item, u64>,
+    seen: &KvmView,
+) -> Vec<Difference> {
+    let both = |item: &Item| match item {
+        Item::Supported(..) => prediction.view.supported.is_some() && seen.supported.is_some(),
+        Item::Emulated(..) => prediction.view.emulated.is_some() && seen.emulated.is_some(),
+        Item::Msr(index) => {
+            let unknown = prediction.msr_features.iter().any(|(other, value)| other == index && value.is_none());
+            prediction.view.msr_features.is_some() && seen.msr_features.is_some() && !unknown
+        }
+    };
+    let mut all: Vec<Item> = made.keys().chain(real.keys()).copied().filter(both).collect();
+    all.sort_unstable();
+    all.dedup();
+    let differences = all.into_iter().filter_map(|what| {
+        let (predicted, real) = (made.get(&what).copied(), real.get(&what).copied());
+        (predicted != real).then(|| {
+            let bits = predicted.unwrap_or(0) ^ real.unwrap_or(0);
+            let features = (0..64).filter(|bit| bits >> bit & 1 == 1).filter_map(|bit| x86::by_place(what.place(bit)));
+            let features = features.map(|feature| feature.id).collect();
+            Difference { what, predicted, real, features, cause: String::new() }
+        })
+    });
+    differences.collect()
+}

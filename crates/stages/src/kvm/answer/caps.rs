@@ -1,0 +1,106 @@
+//! The capability words: masks first, then the adjustments of common code and of the vendor module, in their order
+//! (`cpuid.c:kvm_set_cpu_caps`, `vmx.c:vmx_set_cpu_caps`, `svm.c:svm_set_cpu_caps`).
+
+use cpusieve_knowledge::kvm::{By, CapKind, Op};
+use cpusieve_model::CpuidBit;
+
+use super::module::{Backend, Module};
+use super::plan::{Adjustment, Row};
+use super::steps::Why;
+use super::xstate;
+
+/// Computes the words, and marks what decided where a condition did.
+pub(super) fn set_cpu_caps(module: &mut Module<'_>) {
+    let plan = module.plan;
+    module.caps = vec![0; plan.registers.len()];
+    module.marks = vec![None; plan.rows.len()];
+    for (index, row) in plan.rows.iter().enumerate() {
+        let (offered, mark) = in_mask(module, row);
+        if offered {
+            row.slot.put(&mut module.caps, true);
+        }
+        if let (Some(mark), Some(slot)) = (mark, module.marks.get_mut(index)) {
+            *slot = Some(mark);
+        }
+    }
+    let backend = module.backend;
+    for adjustment in plan.adjustments.iter().filter(|adjustment| runs(backend, adjustment.adjust.by)) {
+        adjust(module, adjustment);
+    }
+    finish_xss(module);
+}
+
+/// Whether an adjustment is code of this vendor module.
+const fn runs(backend: Backend, by: By) -> bool {
+    match by {
+        By::Common | By::CommonLate => true,
+        By::Intel => matches!(backend, Backend::Intel),
+        By::Amd => matches!(backend, Backend::Amd),
+    }
+}
+
+/// What the masks leave of a bit, and the condition that kept it out.
+fn in_mask(module: &Module<'_>, row: &Row) -> (bool, Option<Why>) {
+    let kernel = || module.kernel.bit(row.kernel);
+    let raw = || module.raw_bit(row.cap.place);
+    let offered = match row.cap.kind {
+        CapKind::Plain | CapKind::X86_64 | CapKind::Scattered | CapKind::Alias1Edx => kernel() && raw(),
+        CapKind::Raw | CapKind::Passthrough => raw(),
+        CapKind::Emulated | CapKind::SynthesizedUnconditional => true,
+        CapKind::Synthesized => kernel(),
+        CapKind::Vendor | CapKind::AdjustOnly | CapKind::Runtime => false,
+    };
+    match &row.condition {
+        Some((condition, why)) if offered && !condition.holds(module) => (false, *why),
+        _ => (offered, None),
+    }
+}
+
+impl Module<'_> {
+    /// `cpuid.c:raw_cpuid_get`: a bit of the CPU's CPUID; clear if its leaf lies above the maximum.
+    pub(super) fn raw_bit(&self, place: CpuidBit) -> bool {
+        let maximum = self.cpuid(place.leaf & 0xffff_0000, 0).eax;
+        maximum >= place.leaf && self.cpuid(place.leaf, place.subleaf).get(place.register) >> place.bit & 1 == 1
+    }
+}
+
+/// One adjustment, if it changes anything. What only a condition could have brought is missing because of it.
+fn adjust(module: &mut Module<'_>, adjustment: &Adjustment) {
+    let set = match adjustment.adjust.op {
+        Op::Set => true,
+        Op::Clear => false,
+        Op::CheckAndSet if module.kernel.bit(adjustment.kernel) => true,
+        Op::SetFromRaw if module.raw_bit(adjustment.adjust.place) => true,
+        Op::CheckAndSet | Op::SetFromRaw => return,
+    };
+    if adjustment.slot.is_set(&module.caps) == set {
+        return;
+    }
+    let failing = adjustment.conditions.iter().find(|(condition, _)| !condition.holds(module));
+    let mark = match (failing, adjustment.conditions.last()) {
+        (Some((_, why)), _) => {
+            let waits = |row: &Row| matches!(row.cap.kind, CapKind::Vendor | CapKind::AdjustOnly);
+            if set && module.plan.rows.get(adjustment.row).is_some_and(waits) { *why } else { None }
+        }
+        (None, Some((_, why))) => *why,
+        (None, None) if adjustment.adjust.op == Op::Set => Some(module.plan.generic.emulated),
+        (None, None) => None,
+    };
+    if let (Some(mark), Some(slot)) = (mark, module.marks.get_mut(adjustment.row)) {
+        *slot = Some(mark);
+    }
+    if failing.is_none() {
+        adjustment.slot.put(&mut module.caps, set);
+    }
+}
+
+/// `x86.c:kvm_setup_xss_caps`: components without their features, or without XSAVES, are not for guests.
+fn finish_xss(module: &mut Module<'_>) {
+    let has_cet = module.has("SHSTK") || module.has("IBT");
+    if !module.has("XSAVES") {
+        module.supported_xss = 0;
+    }
+    if !has_cet || module.supported_xss & xstate::CET != xstate::CET {
+        module.supported_xss &= !xstate::CET;
+    }
+}

@@ -1,0 +1,202 @@
+//! One tree's tables, looked up once: capability words, adjustments with their conditions, and the rows of each leaf.
+
+use std::sync::OnceLock;
+
+use cpusieve_knowledge::kvm::{self, Adjust, Answer, By, Cap, Gate, How};
+use cpusieve_knowledge::linux::{self, TREES};
+use cpusieve_knowledge::rules;
+use cpusieve_model::{CpuidBit, Register};
+
+use super::condition::Formula;
+use super::steps::{self, Generic, Group, Why};
+use crate::linux::boot::capabilities;
+
+/// A bit of `kvm_cpu_caps`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// Position of the register in [`Plan::registers`].
+    pub(super) register: u16,
+    pub(super) bit: u8,
+}
+
+impl Slot {
+    pub(super) fn is_set(self, caps: &[u32]) -> bool {
+        caps.get(usize::from(self.register)).is_some_and(|word| word >> self.bit & 1 == 1)
+    }
+
+    pub(super) fn put(self, caps: &mut [u32], set: bool) {
+        if let Some(word) = caps.get_mut(usize::from(self.register)) {
+            let bit = 1 << self.bit;
+            *word = if set { *word | bit } else { *word & !bit };
+        }
+    }
+}
+
+/// A register of a leaf.
+pub(super) type Home = (u32, u32, Register);
+
+/// A bit that KVM of the tree can offer.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) cap: &'static Cap,
+    pub(super) slot: Slot,
+    /// The kernel's capability that is asked; `u16::MAX` if it has none.
+    pub(super) kernel: u16,
+    /// The condition under which it is in the mask, with what explains it.
+    pub(super) condition: Option<(Formula, Option<Why>)>,
+}
+
+/// Something that is set or cleared after the masks.
+#[derive(Debug)]
+pub(super) struct Adjustment {
+    pub(super) adjust: &'static Adjust,
+    pub(super) slot: Slot,
+    /// Position of its bit in [`Plan::rows`].
+    pub(super) row: usize,
+    pub(super) kernel: u16,
+    /// Each with what explains it.
+    pub(super) conditions: Vec<(Formula, Option<Why>)>,
+}
+
+/// How one register is answered.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) answer: &'static Answer,
+    /// Position of its capability word; `u16::MAX` if it has none.
+    pub(super) word: u16,
+    /// The capabilities of its gates, in their order, for those that ask for one.
+    pub(super) gates: Vec<(&'static Gate, Option<Slot>, u16)>,
+}
+
+/// How one leaf is answered.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    pub(super) leaf: u32,
+    pub(super) cells: Vec<Cell>,
+}
+
+/// What one tree does, ready to run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) registers: Vec<Home>,
+    pub(super) rows: Vec<Row>,
+    pub(super) adjustments: Vec<Adjustment>,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) told: Vec<Group>,
+    pub(super) generic: Generic,
+    by_name: Vec<(&'static str, Slot)>,
+}
+
+impl Plan {
+    /// The plan of a tree, made when it is first asked for; `None` if KVM was never read from it.
+    pub(super) fn of(tree: usize) -> Option<&'static Self> {
+        static PLANS: [OnceLock<Plan>; 64] = [const { OnceLock::new() }; 64];
+        kvm::shape(tree)?;
+        Some(PLANS.get(tree)?.get_or_init(|| Self::new(tree)))
+    }
+
+    fn new(tree: usize) -> Self {
+        let mut registers: Vec<Home> = kvm::caps(tree).map(|cap| home(cap.place)).collect();
+        registers.sort_unstable();
+        registers.dedup();
+        let slot = |place: CpuidBit| Slot { register: position(&registers, home(place)), bit: place.bit };
+        let mut by_name: Vec<(&'static str, Slot)> =
+            kvm::caps(tree).map(|cap| (cap.macro_name, slot(cap.place))).collect();
+        // Of a macro that two leaves have, the basic leaf is meant: places are in order.
+        by_name.sort_by_key(|(name, _)| *name);
+        by_name.dedup_by_key(|(name, _)| *name);
+        let lookup = |name: &str| find(&by_name, name);
+        let formula = |c: &'static str, by: By| {
+            let explained = rules::kvm_condition(c, tree).map(|known| Why::condition(known, by, tree));
+            (Formula::parse(c, tree, &lookup), explained)
+        };
+        let rows: Vec<Row> = kvm::caps(tree)
+            .map(|cap| Row {
+                cap,
+                slot: slot(cap.place),
+                kernel: kernel_number(tree, cap),
+                condition: cap.condition.map(|c| formula(c, By::Common)),
+            })
+            .collect();
+        let row_of = |place: CpuidBit| rows.iter().position(|row| row.cap.place == place).unwrap_or(usize::MAX);
+        let adjustments = kvm::adjustments(tree)
+            .map(|adjust| Adjustment {
+                adjust,
+                slot: slot(adjust.place),
+                row: row_of(adjust.place),
+                kernel: capabilities::number(tree, adjust.macro_name),
+                conditions: adjust.conditions.iter().map(|c| formula(c, adjust.by)).collect(),
+            })
+            .collect();
+        let leaves = leaves(tree, &registers, &lookup);
+        let told = steps::told(tree, &rows);
+        let generic = Generic::new(tree);
+        Self { leaves, told, generic, adjustments, rows, by_name, registers }
+    }
+
+    /// The bit of a macro without `X86_FEATURE_`.
+    pub(super) fn slot_of(&self, macro_name: &str) -> Option<Slot> {
+        find(&self.by_name, macro_name)
+    }
+
+    /// The rows of a leaf; empty for one that is answered with zeros.
+    pub(super) fn cells(&self, leaf: u32) -> &[Cell] {
+        let found = self.leaves.binary_search_by_key(&leaf, |leaf| leaf.leaf);
+        found.ok().and_then(|index| self.leaves.get(index)).map_or(&[], |leaf| &leaf.cells)
+    }
+}
+
+const fn home(place: CpuidBit) -> Home {
+    (place.leaf, place.subleaf, place.register)
+}
+
+fn position(registers: &[Home], home: Home) -> u16 {
+    registers.binary_search(&home).map_or(u16::MAX, |index| index as u16)
+}
+
+fn find(by_name: &[(&'static str, Slot)], name: &str) -> Option<Slot> {
+    let found = by_name.binary_search_by(|(other, _)| (*other).cmp(name)).ok()?;
+    by_name.get(found).map(|(_, slot)| *slot)
+}
+
+/// The capability of the kernel that a list's macro means. Linux keeps 80000001H:EDX as word 1, with the bits that leaf 1
+/// has too.
+fn kernel_number(tree: usize, cap: &Cap) -> u16 {
+    if cap.kind == kvm::CapKind::Alias1Edx {
+        return 32 + u16::from(cap.place.bit);
+    }
+    let number = capabilities::number(tree, cap.macro_name);
+    if number != u16::MAX {
+        return number;
+    }
+    // A bit without a name of its own still lies in the kernel's word.
+    let source = |word: &&linux::Word| {
+        word.source.is_some_and(|source| (source.leaf, source.subleaf, source.register) == home(cap.place))
+    };
+    let word = linux::words(tree).find(source);
+    word.map_or(number, |word| u16::from(word.index) * 32 + u16::from(cap.place.bit))
+}
+
+fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot>) -> Vec<Leaf> {
+    let mut numbers: Vec<u32> = kvm::all_answers().map(|answer| answer.leaf).collect();
+    numbers.dedup();
+    let cell = |answer: &'static Answer| {
+        let gate = |gate: &'static Gate| match *gate {
+            Gate::Cap(name) => (gate, lookup(name), u16::MAX),
+            Gate::HostFlag(name) => (gate, None, capabilities::number(tree, name)),
+            Gate::Pmu | Gate::AmdModule | Gate::Otherwise => (gate, None, u16::MAX),
+        };
+        let word = match answer.how {
+            How::Caps | How::Avx10Version => position(registers, (answer.leaf, answer.first_subleaf, answer.register)),
+            _ => u16::MAX,
+        };
+        Cell { answer, word, gates: answer.gates.iter().map(gate).collect() }
+    };
+    let leaf = |leaf: u32| Leaf { leaf, cells: kvm::answers(tree, leaf).map(cell).collect() };
+    numbers.into_iter().map(leaf).filter(|leaf| !leaf.cells.is_empty()).collect()
+}
+
+/// The release of a tree.
+pub(crate) fn release(tree: usize) -> (u16, u16) {
+    TREES.get(tree).map_or((0, 0), |tree| tree.release)
+}

@@ -1,0 +1,157 @@
+//! The feature MSRs of KVM: which there are, their values, and why each bit is as it is.
+//!
+//! What `KVM_GET_MSR_FEATURE_INDEX_LIST` lists and `KVM_GET_MSRS` on `/dev/kvm` tells does not come from CPUID: these
+//! registers say which attacks the CPU withstands (10AH), what a nested hypervisor may use of VMX (480H to 491H), and how
+//! far the virtual PMU goes (345H). Everything but the conditions stands in `knowledge/kvm/feature_bits.tsv`.
+//!
+//! A register that KVM derives from one of the hardware's that nobody read has no value here: it is in the list, and what
+//! was missing is among the assumptions.
+
+mod conditions;
+mod steps;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use cpusieve_knowledge::kvm::msrs::{self, FeatureBits, MsrEffect};
+use cpusieve_model::{MsrBit, State, Step};
+
+use super::answer::{Backend, Module};
+use crate::linux::boot::{Assumption, Unlisted};
+
+/// `IA32_UCODE_REV`
+const MICROCODE: u32 = 0x8b;
+
+/// `IA32_VMX_BASIC` to `IA32_VMX_VMFUNC`: what a CPU's VMX can do. Only the CPU itself can tell.
+const VMX_CAPABILITIES: std::ops::RangeInclusive<u32> = 0x480..=0x491;
+
+/// The feature MSRs, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeatureMsrs {
+    /// Index and value, in KVM's order; `None` if the value hangs on a register that nobody read.
+    pub values: Vec<(u32, Option<u64>)>,
+    /// One step for each bit with a name that is set in the hardware or in the answer.
+    pub steps: Vec<Step>,
+    /// What was not seen and had to be assumed, or left a value unknown.
+    pub assumed: Vec<Assumption>,
+}
+
+impl FeatureMsrs {
+    /// The values that are known.
+    #[must_use]
+    pub fn known(&self) -> BTreeMap<u32, u64> {
+        self.values.iter().filter_map(|&(index, value)| Some((index, value?))).collect()
+    }
+}
+
+/// The feature MSRs of a loaded module (`kvm_init_msr_lists`, `kvm_get_feature_msr`).
+///
+/// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
+#[must_use]
+pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
+    let mut making = Making { module, microcode, so_far: Vec::new(), missing: Vec::new() };
+    let mut made = FeatureMsrs::default();
+    for msr in msrs::feature_msrs(module.tree) {
+        if making.all(msr.needs) != Some(true) {
+            continue;
+        }
+        let value = making.value(msr.index);
+        steps::of_msr(&making, msr.index, value, &mut made.steps);
+        made.values.push((msr.index, value));
+    }
+    made.assumed = making.missing;
+    made
+}
+
+/// The registers while they are being made.
+struct Making<'m, 'a> {
+    module: &'m Module<'a>,
+    microcode: Option<u64>,
+    /// Each register as far as its rows were applied.
+    so_far: Vec<(u32, u64)>,
+    missing: Vec<Assumption>,
+}
+
+impl Making<'_, '_> {
+    /// Applies the rows of one register; `None` if one of them hangs on what nobody read.
+    fn value(&mut self, index: u32) -> Option<u64> {
+        let mut known = true;
+        self.store(index, 0);
+        for row in msrs::feature_bits(self.module.tree, index) {
+            let value = match self.all(row.needs) {
+                Some(false) => continue,
+                Some(true) => self.applied(row),
+                None => None,
+            };
+            match value {
+                Some(value) => self.store(index, value),
+                None => known = false,
+            }
+        }
+        known.then(|| self.made(index))
+    }
+
+    /// The register after this row.
+    fn applied(&mut self, row: &FeatureBits) -> Option<u64> {
+        let before = self.made(row.index);
+        Some(match row.effect {
+            MsrEffect::Keep(from) => before | self.hardware(from)? & row.mask,
+            MsrEffect::Copy(from) => before | self.copied(from)? & row.mask,
+            MsrEffect::Set => before | row.mask,
+            MsrEffect::Clear => before & !row.mask,
+        })
+    }
+
+    fn made(&self, index: u32) -> u64 {
+        self.so_far.iter().find(|(other, _)| *other == index).map_or(0, |(_, value)| *value)
+    }
+
+    fn store(&mut self, index: u32, value: u64) {
+        match self.so_far.iter_mut().find(|(other, _)| *other == index) {
+            Some((_, stored)) => *stored = value,
+            None => self.so_far.push((index, value)),
+        }
+    }
+
+    /// The register that this one copies: made before, or made now, where the list has it later.
+    fn copied(&mut self, from: u32) -> Option<u64> {
+        self.value(from)
+    }
+
+    /// A register of the hardware: 0 if reading it faults, as `rdmsr_safe` leaves it; `None` if nobody tried and nothing
+    /// else tells.
+    fn hardware(&mut self, index: u32) -> Option<u64> {
+        let state = self.module.input.msrs.state(MsrBit { index, bit: 0 });
+        let seen = state != State::Unknown || self.module.input.unlisted == Unlisted::Zero;
+        if !seen && index == MICROCODE {
+            return self.microcode();
+        }
+        if !seen && VMX_CAPABILITIES.contains(&index) {
+            self.not_seen(index);
+            return None;
+        }
+        Some(self.module.msr(index).unwrap_or(0))
+    }
+
+    /// `IA32_UCODE_REV` by the revision that Linux shows: Intel keeps it in the high half (SDM volume 4, 8BH), AMD in the
+    /// low one (`arch/x86/kernel/cpu/microcode/{intel,amd}.c`).
+    fn microcode(&mut self) -> Option<u64> {
+        let Some(revision) = self.microcode else {
+            self.not_seen(MICROCODE);
+            return None;
+        };
+        Some(if self.module.backend == Backend::Intel { revision << 32 } else { revision })
+    }
+
+    fn not_seen(&mut self, index: u32) {
+        let what = Cow::Owned(format!("MSR {index:X}H"));
+        if self.missing.iter().all(|missing| missing.what != what) {
+            self.missing.push(Assumption {
+                what,
+                value: Cow::Borrowed("unknown"),
+                because: "it was not read, and what KVM offers of it hangs on the CPU",
+                hangs: Vec::new(),
+            });
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The conditions of `feature_bits.tsv`, decided on a loaded module.
+
+use cpusieve_knowledge::kvm::msrs::Need;
+use cpusieve_model::MsrBit;
+
+use super::Making;
+use crate::kvm::answer::{Backend, Module};
+
+/// `ARCH_CAP_SKIP_VMENTRY_L1DFLUSH`
+const SKIP_VMENTRY_L1DFLUSH: MsrBit = MsrBit { index: 0x10a, bit: 3 };
+
+/// `ARCH_CAP_GDS_CTRL`: the microcode can switch the mitigation of gather data sampling.
+const GDS_CTRL: MsrBit = MsrBit { index: 0x10a, bit: 25 };
+
+/// `GDS_MITG_LOCKED` of `IA32_MCU_OPT_CTRL`: the mitigation cannot be switched off.
+const GDS_MITIGATION_LOCKED: MsrBit = MsrBit { index: 0x123, bit: 5 };
+
+/// `IA32_PERF_CAPABILITIES`
+const PERF_CAPABILITIES: u32 = 0x345;
+
+/// The first format of branch records (bits 5:0 of `IA32_PERF_CAPABILITIES`) with which perf knows a call stack mode:
+/// that of Haswell (`arch/x86/events/intel/lbr.c:intel_pmu_lbr_init_hsw`).
+const FIRST_WITH_CALL_STACK: u64 = 4;
+
+/// Parameters that `vmx.c:vmx_hardware_setup` clears unless VMX has one of each group: flexpriority
+/// (`cpu_has_vmx_flexpriority`), apicv (`cpu_has_vmx_apicv`), vpid, accessed and dirty bits, mode-based execution.
+const VMX_SWITCHES: [(&str, &[&[MsrBit]]); 5] = [
+    ("flexpriority", &[&[bit(0x48b, 32)], &[bit(0x482, 53)]]),
+    ("enable_apicv", &[&[bit(0x48b, 40)], &[bit(0x48b, 41)], &[bit(0x481, 39)]]),
+    ("vpid", &[&[bit(0x48b, 37)], &[bit(0x48c, 32)], &[bit(0x48c, 41), bit(0x48c, 42)]]),
+    ("eptad", &[&[bit(0x48c, 21)]]),
+    ("mbec", &[&[bit(0x48b, 54)], &[bit(0x48c, 22)]]),
+];
+
+const fn bit(index: u32, bit: u8) -> MsrBit {
+    MsrBit { index, bit }
+}
+
+impl Making<'_, '_> {
+    /// Whether all conditions hold; `None` if that hangs on a register of the hardware that nobody read.
+    pub(super) fn all(&mut self, needs: &[(Need, bool)]) -> Option<bool> {
+        let mut all = Some(true);
+        for &(need, wanted) in needs {
+            match self.holds(need) {
+                Some(holds) if holds == wanted => {}
+                Some(_) => return Some(false),
+                None => all = None,
+            }
+        }
+        all
+    }
+
+    fn holds(&mut self, need: Need) -> Option<bool> {
+        let module = self.module;
+        Some(match need {
+            Need::Flag(name) => module.boot_cpu_has(name),
+            Need::Bug(name) => module.boot_cpu_has_bug(name),
+            Need::Cap(name) => module.has(name),
+            Need::Param(name) => self.parameter(name)?,
+            Need::IntelModule => module.backend == Backend::Intel,
+            Need::AmdModule => module.backend == Backend::Amd,
+            Need::Hardware(bit) => self.hardware(bit.index)? >> bit.bit & 1 == 1,
+            Need::SoFar(bit) => self.made(bit.index) >> bit.bit & 1 == 1,
+            Need::L1dFlush => flushes_l1d(module),
+            Need::GdsMicrocode => gds_ucode_mitigated(module),
+            Need::Lbr => branch_record_format(module).is_some(),
+            Need::LbrCallStack => branch_record_format(module).is_some_and(|format| format >= FIRST_WITH_CALL_STACK),
+        })
+    }
+}
+
+impl Making<'_, '_> {
+    /// Whether a parameter of the loaded module is on, once the module has asked the hardware.
+    fn parameter(&mut self, name: &str) -> Option<bool> {
+        let Some((_, needs)) = VMX_SWITCHES.iter().find(|(switch, _)| *switch == name) else {
+            return Some(self.module.parameter(name));
+        };
+        let given = self.module.input.params.get(&format!("kvm_intel.{name}"));
+        if given.is_some_and(|value| matches!(value.as_str(), "N" | "n" | "0")) {
+            return Some(false);
+        }
+        for alternatives in *needs {
+            let mut any = false;
+            for bit in *alternatives {
+                any |= self.hardware(bit.index)? >> bit.bit & 1 == 1;
+            }
+            if !any {
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+}
+
+/// Whether `l1tf_vmx_mitigation` is anything but `VMENTER_L1D_FLUSH_NEVER` (`vmx.c:vmx_setup_l1d_flush`). Where the CPU
+/// does not need the flush, or an outer hypervisor does it, the variable says so and not "never".
+fn flushes_l1d(module: &Module<'_>) -> bool {
+    let needed = module.backend == Backend::Intel
+        && module.boot_cpu_has_bug("L1TF")
+        && module.parameter("ept")
+        && !(module.boot_cpu_has("ARCH_CAPABILITIES") && msr_bit(module, SKIP_VMENTRY_L1DFLUSH));
+    if !needed {
+        return true;
+    }
+    let chosen = last_value(module, "l1tf");
+    match module.input.params.get("kvm_intel.vmentry_l1d_flush").map_or("auto", String::as_str) {
+        "never" => chosen == Some("full,force"),
+        "auto" => chosen != Some("off") && !(chosen.is_none() && mitigations_off(module)),
+        _ => true,
+    }
+}
+
+/// `arch/x86/kernel/cpu/bugs.c:gds_select_mitigation`: the CPU has the bug, and its microcode hides it.
+fn gds_ucode_mitigated(module: &Module<'_>) -> bool {
+    if !module.boot_cpu_has_bug("GDS") || module.boot_cpu_has("HYPERVISOR") || !msr_bit(module, GDS_CTRL) {
+        return false;
+    }
+    let chosen = last_value(module, "gather_data_sampling");
+    let off = chosen == Some("off") || chosen.is_none() && mitigations_off(module);
+    !off || msr_bit(module, GDS_MITIGATION_LOCKED)
+}
+
+/// The format of the host's branch records; none if perf cannot know it.
+fn branch_record_format(module: &Module<'_>) -> Option<u64> {
+    module.boot_cpu_has("PDCM").then(|| module.msr(PERF_CAPABILITIES))?.map(|value| value & 0x3f)
+}
+
+fn msr_bit(module: &Module<'_>, bit: MsrBit) -> bool {
+    module.msr(bit.index).is_some_and(|value| value >> bit.bit & 1 == 1)
+}
+
+fn mitigations_off(module: &Module<'_>) -> bool {
+    last_value(module, "mitigations") == Some("off")
+}
+
+/// The last value of `key=` on the host kernel's command line.
+fn last_value<'a>(module: &Module<'a>, key: &str) -> Option<&'a str> {
+    let words = module.input.cmdline?.split_ascii_whitespace();
+    words.rev().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
