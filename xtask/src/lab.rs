@@ -10,7 +10,7 @@ mod guest;
 mod initramfs;
 mod matrix;
 mod modules;
-
+mod nested;
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -73,6 +73,9 @@ impl Options {
 }
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
+    if let Some(("nested", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return nested::run(rest);
+    }
     let Some(options) = Options::read(arguments) else {
         eprintln!(
             "cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]"
@@ -194,8 +197,7 @@ impl Lab {
             packed.write_all(&capture)?;
             packed.finish()?;
         }
-        let comparison =
-            if boot.whole { Some(capture::compare(&id, &capture, &kernel.config)?) } else { None };
+        let comparison = if boot.whole { Some(capture::compare(&id, &capture, &kernel.config)?) } else { None };
         Ok((boot, comparison))
     }
 

@@ -5,7 +5,7 @@ use std::error::Error;
 
 use cpusieve_formats::lab;
 use cpusieve_knowledge::linux;
-use cpusieve_model::{FlagList, Stage};
+use cpusieve_model::{FlagList, Snapshot, Stage};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{Input, Unlisted, boot};
 use serde_json::{Value, json};
@@ -53,6 +53,7 @@ pub(super) fn seen(report: &BTreeMap<String, String>, prefix: &str) -> Vec<(Stri
         ("msrs", pairs("msrs")),
         ("msrs_failed", lines("msrs_failed")),
         ("vulnerabilities", pairs("vulnerabilities")),
+        ("dmesg", lines("dmesg")),
     ];
     seen.map(|(name, value)| (name.to_owned(), value)).into()
 }
@@ -76,14 +77,25 @@ pub(super) fn compare(
     let mut snapshot = lab::capture(name, capture).parsed.snapshot;
     let told = snapshot.linux.as_mut().ok_or("the capture says nothing of its kernel")?;
     told.config = Some(config.clone());
-    let named = linux::nearest(told.release.as_deref().ok_or("the capture names no kernel")?).tree;
-    // A flags line that contradicts the tree that the release names decides: then it is the next one that can print it.
-    let candidates = Machine::new("guest", &snapshot).trees();
-    let possible = (0..linux::TREES.len()).filter(|&tree| candidates.contains(tree));
-    let tree = possible.min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named);
-    let input = Input::of_snapshot("guest", Stage::Guest, &snapshot).ok_or("the capture holds no CPUID")?;
     // An emulator answers zero for MSRs that it does not know, and the kernel may read others than were captured.
-    let output = boot(&Input { unlisted: Unlisted::Zero, ..input }, tree);
+    compare_lines(&snapshot, Unlisted::Zero)
+}
+
+/// The kernel tree of a snapshot.
+pub(super) fn tree(snapshot: &Snapshot) -> Result<usize, Box<dyn Error>> {
+    let release = snapshot.linux.as_ref().and_then(|told| told.release.as_deref());
+    let named = linux::nearest(release.ok_or("the capture names no kernel")?).tree;
+    // A flags line that contradicts the tree that the release names decides: then it is the next one that can print it.
+    let candidates = Machine::new("guest", snapshot).trees();
+    let possible = (0..linux::TREES.len()).filter(|&tree| candidates.contains(tree));
+    Ok(possible.min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named))
+}
+
+/// As [`compare`], for a snapshot that has its kernel's configuration.
+pub(super) fn compare_lines(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Comparison, Box<dyn Error>> {
+    let tree = tree(snapshot)?;
+    let input = Input::of_snapshot("guest", Stage::Guest, snapshot).ok_or("the capture holds no CPUID")?;
+    let output = boot(&Input { unlisted, ..input }, tree);
     let seen = snapshot.cpus.first().and_then(|cpu| cpu.cpuinfo.as_ref()).ok_or("the capture holds no cpuinfo")?;
     let lines = [
         ("flags", &seen.flags, &output.flags),

@@ -26,7 +26,8 @@ pub(super) struct Module {
 
 /// The object of one module among files; `None` if it is not there.
 pub(super) fn one(files: &[PathBuf], name: &str) -> Result<Option<Vec<u8>>, Box<dyn Error>> {
-    let named = |end: &str| files.iter().find(|path| path.file_name().is_some_and(|file| *file == *format!("{name}{end}")));
+    let named =
+        |end: &str| files.iter().find(|path| path.file_name().is_some_and(|file| *file == *format!("{name}{end}")));
     if let Some(plain) = named(".ko") {
         return Ok(Some(fs::read(plain)?));
     }

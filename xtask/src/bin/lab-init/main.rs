@@ -12,10 +12,12 @@ use std::error::Error;
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 
 use cpusieve_model::{CpuidEntry, MsrReading, Registers, Vendor};
 use cpusieve_probe::{cpuid, msr};
+use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::tcdrain;
@@ -66,6 +68,7 @@ fn report() -> io::Result<String> {
     }
     msrs(&mut report);
     vulnerabilities(&mut report);
+    messages(&mut report);
     Ok(report)
 }
 
@@ -110,6 +113,25 @@ fn vulnerabilities(report: &mut String) {
     for path in names {
         if let (Some(name), Ok(text)) = (path.file_name(), fs::read_to_string(&path)) {
             let _infallible = writeln!(report, "{} {}", name.to_string_lossy(), text.trim());
+        }
+    }
+}
+
+/// What the kernel said of its CPU while it booted: the reason for a feature that it does not use stands nowhere else.
+fn messages(report: &mut String) {
+    // A record of the log has at most 1024 bytes, and one read returns one record.
+    const RECORD: usize = 2048;
+    const ABOUT: [&str; 6] = ["x86/", "x86:", "CPU", "FPU", "xsave", "XSAVE"];
+    report.push_str("@dmesg\n");
+    // Without waiting: the log has no end.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let Ok(mut log) = OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg") else { return };
+    let mut record = [0; RECORD];
+    while let Ok(read) = log.read(&mut record) {
+        let text = String::from_utf8_lossy(record.get(..read).unwrap_or_default());
+        let line = text.lines().next().and_then(|line| line.split_once(';')).map_or("", |(_, line)| line);
+        if ABOUT.iter().any(|word| line.contains(word)) {
+            report.extend([line, "\n"]);
         }
     }
 }

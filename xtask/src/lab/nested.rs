@@ -1,0 +1,316 @@
+//! `cargo xtask lab nested`: a real KVM and a real QEMU inside an emulated host, asked, and compared with predictions.
+//!
+//! QEMU's emulator has AMD's SVM with nested paging, so a kernel that it boots can load `kvm-amd`. The initial file system
+//! of that host holds the modules, a QEMU with its libraries, the kernel again for the guests, and their initial file
+//! system; `/init` is the same program in both.
+
+mod capture;
+mod compare;
+mod matrix;
+mod pack;
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cpusieve_formats::lab;
+use serde_json::json;
+
+use super::archive::{Archive, Kernel};
+use super::guest::{self, Boot, Start};
+use super::modules::Module;
+use super::{cache, init, initramfs, name};
+use crate::Outcome;
+
+use compare::Verdict;
+use matrix::Job;
+
+/// The longest that the host may take, apart from its guests: it boots in 20 s and asks KVM within a second.
+const HOST_LIMIT: Duration = Duration::from_secs(150);
+
+/// The longest that a guest may take. One takes 60 to 120 s.
+const GUEST_LIMIT: Duration = Duration::from_secs(300);
+
+/// MiB: its file system is in memory, 130 MiB, and unpacked beside the archive.
+const HOST_MEMORY: u32 = 1024;
+
+const GUEST_MEMORY: u32 = 256;
+
+const USAGE: &str = "\
+cargo xtask lab nested [--quick] [--kernel SERIES|RELEASE]... [--cpu S] [--append CMDLINE] [--options S]
+                       [--guest CPU]... [--keep DIR]";
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Options {
+    quick: bool,
+    kernels: Vec<String>,
+    cpu: Option<String>,
+    append: String,
+    parameters: String,
+    guests: Vec<String>,
+    keep: Option<PathBuf>,
+}
+
+impl Options {
+    fn read(arguments: &[String]) -> Option<Self> {
+        let mut options = Self::default();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.as_str() {
+                "--quick" => options.quick = true,
+                "--kernel" => options.kernels.push(rest.next()?.clone()),
+                "--cpu" => options.cpu = Some(rest.next()?.clone()),
+                "--append" => options.append.clone_from(rest.next()?),
+                "--options" => options.parameters.clone_from(rest.next()?),
+                "--guest" => options.guests.push(rest.next()?.clone()),
+                "--keep" => options.keep = Some(rest.next()?.into()),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+
+    /// The jobs: those of the matrix on the kernels that are named, or the one that is described, on each of them.
+    fn jobs(&self) -> Vec<Job<'_>> {
+        let described =
+            self.cpu.is_some() || !(self.guests.is_empty() && self.append.is_empty() && self.parameters.is_empty());
+        let jobs = if self.quick { matrix::quick() } else { matrix::all() };
+        let kernels: Vec<&str> = self.kernels.iter().map(String::as_str).collect();
+        if !described {
+            let wanted = |job: &Job<'_>| kernels.is_empty() || kernels.contains(&job.kernel);
+            return jobs.into_iter().filter(wanted).collect();
+        }
+        let kernels = if kernels.is_empty() { vec!["6.1"] } else { kernels };
+        let guests: Vec<&str> = self.guests.iter().map(String::as_str).collect();
+        let cpu = self.cpu.as_deref().unwrap_or(matrix::CPU);
+        let job = |kernel| Job { kernel, cpu, append: &self.append, options: &self.parameters, guests: guests.clone() };
+        kernels.into_iter().map(job).collect()
+    }
+}
+
+pub(super) fn run(arguments: &[String]) -> Outcome {
+    let Some(options) = Options::read(arguments) else {
+        eprintln!("{USAGE}");
+        return Ok(ExitCode::from(2));
+    };
+    let jobs = options.jobs();
+    if jobs.is_empty() {
+        eprintln!("lab: no job of the matrix is for these kernels; describe one with --cpu, --options or --guest");
+        return Ok(ExitCode::from(2));
+    }
+    match Lab::set_up() {
+        Ok(mut lab) => {
+            let done = lab.all(&jobs, options.keep.as_deref());
+            fs::remove_dir_all(&lab.scratch)?;
+            done
+        }
+        Err(error) if options.quick => {
+            println!("lab: skipped: {error}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            eprintln!("lab: {error}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// What every job needs.
+struct Lab {
+    /// QEMU's version.
+    version: String,
+    qemu: pack::Packed,
+    init: Vec<u8>,
+    archive: Archive,
+    /// A folder of this run's own.
+    scratch: PathBuf,
+}
+
+impl Lab {
+    fn set_up() -> Result<Self, Box<dyn Error>> {
+        let version = guest::version().map_err(|error| format!("{error} (Debian: apt-get install qemu-system-x86)"))?;
+        let cache = cache()?;
+        let (qemu, init) = (pack::qemu()?, init()?);
+        let scratch = cache.join(format!("nested-{}", std::process::id()));
+        fs::create_dir_all(&scratch)?;
+        Ok(Self { version, qemu, init, archive: Archive::new(&cache), scratch })
+    }
+
+    /// Does one job after the other: each of them has a core busy for minutes.
+    fn all(&mut self, jobs: &[Job<'_>], keep: Option<&Path>) -> Outcome {
+        println!("{} hosts with KVM under QEMU {} (TCG)", jobs.len(), self.version);
+        let mut exact = 0;
+        for job in jobs {
+            match self.one(job, keep) {
+                Ok(agrees) => exact += usize::from(agrees),
+                Err(error) => println!("no report  {} -cpu {}: {error}", job.kernel, job.cpu),
+            }
+        }
+        println!("{} hosts: {exact} agree with everything in them", jobs.len());
+        Ok(if exact == jobs.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// One job, from boot to comparison: whether everything was told and agrees.
+    fn one(&mut self, job: &Job<'_>, keep: Option<&Path>) -> Result<bool, Box<dyn Error>> {
+        let kernel = self.archive.kernel(job.kernel)?;
+        let modules = self.archive.kvm(&kernel.release)?;
+        let id = job_name(&self.version, &kernel.release, job);
+        let (boot, inner_cmdline) = self.boot(job, &kernel, &modules)?;
+        let started =
+            capture::Started { id: &id, qemu: &self.version, release: &kernel.release, inner_cmdline: &inner_cmdline };
+        let (told, missing) = capture::json(&started, job, &boot);
+        let text = serde_json::to_vec_pretty(&told)?;
+        if let Some(folder) = keep {
+            keep_capture(folder, &id, &text)?;
+        }
+        let seconds = boot.took.as_secs_f64();
+        println!("{id}: {} after {seconds:.0} s", boot.status);
+        let problems = boot.sections.get("problems").map(String::as_str).unwrap_or_default();
+        problems.lines().for_each(|line| println!("  not loaded: {line}"));
+        missing.iter().for_each(|part| println!("  {} not seen: {}", part.what, part.why));
+        if !boot.whole {
+            boot.warnings.iter().chain(&boot.console_tail).for_each(|line| println!("  | {line}"));
+        }
+        let verdicts = compare::compare(&lab::capture(&id, &text), &kernel.config);
+        verdicts.iter().for_each(print);
+        Ok(boot.whole && verdicts.iter().all(|verdict| verdict.differences.is_empty()))
+    }
+
+    /// Boots the host and waits until it has told everything; the guests' command line too.
+    fn boot(&self, job: &Job<'_>, kernel: &Kernel, modules: &[Module]) -> Result<(Boot, String), Box<dyn Error>> {
+        const KERNEL: &str = "/guest/vmlinuz";
+        const INITRAMFS: &str = "/guest/initramfs";
+        let mut files = initramfs::Archive::new(&self.init);
+        self.qemu.files.iter().for_each(|(path, data)| files.file(path, data));
+        files.file(KERNEL, &fs::read(&kernel.image)?);
+        files.file(INITRAMFS, &initramfs::build(&self.init, kernel.msr.as_deref()));
+        if let Some(msr) = &kernel.msr {
+            files.file("/msr.ko", msr);
+        }
+        let mut plan = Vec::new();
+        for Module { name, object } in modules {
+            let file = format!("/modules/{name}.ko");
+            files.file(&file, object);
+            plan.push(json!({"file": file, "options": options_of(name, job.options)}));
+        }
+        let guests: Vec<Start<'_>> = (0..)
+            .zip(&job.guests)
+            .map(|(number, cpu): (u32, _)| Start {
+                accel: "kvm",
+                memory: GUEST_MEMORY,
+                image: Path::new(KERNEL),
+                initramfs: Path::new(INITRAMFS),
+                cpu,
+                append: "",
+                scratch: format!("/run/{number}").into(),
+            })
+            .collect();
+        let planned: Vec<_> = guests
+            .iter()
+            .map(|guest| {
+                json!({
+                    "program": self.qemu.program,
+                    "arguments": guest.arguments(),
+                    "console": guest.console(),
+                    "report": guest.report(),
+                    "seconds": GUEST_LIMIT.as_secs(),
+                })
+            })
+            .collect();
+        files.file("/plan.json", json!({"modules": plan, "guests": planned}).to_string().as_bytes());
+        let initramfs = self.scratch.join("host.cpio");
+        fs::write(&initramfs, files.finish())?;
+        let host = Start {
+            accel: "tcg",
+            memory: HOST_MEMORY,
+            image: &kernel.image,
+            initramfs: &initramfs,
+            cpu: job.cpu,
+            append: job.append,
+            scratch: self.scratch.join("host"),
+        };
+        // What an earlier host wrote must not be taken for this one's.
+        for file in [host.console(), host.report()] {
+            fs::write(file, "")?;
+        }
+        let limit = HOST_LIMIT + GUEST_LIMIT * u32::try_from(guests.len())?;
+        Ok((guest::boot(&host, limit)?, guests.first().map(Start::cmdline).unwrap_or_default()))
+    }
+}
+
+fn print(Verdict { what, said, differences }: &Verdict) {
+    let verdict = if differences.is_empty() { "same" } else { "DIFFERENT" };
+    println!("  {verdict:<10} {what}: {said}");
+    differences.iter().for_each(|line| println!("             {line}"));
+}
+
+fn keep_capture(folder: &Path, id: &str, text: &[u8]) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join(format!("{id}.json.gz")))?;
+    let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+    packed.write_all(text)?;
+    packed.finish()?;
+    Ok(())
+}
+
+/// The parameters that are this module's: those of `kvm` have its name in front, all others are `kvm_amd`'s.
+fn options_of(module: &str, options: &str) -> String {
+    let words = options.split_ascii_whitespace();
+    let own = words.filter_map(|word| match (module, word.strip_prefix("kvm.")) {
+        ("kvm", Some(own)) => Some(own),
+        ("kvm-amd", None) => Some(word),
+        _ => None,
+    });
+    own.collect::<Vec<_>>().join(" ")
+}
+
+/// What a job is called.
+fn job_name(qemu: &str, release: &str, job: &Job<'_>) -> String {
+    let mut rest = job.append.to_owned();
+    if !job.options.is_empty() {
+        rest.push_str(&format!("-o_{}", job.options));
+    }
+    name(qemu, release, job.cpu, rest.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<Options> {
+        Options::read(&text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn jobs_are_those_of_the_matrix_or_the_one_described() {
+        assert_eq!(read("--quick").unwrap().jobs(), matrix::quick());
+        assert_eq!(read("").unwrap().jobs(), matrix::all());
+        assert!(read("--kernel 6.12").unwrap().jobs().iter().all(|job| job.kernel == "6.12"));
+        assert!(read("--kernel 4.4").unwrap().jobs().is_empty());
+        let options = read("--kernel 6.12 --kernel 7.3 --options npt=0 --guest host --guest max,-avx").unwrap();
+        let jobs = options.jobs();
+        assert_eq!(jobs.len(), 2);
+        assert_eq!((jobs[1].kernel, jobs[1].cpu, jobs[1].options), ("7.3", matrix::CPU, "npt=0"));
+        assert_eq!(jobs[0].guests, ["host", "max,-avx"]);
+        assert!(read("--guest").is_none() && read("6.1").is_none());
+    }
+
+    #[test]
+    fn every_job_of_the_matrix_has_a_name_of_its_own() {
+        let jobs = matrix::all();
+        let names: std::collections::BTreeSet<_> = jobs.iter().map(|job| job_name("7.2.22", job.kernel, job)).collect();
+        assert_eq!(names.len(), jobs.len());
+    }
+
+    #[test]
+    fn parameters_go_to_their_module() {
+        let options = "nested=0 kvm.ignore_msrs=1 npt=0";
+        assert_eq!(options_of("kvm-amd", options), "nested=0 npt=0");
+        assert_eq!(options_of("kvm", options), "ignore_msrs=1");
+        assert_eq!(options_of("irqbypass", options), "");
+    }
+}

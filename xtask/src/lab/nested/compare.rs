@@ -1,0 +1,163 @@
+//! What a nested capture holds beside what is predicted of it: the host's boot, KVM's answers and what it asked the CPU
+//! for, and each guest's boot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+
+use cpusieve_formats::lab::{Capture, Guest};
+use cpusieve_model::{KvmCpuidEntry, KvmView, Registers, Snapshot, Stage};
+use cpusieve_stages::kvm::answer::{self, answer, load};
+use cpusieve_stages::kvm::msrs::feature_msrs;
+use cpusieve_stages::linux::boot::{self, Unlisted, boot};
+
+use super::super::capture::{Comparison, compare_lines, tree};
+
+/// One comparison of a capture.
+pub(super) struct Verdict {
+    /// What was compared: `host`, `KVM_GET_SUPPORTED_CPUID`, `guest -cpu host`.
+    pub(super) what: String,
+    /// How much of it there was.
+    pub(super) said: String,
+    /// A line for each difference; none if it is as predicted.
+    pub(super) differences: Vec<String>,
+}
+
+impl Verdict {
+    fn new(what: &str, said: String, differences: Vec<String>) -> Self {
+        Self { what: what.to_owned(), said, differences }
+    }
+
+    /// What cannot be compared is no agreement.
+    fn failed(what: &str, why: impl ToString) -> Self {
+        Self::new(what, "not compared".to_owned(), vec![why.to_string()])
+    }
+}
+
+/// Compares all of a capture, stage by stage. All its kernels were built with the same options.
+pub(super) fn compare(capture: &Capture, config: &BTreeMap<String, String>) -> Vec<Verdict> {
+    let host = with_config(&capture.parsed.snapshot, config);
+    // The emulator answers zero for MSRs that it does not know; KVM, under which the guests are, faults.
+    let mut verdicts = vec![lines("host", compare_lines(&host, Unlisted::Zero))];
+    match kvm(&host, &capture.host_cpuid_calls) {
+        Ok(compared) => verdicts.extend(compared),
+        Err(error) => verdicts.push(Verdict::failed("KVM", error)),
+    }
+    verdicts.extend(capture.nested.iter().map(|guest| inner(guest, config)));
+    verdicts
+}
+
+fn with_config(snapshot: &Snapshot, config: &BTreeMap<String, String>) -> Snapshot {
+    let mut snapshot = snapshot.clone();
+    if let Some(linux) = &mut snapshot.linux {
+        linux.config = Some(config.clone());
+    }
+    snapshot
+}
+
+fn lines(what: &str, compared: Result<Comparison, Box<dyn Error>>) -> Verdict {
+    match compared {
+        Ok(Comparison { tree, flags, differences }) => {
+            Verdict::new(what, format!("{flags} flags, tree {tree}"), differences)
+        }
+        Err(error) => Verdict::failed(what, error),
+    }
+}
+
+/// A guest's boot, from the CPUID and the MSRs of its vCPU.
+fn inner(guest: &Guest, config: &BTreeMap<String, String>) -> Verdict {
+    let what = format!("guest -cpu {}", guest.setup.cpu);
+    if guest.setup.status != "ok" {
+        let warnings = guest.setup.warnings.join("; ");
+        return Verdict::failed(&what, format!("{} {warnings}", guest.setup.status));
+    }
+    lines(&what, compare_lines(&with_config(&guest.snapshot, config), Unlisted::NotSeen))
+}
+
+/// What KVM answered and asked for.
+fn kvm(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dyn Error>> {
+    let seen = host.kvm.as_ref().ok_or("KVM did not answer")?;
+    let tree = tree(host)?;
+    let kernel = boot::Input::of_snapshot("host", Stage::Host, host).ok_or("the capture holds no CPUID")?;
+    let kernel = boot::Input { unlisted: Unlisted::Zero, ..kernel };
+    let kernels = [boot(&kernel, tree)];
+    let input = answer::Input {
+        of: "host",
+        cpuid: kernel.cpuid,
+        msrs: kernel.msrs,
+        unlisted: kernel.unlisted,
+        kernels: &kernels,
+        cmdline: kernel.cmdline,
+        config: kernel.config,
+        params: &seen.params,
+        permitted: 0,
+    };
+    let predicted = answer(&input, tree);
+    let features = feature_msrs(&load(&input, tree).map_err(|finding| finding.to_string())?, None).known();
+    let view = &predicted.view;
+    let calls_predicted: Vec<_> = predicted.calls.iter().map(|call| (call.leaf, call.subleaf)).collect();
+    let mut verdicts = vec![
+        entries("KVM_GET_SUPPORTED_CPUID", seen, view, |view| &view.supported),
+        entries("KVM_GET_EMULATED_CPUID", seen, view, |view| &view.emulated),
+        values("feature MSRs", seen.msr_features.as_ref(), &features),
+    ];
+    if !calls.is_empty() {
+        let said = format!("{} calls", calls.len());
+        verdicts.push(Verdict::new(
+            "do_host_cpuid",
+            said,
+            order("call", calls, &calls_predicted, |call| format!("{call:x?}")),
+        ));
+    }
+    Ok(verdicts)
+}
+
+fn entries<'v>(
+    what: &str,
+    seen: &'v KvmView,
+    predicted: &'v KvmView,
+    of: impl Fn(&'v KvmView) -> &'v Option<Vec<KvmCpuidEntry>>,
+) -> Verdict {
+    match (of(seen), of(predicted)) {
+        (Some(seen), Some(predicted)) => {
+            Verdict::new(what, format!("{} entries", seen.len()), order("entry", seen, predicted, entry))
+        }
+        (None, _) => Verdict::failed(what, "KVM did not answer"),
+        (_, None) => Verdict::failed(what, "there is no prediction"),
+    }
+}
+
+fn entry(entry: &KvmCpuidEntry) -> String {
+    let KvmCpuidEntry { leaf, subleaf, flags, registers: Registers { eax, ebx, ecx, edx } } = *entry;
+    format!("{leaf:#010x} {subleaf:#04x} flags={flags:#x} {eax:08x} {ebx:08x} {ecx:08x} {edx:08x}")
+}
+
+/// What only one of two lists has; a line too if they hold the same in another order.
+fn order<T: PartialEq>(what: &str, seen: &[T], predicted: &[T], show: impl Fn(&T) -> String) -> Vec<String> {
+    if seen == predicted {
+        return Vec::new();
+    }
+    let alone = |these: &[T], those: &[T], who: &str| -> Vec<String> {
+        these
+            .iter()
+            .filter(|one| !those.contains(one))
+            .map(|one| format!("{who} alone: {what} {}", show(one)))
+            .collect()
+    };
+    let mut lines = alone(seen, predicted, "KVM");
+    lines.extend(alone(predicted, seen, "prediction"));
+    if lines.is_empty() {
+        lines.push("the same in another order, or another number of times".to_owned());
+    }
+    lines
+}
+
+fn values(what: &str, seen: Option<&BTreeMap<u32, u64>>, predicted: &BTreeMap<u32, u64>) -> Verdict {
+    let Some(seen) = seen else { return Verdict::failed(what, "KVM did not answer") };
+    let indices: BTreeSet<u32> = seen.keys().chain(predicted.keys()).copied().collect();
+    let hex = |value: Option<&u64>| value.map_or("none".to_owned(), |value| format!("{value:#018x}"));
+    let differing = indices.into_iter().filter(|index| seen.get(index) != predicted.get(index));
+    let differences = differing
+        .map(|index| format!("{index:X}H: KVM {}, prediction {}", hex(seen.get(&index)), hex(predicted.get(&index))))
+        .collect();
+    Verdict::new(what, format!("{} registers", seen.len()), differences)
+}
