@@ -11,6 +11,7 @@ mod initramfs;
 mod matrix;
 mod modules;
 mod nested;
+mod qemu;
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -24,6 +25,7 @@ use std::thread;
 use archive::{Archive, Kernel};
 use capture::Comparison;
 use guest::{Boot, Start};
+use qemu::Qemu;
 
 use crate::{Outcome, cargo};
 
@@ -101,7 +103,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 
 /// What boots need: QEMU, kernels, and an initial file system for each of them.
 struct Lab {
-    qemu: String,
+    qemu: Qemu,
     kernels: Vec<(Kernel, PathBuf)>,
     /// A folder of this run's own.
     scratch: PathBuf,
@@ -112,7 +114,7 @@ type Plan<'a> = (usize, &'a str, &'a str);
 
 impl Lab {
     fn set_up(options: &Options) -> Result<Self, Box<dyn Error>> {
-        let qemu = guest::version().map_err(|error| format!("{error} (Debian: apt-get install qemu-system-x86)"))?;
+        let qemu = Qemu::installed()?;
         let cache = cache()?;
         let kernels = kernels(&cache, options)?;
         let init = init()?;
@@ -140,7 +142,7 @@ impl Lab {
         if let Some(folder) = &options.keep {
             self.keep_configs(folder)?;
         }
-        println!("{} boots under QEMU {} (TCG)", plan.len(), self.qemu);
+        println!("{} boots under QEMU {} (TCG)", plan.len(), self.qemu.version);
         let tally = self.boot_all(&plan, options.keep.as_deref())?;
         println!(
             "{} boots: {} agree, {} differ, {} did not report",
@@ -184,11 +186,11 @@ impl Lab {
     fn one(&self, plan: &Plan<'_>, keep: Option<&Path>) -> Result<(Boot, Option<Comparison>), Box<dyn Error>> {
         let (place, cpu, append) = *plan;
         let (kernel, initramfs) = self.kernels.get(place).ok_or("no such kernel")?;
-        let id = name(&self.qemu, &kernel.release, cpu, append);
+        let id = name(&self.qemu.version, &kernel.release, cpu, append);
         let scratch = self.scratch.join(id.replace('.', "_"));
         let start = Start { accel: "tcg", memory: 512, image: &kernel.image, initramfs, cpu, append, scratch };
-        let boot = guest::boot(&start, guest::LIMIT)?;
-        let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu, &kernel.release, cpu, &boot))?;
+        let boot = guest::boot(&self.qemu, &start, guest::LIMIT)?;
+        let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu.version, &kernel.release, cpu, &boot))?;
         if let Some(folder) = keep {
             let mut packed = flate2::write::GzEncoder::new(
                 File::create(folder.join(format!("{id}.json.gz")))?,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::bounded;
 use super::modules::{self, Module};
+use super::qemu::Qemu;
 
 /// Suites of Debian that ship cloud kernels between 5.10 and the newest.
 const SOURCES: &str = "\
@@ -85,6 +86,37 @@ impl Archive {
             self.fetch(release)?;
         }
         modules::load(&folder)
+    }
+
+    /// The QEMU of a suite, unpacked with its libraries, firmware and loader.
+    pub(super) fn qemu(&mut self, suite: &str) -> Result<Qemu, Box<dyn Error>> {
+        let root = self.cache.join("qemu").join(suite);
+        if !root.is_dir() {
+            self.update()?;
+            println!("fetching QEMU of {suite} and its libraries");
+            let parts = self.cache.join(format!("fetch-{}-qemu", std::process::id()));
+            let done = self.fetch_qemu(&parts, suite, &root);
+            fs::remove_dir_all(&parts)?;
+            done?;
+        }
+        Qemu::unpacked(&root)
+    }
+
+    fn fetch_qemu(&self, parts: &Path, suite: &str, root: &Path) -> Result<(), Box<dyn Error>> {
+        let (packages, part) = (parts.join("packages"), parts.join("root"));
+        fs::create_dir_all(packages.join("partial"))?;
+        fs::create_dir_all(&part)?;
+        // For the package manager nothing is installed here, so it fetches everything that QEMU needs.
+        let mut fetch = self.apt("apt-get");
+        fetch.arg("-o").arg(format!("Dir::Cache::archives={}", packages.display()));
+        fetch.args(["install", "--download-only", "--no-install-recommends", "--yes", "--quiet"]);
+        bounded::must(fetch.args(["--target-release", suite, "qemu-system-x86"]), DOWNLOAD)?;
+        for package in files(&packages).iter().filter(|path| path.extension().is_some_and(|end| end == "deb")) {
+            bounded::must(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&part), DOWNLOAD)?;
+        }
+        fs::create_dir_all(self.cache.join("qemu"))?;
+        // It is in the cache whole or not at all.
+        Ok(fs::rename(part, root)?)
     }
 
     /// A kernel that is here without a download: a cached one, or one that this machine boots from.

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::bounded;
-
-/// What runs a guest. The laboratory knows the name in `PATH` alone.
-pub(super) const QEMU: &str = "qemu-system-x86_64";
+use super::qemu::Qemu;
 
 /// The longest that a plain boot may take. One takes 4 to 10 s on a core of its own.
 pub(super) const LIMIT: Duration = Duration::from_secs(90);
@@ -92,17 +89,10 @@ pub(super) struct Boot {
     pub(super) took: Duration,
 }
 
-/// QEMU's version line.
-pub(super) fn version() -> Result<String, Box<dyn Error>> {
-    let text = bounded::must(Command::new(QEMU).arg("--version"), Duration::from_secs(20))?;
-    let line = text.lines().next().unwrap_or_default();
-    Ok(line.strip_prefix("QEMU emulator version ").unwrap_or(line).to_owned())
-}
-
 /// Boots a guest and waits for its end, at most this long.
-pub(super) fn boot(start: &Start<'_>, limit: Duration) -> Result<Boot, Box<dyn Error>> {
+pub(super) fn boot(qemu: &Qemu, start: &Start<'_>, limit: Duration) -> Result<Boot, Box<dyn Error>> {
     let clock = Instant::now();
-    let ended = bounded::run(Command::new(QEMU).args(start.arguments()), limit)?;
+    let ended = bounded::run(qemu.command().args(start.arguments()), limit)?;
     let took = clock.elapsed();
     let text = read_lossy(&start.console());
     let (sections, whole) = sections(&read_lossy(&start.report()));

@@ -13,8 +13,10 @@ use super::matrix::Job;
 /// How a job was started, apart from the job itself.
 pub(super) struct Started<'a> {
     pub(super) id: &'a str,
-    /// QEMU's version, outside and inside.
-    pub(super) qemu: &'a str,
+    /// The version of the QEMU that emulates the host.
+    pub(super) outer: &'a str,
+    /// The version of the QEMU in it.
+    pub(super) inner: &'a str,
     /// The kernel's release, outside and inside.
     pub(super) release: &'a str,
     /// The command line that each guest's kernel was given.
@@ -24,7 +26,7 @@ pub(super) struct Started<'a> {
 /// A job as JSON, and what its KVM was asked for and did not answer.
 pub(super) fn json(started: &Started<'_>, job: &Job<'_>, boot: &Boot) -> (Value, Vec<MissingPart>) {
     let section = |name: &str| boot.sections.get(name).map(String::as_str).unwrap_or_default();
-    let mut host = outer(started.id, started.qemu, started.release, job.cpu, boot);
+    let mut host = outer(started.id, started.outer, started.release, job.cpu, boot);
     let mut missing = Vec::new();
     if let Some(fields) = host.as_object_mut() {
         fields.remove("id");
@@ -92,7 +94,7 @@ fn guest(started: &Started<'_>, number: usize, cpu: &str, sections: &BTreeMap<St
         code => format!("qemu-exit-{code}"),
     };
     let mut guest = json!({
-        "qemu_version": started.qemu,
+        "qemu_version": started.inner,
         "machine": "pc",
         "smp": "1",
         "cpu_arg": cpu,
