@@ -140,7 +140,7 @@ impl Lab {
             dealt.map(|(place, (cpu, append))| (place % self.kernels.len(), *cpu, *append)).collect()
         };
         if let Some(folder) = &options.keep {
-            self.keep_configs(folder)?;
+            self.kernels.iter().try_for_each(|(kernel, _)| keep_config(folder, kernel))?;
         }
         println!("{} boots under QEMU {} (TCG)", plan.len(), self.qemu.version);
         let tally = self.boot_all(&plan, options.keep.as_deref())?;
@@ -192,29 +192,30 @@ impl Lab {
         let boot = guest::boot(&self.qemu, &start, guest::LIMIT)?;
         let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu.version, &kernel.release, cpu, &boot))?;
         if let Some(folder) = keep {
-            let mut packed = flate2::write::GzEncoder::new(
-                File::create(folder.join(format!("{id}.json.gz")))?,
-                flate2::Compression::best(),
-            );
-            packed.write_all(&capture)?;
-            packed.finish()?;
+            keep_capture(folder, &id, &capture)?;
         }
         let comparison = if boot.whole { Some(capture::compare(&id, &capture, &kernel.config)?) } else { None };
         Ok((boot, comparison))
     }
+}
 
-    /// What the kernels were built with, beside the captures.
-    fn keep_configs(&self, folder: &Path) -> Result<(), Box<dyn Error>> {
-        let configs = folder.join("configs");
-        fs::create_dir_all(&configs)?;
-        for (kernel, _) in &self.kernels {
-            let lines = kernel.config.iter().map(|(option, value)| format!("{option}={value}\n"));
-            let text =
-                "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>();
-            fs::write(configs.join(format!("{}.config", kernel.release)), text)?;
-        }
-        Ok(())
-    }
+/// Keeps a capture as it is in a corpus.
+fn keep_capture(folder: &Path, id: &str, capture: &[u8]) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join(format!("{id}.json.gz")))?;
+    let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+    packed.write_all(capture)?;
+    packed.finish()?;
+    Ok(())
+}
+
+/// Keeps what a kernel was built with, beside the captures.
+fn keep_config(folder: &Path, kernel: &Kernel) -> Result<(), Box<dyn Error>> {
+    let configs = folder.join("configs");
+    fs::create_dir_all(&configs)?;
+    let lines = kernel.config.iter().map(|(option, value)| format!("{option}={value}\n"));
+    let text = "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>();
+    Ok(fs::write(configs.join(format!("{}.config", kernel.release)), text)?)
 }
 
 /// How many boots ended in which way.

@@ -7,8 +7,11 @@ use cpusieve_model::{KvmCpuidEntry, KvmView, MissingPart, Registers};
 use serde_json::{Map, Value, json};
 
 use super::super::capture::{json as outer, seen};
-use super::super::guest::{Boot, tail};
+use super::super::guest::{Boot, LATE, tail};
 use super::matrix::Job;
+
+/// The status of a guest to which its host did not come.
+pub(super) const NOT_STARTED: &str = "not started";
 
 /// How a job was started, apart from the job itself.
 pub(super) struct Started<'a> {
@@ -89,8 +92,8 @@ fn guest(started: &Started<'_>, number: usize, cpu: &str, sections: &BTreeMap<St
     let status = match section("status") {
         "0" if whole => "ok".to_owned(),
         "0" => "fatal".to_owned(),
-        "" => "not started".to_owned(),
-        "timeout" => "timeout".to_owned(),
+        "" => NOT_STARTED.to_owned(),
+        LATE => LATE.to_owned(),
         code => format!("qemu-exit-{code}"),
     };
     let mut guest = json!({

@@ -11,6 +11,8 @@ use cpusieve_stages::kvm::msrs::feature_msrs;
 use cpusieve_stages::linux::boot::{self, Unlisted, boot};
 
 use super::super::capture::{Comparison, compare_lines, tree};
+use super::super::guest;
+use super::capture;
 
 /// One comparison of a capture.
 pub(super) struct Verdict {
@@ -20,11 +22,13 @@ pub(super) struct Verdict {
     pub(super) said: String,
     /// A line for each difference; none if it is as predicted.
     pub(super) differences: Vec<String>,
+    /// Whether there is nothing to compare because a guest took too long.
+    pub(super) late: bool,
 }
 
 impl Verdict {
     fn new(what: &str, said: String, differences: Vec<String>) -> Self {
-        Self { what: what.to_owned(), said, differences }
+        Self { what: what.to_owned(), said, differences, late: false }
     }
 
     /// What cannot be compared is no agreement.
@@ -64,13 +68,16 @@ fn lines(what: &str, compared: Result<Comparison, Box<dyn Error>>) -> Verdict {
 }
 
 /// A guest's boot, from the CPUID and the MSRs of its vCPU.
-fn inner(guest: &Guest, config: &BTreeMap<String, String>) -> Verdict {
-    let what = format!("guest -cpu {}", guest.setup.cpu);
-    if guest.setup.status != "ok" {
-        let warnings = guest.setup.warnings.join("; ");
-        return Verdict::failed(&what, format!("{} {warnings}", guest.setup.status));
+fn inner(inner: &Guest, config: &BTreeMap<String, String>) -> Verdict {
+    let what = format!("guest -cpu {}", inner.setup.cpu);
+    let status = inner.setup.status.as_str();
+    if status != "ok" {
+        let why = format!("{status} {}", inner.setup.warnings.join("; "));
+        // A guest that was never started is the host's failure, which is told with the host.
+        let late = [guest::LATE, capture::NOT_STARTED].contains(&status);
+        return Verdict { late, ..Verdict::failed(&what, why.trim_end()) };
     }
-    lines(&what, compare_lines(&with_config(&guest.snapshot, config), Unlisted::NotSeen))
+    lines(&what, compare_lines(&with_config(&inner.snapshot, config), Unlisted::NotSeen))
 }
 
 /// What KVM answered and asked for.
@@ -160,4 +167,47 @@ fn values(what: &str, seen: Option<&BTreeMap<u32, u64>>, predicted: &BTreeMap<u3
         .map(|index| format!("{index:X}H: KVM {}, prediction {}", hex(seen.get(&index)), hex(predicted.get(&index))))
         .collect();
     Verdict::new(what, format!("{} registers", seen.len()), differences)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read as _;
+    use std::path::PathBuf;
+
+    use cpusieve_formats::lab;
+
+    use super::*;
+
+    fn folder() -> PathBuf {
+        crate::root().join("corpus/guests-lab-nested")
+    }
+
+    /// What a captured kernel was built with.
+    fn config(release: &str) -> BTreeMap<String, String> {
+        let text = fs::read_to_string(folder().join(format!("configs/{release}.config"))).unwrap();
+        let options = text.lines().filter_map(|line| line.split_once('='));
+        options.map(|(option, value)| (option.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn captured_hosts_and_their_guests_are_as_predicted() {
+        let mut wrong = Vec::new();
+        let mut compared = 0;
+        for entry in fs::read_dir(folder()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            let name = entry.file_name().into_string().unwrap();
+            let mut text = Vec::new();
+            flate2::read::GzDecoder::new(fs::File::open(entry.path()).unwrap()).read_to_end(&mut text).unwrap();
+            let capture = lab::capture(&name, &text);
+            assert_eq!(capture.parsed.diagnostics, [], "{name}");
+            assert!(!capture.host_cpuid_calls.is_empty(), "{name}");
+            for Verdict { what, differences, .. } in compare(&capture, &config(&capture.setup.kernel)) {
+                compared += 1;
+                wrong.extend(differences.iter().map(|line| format!("{name}: {what}: {line}")));
+            }
+        }
+        eprintln!("{compared} comparisons, {} lines differ", wrong.len());
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(compared >= 30);
+    }
 }
