@@ -109,7 +109,7 @@ pub(super) fn run(arguments: &[String]) -> Outcome {
         eprintln!("lab: no job of the matrix is for these kernels; describe one with --cpu, --options or --guest");
         return Ok(ExitCode::from(2));
     }
-    match Lab::set_up() {
+    match Lab::set_up(&jobs, options.quick) {
         Ok(mut lab) => {
             let done = lab.all(&jobs, options.keep.as_deref(), options.quick);
             fs::remove_dir_all(&lab.scratch)?;
@@ -149,12 +149,17 @@ struct Lab {
 }
 
 impl Lab {
-    fn set_up() -> Result<Self, Box<dyn Error>> {
+    /// With what can be had on this machine and from the archive; if all of it must be there, the kernels too.
+    fn set_up(jobs: &[Job<'_>], all: bool) -> Result<Self, Box<dyn Error>> {
         let cache = cache()?;
         let mut archive = Archive::new(&cache);
         let installed = Qemu::installed()?;
         let inner = (installed.version.clone(), installed.pack()?);
         let outer = if installed.major() < FAITHFUL { archive.qemu(SUITE)? } else { installed };
+        for job in jobs.iter().filter(|_| all) {
+            let release = archive.kernel(job.kernel)?.release;
+            archive.kvm(&release)?;
+        }
         let init = init()?;
         let scratch = cache.join(format!("nested-{}", std::process::id()));
         fs::create_dir_all(&scratch)?;
@@ -250,15 +255,17 @@ impl Lab {
             .iter()
             .map(|guest| {
                 json!({
-                    "program": self.inner.1.program,
-                    "arguments": guest.arguments(),
+                            "arguments": guest.arguments(),
                     "console": guest.console(),
                     "report": guest.report(),
                     "seconds": GUEST_LIMIT.as_secs(),
                 })
             })
             .collect();
-        files.file("/plan.json", json!({"modules": plan, "guests": planned}).to_string().as_bytes());
+        files.file(
+            "/plan.json",
+            json!({"modules": plan, "qemu": self.inner.1.program, "guests": planned}).to_string().as_bytes(),
+        );
         let initramfs = self.scratch.join("host.cpio");
         fs::write(&initramfs, files.finish())?;
         let host = Start {
@@ -300,13 +307,9 @@ fn options_of(module: &str, options: &str) -> String {
     own.collect::<Vec<_>>().join(" ")
 }
 
-/// What a job is called.
+/// What a job is called: the parameters stand behind the CPU.
 fn job_name(qemu: &str, release: &str, job: &Job<'_>) -> String {
-    let mut rest = job.append.to_owned();
-    if !job.options.is_empty() {
-        rest.push_str(&format!("-o_{}", job.options));
-    }
-    name(qemu, release, job.cpu, rest.trim())
+    name(qemu, release, format!("{} {}", job.cpu, job.options).trim_end(), job.append)
 }
 
 #[cfg(test)]

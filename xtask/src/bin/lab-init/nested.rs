@@ -9,16 +9,37 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cpusieve_formats::qmp::{Expansion, PropertyValue};
 use cpusieve_formats::record;
 use cpusieve_model::Snapshot;
 use cpusieve_probe::kvm;
+use cpusieve_probe::qmp::{QmpError, Start};
 use serde_json::Value;
 
 use crate::{calls, load};
 
-/// What there is to do: `{"modules":[{"file":..,"options":..}],"guests":[{"program":..,"arguments":[..],"console":..,
+/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"guests":[{"arguments":[..],"console":..,
 /// "report":..,"seconds":..}]}`. A guest that has this file is a host.
 pub(crate) const PLAN: &str = "/plan.json";
+
+/// How long QEMU may think about a question; an emulated processor is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How far which model is expanded, with which properties.
+type Question = (Expansion, &'static str, &'static [(&'static str, PropertyValue<'static>)]);
+
+/// The models whose expansions are asked for, in the order of `corpus/guests-kvm`.
+const EXPANSIONS: [Question; 9] = [
+    (Expansion::Full, "host", &[]),
+    (Expansion::Static, "host", &[]),
+    (Expansion::Full, "host", &[("migratable", PropertyValue::Bool(false))]),
+    (Expansion::Full, "max", &[]),
+    (Expansion::Full, "EPYC", &[]),
+    (Expansion::Full, "EPYC-Rome", &[]),
+    (Expansion::Full, "Opteron_G5", &[]),
+    (Expansion::Full, "kvm64", &[]),
+    (Expansion::Full, "Skylake-Server", &[]),
+];
 
 /// Does what the plan says; each section is written as soon as it is known, so that a host that hangs has told the rest.
 pub(crate) fn run(plan: &str, port: &mut File) -> Result<(), Box<dyn Error>> {
@@ -33,10 +54,15 @@ pub(crate) fn run(plan: &str, port: &mut File) -> Result<(), Box<dyn Error>> {
         Err(error) => eprintln!("lab-init: do_host_cpuid is not counted: {error}"),
     }
     section(port, "record", &record::print(&Snapshot { kvm, missing, ..Snapshot::default() }))?;
+    let program = text(&plan, "qemu");
+    match models(program) {
+        Ok(replies) => section(port, "qmp", &replies)?,
+        Err(error) => eprintln!("lab-init: {error}"),
+    }
     fs::create_dir_all("/run")?;
     for (number, guest) in list(&plan, "guests").iter().enumerate() {
         eprintln!("lab-init: guest {number}");
-        start(guest, number, port)?;
+        start(program, guest, number, port)?;
     }
     Ok(())
 }
@@ -53,13 +79,29 @@ fn modules(plan: &Value) -> String {
     problems
 }
 
+/// What QEMU says of CPU models under this KVM: its messages, one a line. A model that it refuses is a message too.
+fn models(program: &str) -> Result<String, QmpError> {
+    let mut session = Start::new(program, "kvm").limit(PATIENCE).transcript().open()?;
+    for (expansion, model, props) in EXPANSIONS {
+        match session.expand(expansion, model, props) {
+            Ok(_) | Err(QmpError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    session.cpu_definitions()?;
+    let said = session.transcript();
+    session.close()?;
+    let messages = said.iter().filter_map(|line| line.strip_prefix("< "));
+    Ok(messages.flat_map(|message| [message, "\n"]).collect())
+}
+
 /// Starts one guest, waits for it, and passes on what it told.
-fn start(guest: &Value, number: usize, port: &mut File) -> Result<(), Box<dyn Error>> {
+fn start(program: &str, guest: &Value, number: usize, port: &mut File) -> Result<(), Box<dyn Error>> {
     let arguments = list(guest, "arguments").iter().filter_map(Value::as_str);
     let limit = Duration::from_secs(guest.get("seconds").and_then(Value::as_u64).unwrap_or(0));
     let warnings = Path::new("/run/warnings");
     let clock = Instant::now();
-    let mut child = Command::new(text(guest, "program"))
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -43,9 +43,16 @@ pub(super) fn json(started: &Started<'_>, job: &Job<'_>, boot: &Boot) -> (Value,
     let guests = job.guests.iter().enumerate();
     let guests: Vec<Value> = guests.map(|(number, cpu)| guest(started, number, cpu, &boot.sections)).collect();
     let calls: Vec<&str> = section("calls").lines().collect();
+    let replies: Vec<Value> = section("qmp").lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let series = started.inner.split('.').take(2).collect::<Vec<_>>().join(".");
     let seconds = tenths(boot.took.as_secs_f64());
     let capture = json!({
-        "id": started.id, "supported_cpuid_calls": calls, "l1": host, "l2": guests, "seconds": seconds,
+        "id": started.id,
+        "supported_cpuid_calls": calls,
+        "l1": host,
+        "qmp": {series: {"replies": replies}},
+        "l2": guests,
+        "seconds": seconds,
     });
     (capture, missing)
 }

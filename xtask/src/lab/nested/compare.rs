@@ -179,6 +179,34 @@ mod tests {
 
     use super::*;
 
+    /// What is otherwise than predicted, and why it stays so: capture, what was compared, the lines, why.
+    const KNOWN: [(&str, &str, &[&str], &str); 3] = [
+        (
+            "q7.2-k6.17-EPYC_+svm_+npt_vgif=0",
+            "KVM_GET_SUPPORTED_CPUID",
+            &[
+                "KVM alone: entry 0x80000021 0x00 flags=0x0 00000204 00000000 00000006 00000000",
+                "prediction alone: entry 0x80000021 0x00 flags=0x0 20000204 00000000 00000006 00000000",
+            ],
+            "6.17.13 does not force srso_no on Zen 1 without SMT any more, its nearest tree, 6.16.1, does",
+        ),
+        (
+            "q7.2-k6.12-EPYC-Milan_+svm_+npt",
+            "KVM_GET_SUPPORTED_CPUID",
+            &[
+                "KVM alone: entry 0x80000021 0x00 flags=0x0 00000204 00000000 00000080 00000000",
+                "prediction alone: entry 0x80000021 0x00 flags=0x0 00000204 00000000 00000000 00000000",
+            ],
+            "6.12.117 knows TSA_FILL_NO, the tree of 6.12 (6.12.107) does not",
+        ),
+        (
+            "q7.2-k6.18-max_+svm_nested=0-c_mitigations=off",
+            "guest -cpu host,-kvm",
+            &["flags: kernel alone [], prediction alone [tsc_deadline_timer]"],
+            "without KVM's clock this guest could not calibrate its TSC, which CPUID does not tell",
+        ),
+    ];
+
     fn folder() -> PathBuf {
         crate::root().join("corpus/guests-lab-nested")
     }
@@ -193,21 +221,29 @@ mod tests {
     #[test]
     fn captured_hosts_and_their_guests_are_as_predicted() {
         let mut wrong = Vec::new();
-        let mut compared = 0;
+        let (mut compared, mut known) = (0, 0);
         for entry in fs::read_dir(folder()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
             let name = entry.file_name().into_string().unwrap();
             let mut text = Vec::new();
             flate2::read::GzDecoder::new(fs::File::open(entry.path()).unwrap()).read_to_end(&mut text).unwrap();
             let capture = lab::capture(&name, &text);
             assert_eq!(capture.parsed.diagnostics, [], "{name}");
-            assert!(!capture.host_cpuid_calls.is_empty(), "{name}");
+            assert!(!capture.host_cpuid_calls.is_empty() && !capture.qemu.is_empty(), "{name}");
+            let id = name.trim_end_matches(".json.gz");
             for Verdict { what, differences, .. } in compare(&capture, &config(&capture.setup.kernel)) {
                 compared += 1;
-                wrong.extend(differences.iter().map(|line| format!("{name}: {what}: {line}")));
+                if let Some((.., lines, why)) = KNOWN.iter().find(|row| (row.0, row.1) == (id, what.as_str())) {
+                    eprintln!("{id}: known: {what}: {why}");
+                    // The day that it is predicted, the row has to go.
+                    assert_eq!(differences, *lines, "{id}: {what}");
+                    known += 1;
+                } else {
+                    wrong.extend(differences.iter().map(|line| format!("{id}: {what}: {line}")));
+                }
             }
         }
-        eprintln!("{compared} comparisons, {} lines differ", wrong.len());
+        eprintln!("{compared} comparisons, {known} differ as known, {} lines otherwise", wrong.len());
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        assert!(compared >= 30);
+        assert!(compared >= 60 && known == KNOWN.len());
     }
 }
