@@ -67,10 +67,6 @@ impl Archive {
         let names = bounded::must(self.apt("apt-cache").args(["pkgnames", PACKAGE.0]), UPDATE)?;
         let releases = names.lines().filter(|name| name.ends_with(PACKAGE.1));
         let releases: Vec<_> = releases.filter_map(|name| name.strip_prefix(PACKAGE.0)).map(str::to_owned).collect();
-        if releases.is_empty() {
-            // `apt-get update` calls it a success if no list could be fetched.
-            return Err("no list of the archive's packages could be fetched: is there a network?".into());
-        }
         let release = newest(wanted, releases).ok_or_else(|| format!("the archive has no cloud kernel {wanted}"))?;
         println!("fetching {release}");
         self.fetch(&release)?;
@@ -175,6 +171,11 @@ impl Archive {
         );
         fs::write(apt.join("apt.conf"), configuration)?;
         bounded::must(self.apt("apt-get").arg("update"), UPDATE)?;
+        let is_list = |path: &PathBuf| path.to_string_lossy().contains("_Packages");
+        if !files(&apt.join("state/lists")).iter().any(is_list) {
+            // `apt-get update` calls it a success if no list could be fetched.
+            return Err("no list of the archive's packages could be fetched: is there a network?".into());
+        }
         self.updated = true;
         Ok(())
     }

@@ -33,10 +33,14 @@ const HOST_LIMIT: Duration = Duration::from_secs(120);
 /// The longest that a guest may take. One takes 6 to 20 s on a core of its own.
 const GUEST_LIMIT: Duration = Duration::from_secs(180);
 
-/// MiB: its file system is in memory, 130 MiB, and unpacked beside the archive.
+/// MiB: its file system of 90 MiB is in memory, and unpacked beside the archive.
 const HOST_MEMORY: u32 = 1024;
 
 const GUEST_MEMORY: u32 = 256;
+
+/// Where a host has what its guests boot.
+const GUEST_KERNEL: &str = "/guest/vmlinuz";
+const GUEST_INITRAMFS: &str = "/guest/initramfs";
 
 /// The first major version whose emulator is known to let a hypervisor see XSETBV, in `target/i386/tcg/translate.c`. 7.2
 /// does not (8 and 9 were not looked at): KVM then knows nothing of its guest's XCR0, leaf 0DH keeps the sizes of another
@@ -213,61 +217,23 @@ impl Lab {
         }
         let verdicts = compare::compare(&lab::capture(&id, &text), &kernel.config);
         verdicts.iter().for_each(print);
-        let late = boot.status == guest::LATE || verdicts.iter().any(|verdict| verdict.late);
-        let differs = verdicts.iter().any(|verdict| !(verdict.late || verdict.differences.is_empty()));
-        Ok(match (differs, late, boot.whole) {
-            (false, false, true) => End::Agrees,
-            (false, true, _) => End::Late,
-            _ => End::Differs,
+        let any = |is: fn(&Verdict) -> bool| verdicts.iter().any(is);
+        Ok(if any(|verdict| verdict.compared && !verdict.differences.is_empty()) {
+            End::Differs
+        } else if boot.status == guest::LATE || any(|verdict| verdict.late) {
+            End::Late
+        } else if boot.whole && !any(|verdict| !verdict.compared) {
+            End::Agrees
+        } else {
+            End::Differs
         })
     }
 
     /// Boots the host and waits until it has told everything; the guests' command line too.
     fn boot(&self, job: &Job<'_>, kernel: &Kernel, modules: &[Module]) -> Result<(Boot, String), Box<dyn Error>> {
-        const KERNEL: &str = "/guest/vmlinuz";
-        const INITRAMFS: &str = "/guest/initramfs";
-        let mut files = initramfs::Archive::new(&self.init);
-        self.inner.1.files.iter().for_each(|(path, data)| files.file(path, data));
-        files.file(KERNEL, &fs::read(&kernel.image)?);
-        files.file(INITRAMFS, &initramfs::build(&self.init, kernel.msr.as_deref()));
-        if let Some(msr) = &kernel.msr {
-            files.file("/msr.ko", msr);
-        }
-        let mut plan = Vec::new();
-        for Module { name, object } in modules {
-            let file = format!("/modules/{name}.ko");
-            files.file(&file, object);
-            plan.push(json!({"file": file, "options": options_of(name, job.options)}));
-        }
-        let guests: Vec<Start<'_>> = (0..)
-            .zip(&job.guests)
-            .map(|(number, cpu): (u32, _)| Start {
-                accel: "kvm",
-                memory: GUEST_MEMORY,
-                image: Path::new(KERNEL),
-                initramfs: Path::new(INITRAMFS),
-                cpu,
-                append: "",
-                scratch: format!("/run/{number}").into(),
-            })
-            .collect();
-        let planned: Vec<_> = guests
-            .iter()
-            .map(|guest| {
-                json!({
-                            "arguments": guest.arguments(),
-                    "console": guest.console(),
-                    "report": guest.report(),
-                    "seconds": GUEST_LIMIT.as_secs(),
-                })
-            })
-            .collect();
-        files.file(
-            "/plan.json",
-            json!({"modules": plan, "qemu": self.inner.1.program, "guests": planned}).to_string().as_bytes(),
-        );
+        let guests: Vec<Start<'_>> = (0..).zip(&job.guests).map(|(number, cpu)| guest_of(number, cpu)).collect();
         let initramfs = self.scratch.join("host.cpio");
-        fs::write(&initramfs, files.finish())?;
+        fs::write(&initramfs, self.file_system(job, kernel, modules, &guests)?)?;
         let host = Start {
             accel: "tcg",
             memory: HOST_MEMORY,
@@ -284,16 +250,60 @@ impl Lab {
         let limit = HOST_LIMIT + GUEST_LIMIT * u32::try_from(guests.len())?;
         Ok((guest::boot(&self.outer, &host, limit)?, guests.first().map(Start::cmdline).unwrap_or_default()))
     }
+
+    /// The host's initial file system: QEMU, the modules, what the guests boot, and the plan.
+    fn file_system(
+        &self,
+        job: &Job<'_>,
+        kernel: &Kernel,
+        modules: &[Module],
+        guests: &[Start<'_>],
+    ) -> Result<Vec<u8>, Box<dyn Error>> {
+        let Packed { program, files: packed } = &self.inner.1;
+        let mut files = initramfs::Archive::new(&self.init);
+        packed.iter().for_each(|(path, data)| files.file(path, data));
+        files.file(GUEST_KERNEL, &fs::read(&kernel.image)?);
+        files.file(GUEST_INITRAMFS, &initramfs::build(&self.init, kernel.msr.as_deref()));
+        if let Some(msr) = &kernel.msr {
+            files.file("/msr.ko", msr);
+        }
+        let mut loaded = Vec::new();
+        for Module { name, object } in modules {
+            let file = format!("/modules/{name}.ko");
+            files.file(&file, object);
+            loaded.push(json!({"file": file, "options": options_of(name, job.options)}));
+        }
+        let started = guests.iter().map(|guest| {
+            let (console, report, seconds) = (guest.console(), guest.report(), GUEST_LIMIT.as_secs());
+            json!({"arguments": guest.arguments(), "console": console, "report": report, "seconds": seconds})
+        });
+        let plan = json!({"modules": loaded, "qemu": program, "guests": started.collect::<Vec<_>>()});
+        files.file("/plan.json", plan.to_string().as_bytes());
+        Ok(files.finish())
+    }
 }
 
-fn print(Verdict { what, said, differences, late }: &Verdict) {
-    let verdict = match (late, differences.is_empty()) {
-        (true, _) => "no report",
-        (false, true) => "same",
-        (false, false) => "DIFFERENT",
+/// How a host starts one of its guests.
+fn guest_of(number: u32, cpu: &str) -> Start<'_> {
+    Start {
+        accel: "kvm",
+        memory: GUEST_MEMORY,
+        image: Path::new(GUEST_KERNEL),
+        initramfs: Path::new(GUEST_INITRAMFS),
+        cpu,
+        append: "",
+        scratch: format!("/run/{number}").into(),
+    }
+}
+
+fn print(verdict: &Verdict) {
+    let word = match (verdict.compared, verdict.differences.is_empty()) {
+        (false, _) => "no report",
+        (true, true) => "same",
+        (true, false) => "DIFFERENT",
     };
-    println!("  {verdict:<10} {what}: {said}");
-    differences.iter().for_each(|line| println!("             {line}"));
+    println!("  {word:<10} {}: {}", verdict.what, verdict.said);
+    verdict.differences.iter().for_each(|line| println!("             {line}"));
 }
 
 /// The parameters that are this module's: those of `kvm` have its name in front, all others are `kvm_amd`'s.

@@ -22,18 +22,20 @@ pub(super) struct Verdict {
     pub(super) said: String,
     /// A line for each difference; none if it is as predicted.
     pub(super) differences: Vec<String>,
-    /// Whether there is nothing to compare because a guest took too long.
+    /// Whether there was anything to compare; if not, the differences say why.
+    pub(super) compared: bool,
+    /// Whether there was nothing because a guest took too long.
     pub(super) late: bool,
 }
 
 impl Verdict {
     fn new(what: &str, said: String, differences: Vec<String>) -> Self {
-        Self { what: what.to_owned(), said, differences, late: false }
+        Self { what: what.to_owned(), said, differences, compared: true, late: false }
     }
 
     /// What cannot be compared is no agreement.
     fn failed(what: &str, why: impl ToString) -> Self {
-        Self::new(what, "not compared".to_owned(), vec![why.to_string()])
+        Self { compared: false, ..Self::new(what, "not compared".to_owned(), vec![why.to_string()]) }
     }
 }
 
@@ -107,14 +109,13 @@ fn kvm(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dyn Er
         entries("KVM_GET_EMULATED_CPUID", seen, view, |view| &view.emulated),
         values("feature MSRs", seen.msr_features.as_ref(), &features),
     ];
-    if !calls.is_empty() {
-        let said = format!("{} calls", calls.len());
-        verdicts.push(Verdict::new(
-            "do_host_cpuid",
-            said,
-            order("call", calls, &calls_predicted, |call| format!("{call:x?}")),
-        ));
-    }
+    let what = "do_host_cpuid";
+    verdicts.push(if calls.is_empty() {
+        Verdict::failed(what, "nobody counted")
+    } else {
+        let differences = order("call", calls, &calls_predicted, |(leaf, subleaf)| format!("{leaf:#x}/{subleaf}"));
+        Verdict::new(what, format!("{} calls", calls.len()), differences)
+    });
     Ok(verdicts)
 }
 
