@@ -25,6 +25,8 @@ cargo xtask fuzz [--seconds N] [TARGET...]
 cargo xtask bench                     whole processes beside their yardsticks
 cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
+cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
+                                      a real KVM and guests under it, inside an emulated host
 cargo xtask deny                      licences, duplicates and sources of all dependencies";
 
 fn main() -> ExitCode {

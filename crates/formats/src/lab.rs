@@ -57,6 +57,9 @@ pub struct Capture {
     pub setup: Setup,
     /// The guests that were started inside it.
     pub nested: Vec<Guest>,
+    /// Leaf and subleaf of each call of `do_host_cpuid` that one `KVM_GET_SUPPORTED_CPUID` made, in their order; empty if
+    /// nobody counted.
+    pub host_cpuid_calls: Vec<(u32, u32)>,
     /// What each QEMU inside it answered on QMP: its version and its expansions.
     pub qemu: Vec<Snapshot>,
 }
