@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 
+use cpusieve_answers::predict::way::{Route, Vm, until_guest};
+use cpusieve_answers::predict::{Kernel, kvm};
 use cpusieve_formats::lab::{Capture, Guest};
 use cpusieve_model::{KvmCpuidEntry, KvmView, Registers, Snapshot, Stage};
 use cpusieve_stages::kvm::answer::{self, answer, load};
@@ -44,11 +46,16 @@ pub(super) fn compare(capture: &Capture, config: &BTreeMap<String, String>) -> V
     let host = with_config(&capture.parsed.snapshot, config);
     // The emulator answers zero for MSRs that it does not know; KVM, under which the guests are, faults.
     let mut verdicts = vec![lines("host", compare_lines(&host, Unlisted::Zero))];
-    match kvm(&host, &capture.host_cpuid_calls) {
+    match answers(&host, &capture.host_cpuid_calls) {
         Ok(compared) => verdicts.extend(compared),
         Err(error) => verdicts.push(Verdict::failed("KVM", error)),
     }
-    verdicts.extend(capture.nested.iter().map(|guest| inner(guest, config)));
+    for guest in &capture.nested {
+        verdicts.push(inner(guest, config));
+        if guest.setup.status == "ok" {
+            verdicts.push(way(&host, guest));
+        }
+    }
     verdicts
 }
 
@@ -82,8 +89,34 @@ fn inner(inner: &Guest, config: &BTreeMap<String, String>) -> Verdict {
     lines(&what, compare_lines(&with_config(&inner.snapshot, config), Unlisted::NotSeen))
 }
 
+/// A guest's flags, from the host's CPU and QEMU's command line.
+fn way(host: &Snapshot, inner: &Guest) -> Verdict {
+    let what = format!("way to -cpu {}", inner.setup.cpu);
+    let (Some(linux), Some(seen)) = (&inner.snapshot.linux, inner.snapshot.flags()) else {
+        return Verdict::failed(&what, "the capture holds no flags");
+    };
+    let version = inner.setup.emulator.split(' ').next();
+    let kernel = Kernel { unlisted: Unlisted::Zero, ..Kernel::new(Stage::Host) };
+    let route = Route {
+        kvm: kvm::Question { predicted: true, ..kvm::Question::new(kernel) },
+        vm: Vm { qemu: version, machine: Some("pc"), cpu: Some(&inner.setup.cpu), ..Vm::default() },
+        guest: Kernel {
+            release: linux.release.as_deref(),
+            cmdline: linux.cmdline.as_deref(),
+            ..Kernel::new(Stage::Guest)
+        },
+    };
+    let found = match until_guest(host, &route) {
+        Ok(found) => found.guest.boot.flags,
+        Err(error) => return Verdict::failed(&what, error),
+    };
+    let lacks = seen.iter().filter(|flag| !found.contains(flag)).map(|flag| format!("{flag}: not predicted"));
+    let has = found.iter().filter(|&&flag| !seen.contains(flag)).map(|flag| format!("{flag}: not there"));
+    Verdict::new(&what, format!("{} flags", found.len()), lacks.chain(has).collect())
+}
+
 /// What KVM answered and asked for.
-fn kvm(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dyn Error>> {
+fn answers(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dyn Error>> {
     let seen = host.kvm.as_ref().ok_or("KVM did not answer")?;
     let tree = tree(host)?;
     let kernel = boot::Input::of_snapshot("host", Stage::Host, host).ok_or("the capture holds no CPUID")?;
@@ -181,7 +214,7 @@ mod tests {
     use super::*;
 
     /// What is otherwise than predicted, and why it stays so: capture, what was compared, the lines, why.
-    const KNOWN: [(&str, &str, &[&str], &str); 3] = [
+    const KNOWN: [(&str, &str, &[&str], &str); 4] = [
         (
             "q7.2-k6.17-EPYC_+svm_+npt_vgif=0",
             "KVM_GET_SUPPORTED_CPUID",
@@ -205,6 +238,12 @@ mod tests {
             "guest -cpu host,-kvm",
             &["flags: kernel alone [], prediction alone [tsc_deadline_timer]"],
             "without KVM's clock this guest could not calibrate its TSC, which CPUID does not tell",
+        ),
+        (
+            "q7.2-k6.18-max_+svm_nested=0-c_mitigations=off",
+            "way to -cpu host,-kvm",
+            &["tsc_deadline_timer: not there"],
+            "the same guest",
         ),
     ];
 
