@@ -19,7 +19,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use cpusieve_knowledge::qemu;
-use cpusieve_stages::qemu::{Accelerator, Irqchip, Question, Smp, realize};
+use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp, realize};
 
 /// Rounds of one measurement, and questions in each.
 const ROUNDS: usize = 101;
@@ -45,8 +45,8 @@ fn main() {
         for (name, accelerator) in
             [("kvm", Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm }), ("tcg", Accelerator::Tcg)]
         {
-            let (smp, irqchip) = (Smp::default(), Irqchip::of(machine));
-            let question = Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip };
+            let (smp, irqchip, protected) = (Smp::default(), Irqchip::of(machine), Protected::default());
+            let question = Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected };
             let what = format!("{label} {name} {} {cpu}", machine.name);
             measure(&what, || drop(black_box(realize(black_box(question)))));
             if name == "kvm" {
@@ -62,8 +62,8 @@ fn main() {
     let mut number = 0;
     for cpu in qemu::cpu_names(release) {
         let accelerator = Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm };
-        let (smp, irqchip) = (Smp::default(), Irqchip::of(machine));
-        black_box(realize(Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip }));
+        let (smp, irqchip, protected) = (Smp::default(), Irqchip::of(machine), Protected::default());
+        black_box(realize(Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected }));
         number += 1;
     }
     println!("all {number} models of 11.1: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);

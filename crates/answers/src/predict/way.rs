@@ -20,7 +20,7 @@
 
 use std::collections::BTreeMap;
 
-use cpusieve_knowledge::linux::{self, TREES};
+use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::{self, Fit, Machine, RELEASES, UnknownMachine};
 use cpusieve_model::{CpuidTable, MsrReading, Snapshot, Stage};
 use cpusieve_stages::linux::boot::{Input, Unlisted};
@@ -28,7 +28,7 @@ use cpusieve_stages::qemu::{Accelerator, Irqchip, Output, Protected, Question, S
 use cpusieve_stages::vcpu::guest;
 
 use super::kvm::{self, KvmPrediction};
-use super::{Assumption, Chosen, Kernel, NoPrediction, Prediction, asked_for, choose, of_kernel, stands_for};
+use super::{Assumption, Chosen, Kernel, NoPrediction, Prediction, asked_for, choose, of_kernel};
 use crate::oddity::oddities;
 
 /// The machine type that QEMU takes if none is given.
@@ -247,7 +247,7 @@ fn of(what: &str, value: &str, because: &str) -> Assumption {
 }
 
 /// The release that was asked for, or the input's first, or the newest known.
-fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumption>) -> Result<usize, NoWay> {
+pub(crate) fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumption>) -> Result<usize, NoWay> {
     let found = snapshot.qemu.first().map(|binary| binary.version.as_str());
     let Some(version) = asked.or(found) else {
         let newest = RELEASES.len() - 1;

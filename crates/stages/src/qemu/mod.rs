@@ -3,6 +3,7 @@
 mod assume;
 mod components;
 mod cpu;
+mod definition;
 mod expand;
 mod expansion;
 mod featurestr;
@@ -27,6 +28,7 @@ mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
+pub use definition::{Definition, definition};
 pub use expansion::{Expansion, PropertyValue, expansion};
 pub use leaves::{EpcSection, Instruction, Protected, Running, Sev, SmpError};
 pub use output::Output;
