@@ -26,7 +26,7 @@ use std::sync::LazyLock;
 use cpusieve_knowledge::TreeSet;
 use cpusieve_knowledge::qemu::{self, CompatProperty, Machine, Model, RELEASES, UnknownMachine, Version, WORD_COUNT};
 use cpusieve_knowledge::x86;
-use cpusieve_model::{CpuidTable, KvmView, Place, Snapshot, Vendor};
+use cpusieve_model::{CpuidBit, CpuidTable, KvmView, Place, Register, Snapshot, Vendor};
 use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp, realize};
 
 pub use card::{Card, Lack, Meaning, Naming, card, means};
@@ -139,7 +139,8 @@ pub struct Catalogue {
     pub entries: Vec<Entry>,
     /// The position of the entry that runs unfiltered with the most features, of the host's vendor if one does.
     pub best: Option<usize>,
-    /// Of `max`, `host` and `base`, as far as the accelerator has them: how many bits of CPUID the guest has.
+    /// Of `max`, `host` and `base`, as far as the accelerator has them: how many features the guest has, counted as
+    /// [`Entry::features`] are.
     pub classes: Vec<(&'static str, usize)>,
     /// What the machine type takes without `-cpu`.
     pub default_cpu: Option<&'static str>,
@@ -156,7 +157,8 @@ pub struct Entry {
     pub version: Option<&'static Version>,
     /// The other names that mean it on this machine type.
     pub also: Vec<&'static str>,
-    /// How many bits of CPUID the model has, before anything is filtered.
+    /// How many features the model has, before anything is filtered: named bits of CPUID, without
+    /// XSAVE's state components.
     pub features: usize,
     /// The level of x86-64 that the model has, before anything is filtered; `None` for 32-bit models.
     pub level: Option<Level>,
@@ -195,7 +197,8 @@ fn catalogue_of(setting: &Setting<'_>, model: &'static Model, entries: &mut Vec<
     }
     let aliases = model.versions(release).filter_map(|version| version.alias);
     for name in std::iter::once(model.name).chain(aliases) {
-        let version = means(release, machine, name).and_then(|number| model.versions(release).find(|version| version.number == number));
+        let version = means(release, machine, name)
+            .and_then(|number| model.versions(release).find(|version| version.number == number));
         let same = entries.iter_mut().skip(first).find(|entry| version.is_some() && entry.version == version);
         match same {
             Some(entry) if !named(name) && !named(&entry.name) => entry.also.push(name),
@@ -216,9 +219,9 @@ fn entry(setting: &Setting<'_>, name: String, model: &'static Model, version: Op
     let Some(accelerator) = setting.accelerator else { return unseen(setting, name, model, version) };
     let output = realize(Setting { accelerator: Some(accelerator), ..*setting }.question(&name));
     let lacks: Vec<Place> = output.filtered().collect();
-    let has = Bits::of(output.features().chain(lacks.iter().copied()));
+    let has = Bits::of(setting.release, output.features().chain(lacks.iter().copied()));
     Entry {
-        features: has.cpuid,
+        features: has.features,
         level: level::of(|place| has.contains(place)),
         lacks: Some(lacks),
         refused: output.error.map(|error| error.message),
@@ -232,25 +235,25 @@ fn entry(setting: &Setting<'_>, name: String, model: &'static Model, version: Op
 fn unseen(setting: &Setting<'_>, name: String, model: &'static Model, version: Option<&'static Version>) -> Entry {
     let defined = cpusieve_stages::qemu::definition(setting.question(&name));
     let (has, refused) = match defined {
-        Ok(defined) => (Bits::of(defined.features()), None),
-        Err(refusal) => (Bits::of(std::iter::empty()), Some(refusal.message)),
+        Ok(defined) => (Bits::of(setting.release, defined.features()), None),
+        Err(refusal) => (Bits::of(setting.release, std::iter::empty()), Some(refusal.message)),
     };
     let level = level::of(|place| has.contains(place));
-    Entry { features: has.cpuid, level, lacks: None, refused, also: Vec::new(), name, model, version }
+    Entry { features: has.features, level, lacks: None, refused, also: Vec::new(), name, model, version }
 }
 
 /// A set of bits of feature words.
 struct Bits {
     words: [u64; WORD_COUNT],
-    /// How many of them are bits of CPUID.
-    cpuid: usize,
+    /// How many of them are features of CPUID.
+    features: usize,
 }
 
 impl Bits {
-    fn of(places: impl Iterator<Item = Place>) -> Self {
-        let mut bits = Self { words: [0; WORD_COUNT], cpuid: 0 };
+    fn of(release: usize, places: impl Iterator<Item = Place>) -> Self {
+        let mut bits = Self { words: [0; WORD_COUNT], features: 0 };
         for place in places {
-            bits.cpuid += usize::from(place.cpuid().is_some());
+            bits.features += usize::from(is_feature(release, place));
             if let Some((at, mask)) = position(place)
                 && let Some(word) = bits.words.get_mut(at)
             {
@@ -263,6 +266,17 @@ impl Bits {
     fn contains(&self, place: Place) -> bool {
         position(place).is_some_and(|(at, mask)| self.words.get(at).is_some_and(|word| word & mask != 0))
     }
+}
+
+/// Whether a bit of CPUID is a feature: it has a name, which AMD's second copies of leaf 1 have not, and is no state
+/// component of XSAVE, which follows from features.
+fn is_feature(release: usize, place: Place) -> bool {
+    matches!(place, Place::Cpuid(bit) if !is_component(bit)) && qemu::name(release, place).is_some()
+}
+
+/// Leaf 0DH subleaf 0, and ECX and EDX of subleaf 1: XCR0 and IA32_XSS.
+const fn is_component(bit: CpuidBit) -> bool {
+    bit.leaf == 0xd && (bit.subleaf == 0 || matches!(bit.register, Register::Ecx | Register::Edx))
 }
 
 /// The word of a bit, and the bit in it.
@@ -295,14 +309,17 @@ fn vendor_of(model: &Model) -> Option<Vendor> {
     Some(Vendor::from_string(model.vendor))
 }
 
-/// How many bits of CPUID a guest has with `max`, `host` or `base`; `None` where the accelerator has no such class.
+/// How many features a guest has with `max`, `host` or `base`; `None` where the accelerator has no such class.
 fn class(setting: &Setting<'_>, name: &'static str) -> Option<(&'static str, usize)> {
     let accelerator = setting.accelerator?;
     if name == "host" && !accelerator.is_kvm() {
         return None;
     }
     let output = realize(setting.question(name));
-    output.error.is_none().then(|| (name, output.features().filter(|place| place.cpuid().is_some()).count()))
+    output
+        .error
+        .is_none()
+        .then(|| (name, output.features().filter(|&place| is_feature(setting.release, place)).count()))
 }
 
 /// What a bit is called: QEMU's name in this release or any, the feature's id, or where it is.

@@ -14,7 +14,9 @@ mod oracle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use cpusieve_answers::models::{Catalogue, Entry, Level, Meaning, Naming, NoModel, Setting, card, catalogue, compare, means};
+use cpusieve_answers::models::{
+    Catalogue, Entry, Level, Meaning, Naming, NoModel, Setting, card, catalogue, compare, means,
+};
 use cpusieve_knowledge::qemu::{self, RELEASES};
 use cpusieve_model::{Place, Register};
 use cpusieve_stages::qemu::Accelerator;
@@ -47,7 +49,8 @@ fn warned(line: &str) -> Option<Warned> {
     let (leaf, subleaf, rest) = match rest.strip_prefix("CPUID[eax=") {
         Some(rest) => {
             let (place, rest) = rest.split_once("].").unwrap();
-            let (leaf, subleaf) = place.split_once(",ecx=").map_or((place, None), |(leaf, sub)| (leaf, Some(number(sub))));
+            let (leaf, subleaf) =
+                place.split_once(",ecx=").map_or((place, None), |(leaf, sub)| (leaf, Some(number(sub))));
             (number(leaf), subleaf, rest)
         }
         None => {
@@ -76,9 +79,9 @@ fn every_model_lacks_what_qemu_warns_of() {
     let (mut compared, mut bits) = (0, 0);
     for row in rows("models") {
         let place = (row.release, row.machine.clone(), row.host.clone());
-        let found = known.entry(place).or_insert_with(|| {
-            catalogue(&setting(RELEASES[row.release].label, &row.machine, Some(&hosts[&row.host])))
-        });
+        let found = known
+            .entry(place)
+            .or_insert_with(|| catalogue(&setting(RELEASES[row.release].label, &row.machine, Some(&hosts[&row.host]))));
         let Some(entry) = entry(found, &row.cpu) else {
             assert!(["max", "host", "base"].contains(&row.cpu.as_str()), "{}: no entry", row.name());
             continue;
@@ -178,7 +181,11 @@ fn sandybridge_and_its_second_version_differ_in_two_things() {
         let found = compare(&setting, "SandyBridge", &setting, "SandyBridge-IBRS").unwrap();
         assert!(found.left.is_empty() && found.caches.is_none());
         assert_eq!(found.right.iter().map(|feature| feature.name.as_str()).collect::<Vec<_>>(), ["spec-ctrl"]);
-        assert_eq!(found.properties.iter().map(|changed| changed.property).collect::<Vec<_>>(), ["model-id"], "{release}");
+        assert_eq!(
+            found.properties.iter().map(|changed| changed.property).collect::<Vec<_>>(),
+            ["model-id"],
+            "{release}"
+        );
         assert!(compare(&setting, "Haswell-v2", &setting, "Haswell-noTSX").unwrap().is_same());
     }
 }
@@ -187,7 +194,8 @@ fn sandybridge_and_its_second_version_differ_in_two_things() {
 fn releases_differ_in_what_they_changed() {
     let (old, new) = (setting("7.2", "q35", None), setting("10.0", "q35", None));
     let same = compare(&old, "SandyBridge", &new, "SandyBridge").unwrap();
-    let names = |features: &[cpusieve_answers::models::Feature]| features.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
+    let names =
+        |features: &[cpusieve_answers::models::Feature]| features.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
     eprintln!("SandyBridge of 7.2 and 10.0: {:?} {:?} {:?}", names(&same.left), names(&same.right), same.properties);
     assert!(matches!(compare(&old, "EPYC-Genoa", &new, "EPYC-Genoa"), Err(NoModel::Unknown { .. })));
 }
@@ -216,7 +224,13 @@ fn the_best_model_runs_unfiltered_and_is_of_the_hosts_vendor() {
         eprintln!("{name}: {} with {} features", best.name, best.features);
         assert_eq!(best.runs(), Some(true));
         assert!(best.name.starts_with(expected), "{}", best.name);
-        assert!(found.entries.iter().filter(|entry| entry.runs() == Some(true) && entry.model.vendor == best.model.vendor).all(|entry| entry.features <= best.features));
+        assert!(
+            found
+                .entries
+                .iter()
+                .filter(|entry| entry.runs() == Some(true) && entry.model.vendor == best.model.vendor)
+                .all(|entry| entry.features <= best.features)
+        );
     }
 }
 

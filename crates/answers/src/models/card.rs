@@ -7,7 +7,7 @@ use cpusieve_stages::qemu::{Accelerator, Definition, Output, definition, realize
 
 use super::compare::{Comparison, Feature, compare, features};
 use super::level::{self, Level};
-use super::{CLASSES, Entry, NoModel, Setting, catalogue_of, compat, exists, name_of, unknown};
+use super::{Entry, NoModel, Setting, catalogue_of, compat, exists, name_of, unknown};
 use crate::predict::kvm::KvmPrediction;
 use crate::reason::{self, Reason};
 

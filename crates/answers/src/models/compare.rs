@@ -8,7 +8,7 @@ use cpusieve_stages::qemu::{Definition, PropertyValue};
 
 use super::card::define;
 use super::level::{self, Level};
-use super::{NoModel, Setting, name_of};
+use super::{NoModel, Setting, is_component, name_of};
 
 /// A bit and what QEMU calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,8 @@ pub fn compare(
     right_setting: &Setting<'_>,
     right: &str,
 ) -> Result<Comparison, NoModel> {
-    let sides = [(left_setting, left, define(left_setting, left)?), (right_setting, right, define(right_setting, right)?)];
+    let sides =
+        [(left_setting, left, define(left_setting, left)?), (right_setting, right, define(right_setting, right)?)];
     let [(_, _, one), (_, _, other)] = &sides;
     let only = |these: &Definition, those: &Definition, setting: &Setting<'_>| {
         features(setting.release, these.features().filter(|&place| !those.has(place)))
@@ -94,9 +95,11 @@ pub fn compare(
     })
 }
 
-/// Bits with their names; a property of two bits stands twice.
+/// Bits with their names; a property of two bits stands twice. XSAVE's state components, which follow from features and
+/// from the host, are left out.
 pub(super) fn features(release: usize, places: impl Iterator<Item = Place>) -> Vec<Feature> {
-    places.map(|place| Feature { name: name_of(release, place), place }).collect()
+    let own = places.filter(|place| place.cpuid().is_none_or(|bit| !is_component(bit)));
+    own.map(|place| Feature { name: name_of(release, place), place }).collect()
 }
 
 /// Whether one release alone has the property, and leaves it at its default.

@@ -48,8 +48,9 @@ const ADDS: [(Level, &[&str]); 4] = [
 ];
 
 /// The same as bits.
-static PLACES: LazyLock<[(Level, Vec<Place>); 4]> =
-    LazyLock::new(|| ADDS.map(|(level, names)| (level, names.iter().filter_map(|name| x86::feature(name)?.place()).collect())));
+static PLACES: LazyLock<[(Level, Vec<Place>); 4]> = LazyLock::new(|| {
+    ADDS.map(|(level, names)| (level, names.iter().filter_map(|name| x86::feature(name)?.place()).collect()))
+});
 
 /// The highest level all of whose features are there; `None` if not even the baseline is.
 pub(super) fn of(has: impl Fn(Place) -> bool) -> Option<Level> {

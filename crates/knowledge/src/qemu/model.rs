@@ -145,7 +145,8 @@ pub fn near_cpu_names(name: &str) -> Vec<&'static str> {
         let distance = distance(folded.as_bytes(), known.as_bytes());
         if known.starts_with(&folded) { distance.min(1) } else { distance }
     };
-    let mut near: Vec<(usize, usize, &str)> = CPU_NAMES.iter().map(|(known, ..)| (far(known), known.len(), *known)).collect();
+    let mut near: Vec<(usize, usize, &str)> =
+        CPU_NAMES.iter().map(|(known, ..)| (far(known), known.len(), *known)).collect();
     near.retain(|(distance, ..)| *distance <= limit);
     near.sort_unstable();
     near.dedup();

@@ -106,9 +106,10 @@ impl Output {
 
 /// The bits that are set, in the order of the words.
 pub(super) fn set_bits(words: &Words) -> impl Iterator<Item = Place> {
-    qemu::WORD_ORDER.into_iter().zip(words).flat_map(|(word, &mask)| {
-        (0..64).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| word.bit(bit))
-    })
+    qemu::WORD_ORDER
+        .into_iter()
+        .zip(words)
+        .flat_map(|(word, &mask)| (0..64).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| word.bit(bit)))
 }
 
 /// Whether a bit is set.
