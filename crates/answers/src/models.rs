@@ -20,6 +20,7 @@
 mod card;
 mod compare;
 mod level;
+mod told;
 
 use std::sync::LazyLock;
 
@@ -32,6 +33,7 @@ use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp, real
 pub use card::{Card, Lack, Meaning, Naming, card, means};
 pub use compare::{Changed, Comparison, Feature, compare, shown};
 pub use level::Level;
+pub use told::differences;
 
 use crate::predict::Assumption;
 use crate::predict::way::{self, NoWay};

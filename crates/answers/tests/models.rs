@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::panic,
     dead_code,
+    unreachable_pub,
     reason = "tests read files and say what they saw, and share their reader with the stage's tests"
 )]
 

@@ -1,12 +1,16 @@
-//! The tables of `knowledge/qemu` that a source tree tells: rows of cells with the releases for which they hold.
+//! The tables of `knowledge/qemu` that a source tree and a binary tell: rows of cells with the releases for which they hold.
 //!
 //! A release is imported row by row: what the tree says is looked for among the rows, and its release put in; what is
 //! new becomes a row; what it no longer says loses the release. So an import of what is known changes nothing.
+
+mod binary;
 
 use std::collections::BTreeMap;
 
 use super::{TableError, Tree, TreeList, TreeSet, aligned, rows};
 use crate::qemu::{FeatureWord, QemuFacts, Register};
+
+pub use binary::{BinaryFacts, BinaryMachine, BinaryModel, BinaryProperty};
 
 /// How a table is laid out.
 struct Layout {
@@ -21,7 +25,9 @@ struct Layout {
 
 const WORDS: usize = 0;
 const BITS: usize = 1;
-const LAYOUTS: [Layout; 11] = [
+const MACHINES: usize = 11;
+const PROPERTIES: usize = 12;
+const LAYOUTS: [Layout; 13] = [
     Layout { file: "words.tsv", sets: &[1], key: 1, ordered: true },
     Layout { file: "bits.tsv", sets: &[2, 3, 4, 5, 6], key: 1, ordered: false },
     Layout { file: "models.tsv", sets: &[1], key: 1, ordered: true },
@@ -33,10 +39,15 @@ const LAYOUTS: [Layout; 11] = [
     Layout { file: "compat.tsv", sets: &[4], key: 3, ordered: true },
     Layout { file: "descriptors.tsv", sets: &[6], key: 1, ordered: false },
     Layout { file: "hyperv.tsv", sets: &[5], key: 1, ordered: true },
+    // From here on what binaries tell.
+    Layout { file: "machines.tsv", sets: &[1], key: 1, ordered: true },
+    Layout { file: "properties.tsv", sets: &[4], key: 1, ordered: false },
 ];
 
 /// The list of releases.
 const RELEASES: &str = "releases.tsv";
+/// The second names of features, written by hand.
+const ALIASES: &str = "aliases.tsv";
 
 /// A row: its cells without the sets, and the sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,12 +63,14 @@ struct Sheet {
     rows: Vec<SheetRow>,
 }
 
-/// The tables of `knowledge/qemu` that come out of source trees.
+/// The tables of `knowledge/qemu` that come out of source trees and binaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QemuTables {
     releases: TreeList,
     releases_header: String,
     sheets: Vec<Sheet>,
+    /// Second names of features.
+    aliases: Vec<String>,
 }
 
 /// What an import cannot put into the tables.
@@ -76,6 +89,9 @@ pub enum QemuImportError {
         /// Its name elsewhere.
         old: String,
     },
+    /// A binary is of a release whose sources were not read.
+    #[error("there are no tables of QEMU {0}: its source tree must be imported first")]
+    NoRelease(String),
     /// Two releases have two rows in opposite orders.
     #[error("{0}: the order of rows contradicts that of other releases")]
     Order(&'static str),
@@ -176,7 +192,10 @@ impl QemuTables {
         let text = read(RELEASES)?;
         let releases = TreeList::parse(RELEASES, &text)?;
         let sheets = LAYOUTS.iter().map(|layout| Sheet::parse(&releases, layout, &read(layout.file)?));
-        Ok(Self { sheets: sheets.collect::<Result<_, _>>()?, releases, releases_header: header(&text) })
+        let sheets = sheets.collect::<Result<_, _>>()?;
+        let names = read(ALIASES)?;
+        let aliases = rows(&names).filter_map(|(_, cells)| cells.first().map(|name| (*name).to_owned())).collect();
+        Ok(Self { sheets, releases, releases_header: header(&text), aliases })
     }
 
     /// The canonical text of every table, by its file.
