@@ -157,8 +157,8 @@ fn the_machine_type_decides_what_a_bare_name_means() {
     let choices: Vec<Option<u8>> = found.by_machine.iter().map(|(version, _)| *version).collect();
     assert_eq!(choices, [Some(1), None, Some(2)]);
     let microvm = card(&setting("10.0", "microvm", None), "SandyBridge", None).unwrap();
-    assert!(microvm.features.iter().any(|feature| feature.name == "spec-ctrl"));
-    assert!(!found.features.iter().any(|feature| feature.name == "spec-ctrl"));
+    assert!(microvm.features.unwrap().iter().any(|feature| feature.name == "spec-ctrl"));
+    assert!(!found.features.unwrap().iter().any(|feature| feature.name == "spec-ctrl"));
 }
 
 #[test]

@@ -134,5 +134,26 @@ fn wrong_names_are_answered_with_the_right_ones() {
     wrong(&[&["@7.2"], &tcg[..]].concat(), "names no CPU model before its @");
     wrong(&[&["Haswell,avx=perhaps", "--qemu", "7.2"], &tcg[..]].concat(), "avx");
     wrong(&["Haswell@7.2", "Haswel@10.0"], "perhaps Haswell");
+    wrong(&[&["a\u{1b}[2J@7.2"], &tcg[..]].concat(), "`a?[2J`");
     wrong(&["Haswell@7.2", "Haswell@10.0", "--machine", "pc-q35-9.2"], "QEMU 7.2 has no machine type");
+}
+
+#[test]
+fn a_host_without_kvm_leaves_the_definitions() {
+    // GenuineIntel, family 6, with FPU and CMOV, and no VMX.
+    let dump = "CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69\n   \
+                0x00000001 0x00: eax=0x000906ed ebx=0x00000800 ecx=0x00000000 edx=0x07008021\n";
+    let path = std::env::temp_dir().join(format!("cpusieve-models-{}", std::process::id()));
+    std::fs::write(&path, dump).unwrap();
+    let host = ["--qemu", "10.0", "--host", path.to_str().unwrap()];
+    let list = value(&host, 3);
+    assert!(list["host_unknown"].as_str().unwrap().contains("vmx"), "{}", list["host_unknown"]);
+    assert!(list["models"].as_array().unwrap().iter().all(|model| model["runs"].is_null()));
+    let page = text(&host, 3);
+    assert!(
+        page.contains("what they define (90)") && page.contains("  ! what runs on this host is not known"),
+        "{page}"
+    );
+    assert_eq!(value(&[&["host"], &host[..]].concat(), 3)["features"], Value::Null);
+    std::fs::remove_file(path).unwrap();
 }

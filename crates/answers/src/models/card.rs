@@ -62,9 +62,9 @@ pub struct Card {
     pub by_machine: Vec<(Option<u8>, Vec<&'static str>)>,
     /// What is in it, before anything is filtered.
     pub definition: Definition,
-    /// Its features, by QEMU's name.
-    pub features: Vec<Feature>,
-    /// Its level of x86-64.
+    /// Its features, by QEMU's name; `None` for `max` and `host` where nothing is known of the host.
+    pub features: Option<Vec<Feature>>,
+    /// Its level of x86-64; `None` for 32-bit models too.
     pub level: Option<Level>,
     /// What the machine type sets on it, in the order in which it is applied: the last of one name wins.
     pub compat: Vec<&'static CompatProperty>,
@@ -110,6 +110,7 @@ pub fn card(setting: &Setting<'_>, cpu: &str, kvm: Option<&KvmPrediction>) -> Re
     let name = cpu.split_once(',').map_or(cpu, |(name, _)| name);
     let defined = define(setting, cpu)?;
     let meaning = meaning(release, machine, name);
+    let known = setting.accelerator.is_some() || !matches!(meaning, Meaning::Max | Meaning::Host);
     let newest = qemu::machines(release).find(|other| other.kind == machine.kind && other.version > machine.version);
     let newest = newest.filter(|_| machine.version.is_some());
     let newest = match newest {
@@ -123,8 +124,8 @@ pub fn card(setting: &Setting<'_>, cpu: &str, kvm: Option<&KvmPrediction>) -> Re
         meaning,
         first: (0..RELEASES.len()).find(|&release| exists(release, name)),
         by_machine: if decides(&meaning) { by_machine(release, name) } else { Vec::new() },
-        features: features(release, defined.features()),
-        level: level::of(|place| defined.has(place)),
+        features: known.then(|| features(release, defined.features())),
+        level: level::of(|place| defined.has(place)).filter(|_| known),
         definition: defined,
         compat: compat(setting, name).collect(),
         newest,

@@ -18,6 +18,11 @@ use crate::args::{ModelsAccel, ModelsOptions};
 use crate::{input, page};
 
 pub(crate) fn run(options: &ModelsOptions, as_json: bool) -> Result<Done, Failure> {
+    // The names in an error are the user's.
+    answer(options, as_json).map_err(|error| page::tame(&error.to_string()).into())
+}
+
+fn answer(options: &ModelsOptions, as_json: bool) -> Result<Done, Failure> {
     if let (Some(left), Some(right)) = (&options.name, &options.other) {
         return compare::run(options, [left, right], as_json);
     }

@@ -42,7 +42,7 @@ fn text(scene: &Scene<'_>, card: &Card, width: usize) -> String {
         row("level", card.level.map_or("32-bit", |level| level.name()));
         row("caches", &caches(card.caches()));
         let (cpuid, msrs): (Vec<&Feature>, Vec<&Feature>) =
-            card.features.iter().partition(|feature| feature.place.cpuid().is_some());
+            card.features.iter().flatten().partition(|feature| feature.place.cpuid().is_some());
         row(&format!("features {}", cpuid.len()), &names(&cpuid));
         if !msrs.is_empty() {
             row(&format!("MSR bits {}", msrs.len()), &names(&msrs));
@@ -94,8 +94,8 @@ fn meaning(scene: &Scene<'_>, card: &Card, row: &mut impl FnMut(&str, &str)) {
         Meaning::Max => row("means", "all that the accelerator has: under KVM what `host` has"),
         Meaning::Base => row("means", "nothing but what is asked for by name"),
     }
-    if !matches!(card.meaning, Meaning::Model { .. }) && scene.setting.accelerator.is_some() {
-        row(&format!("features {}", card.features.len()), &names(&card.features.iter().collect::<Vec<_>>()));
+    if let (Meaning::Host | Meaning::Max | Meaning::Base, Some(features)) = (card.meaning, &card.features) {
+        row(&format!("features {}", features.len()), &names(&features.iter().collect::<Vec<_>>()));
     }
 }
 
@@ -244,7 +244,7 @@ fn as_value(scene: &Scene<'_>, card: &Card) -> Value {
         put("first", json!(card.first.map(label)));
         put("by_machine", Value::Array(by_machine.collect()));
         put("level", json!(card.level.map(|level| level.name())));
-        put("features", Value::Array(card.features.iter().map(feature).collect()));
+        put("features", json!(card.features.as_ref().map(|features| features.iter().map(feature).collect::<Vec<_>>())));
         let properties =
             card.definition.properties.iter().map(|(name, value)| ((*name).to_owned(), json!(shown(value))));
         put("properties", Value::Object(properties.collect()));

@@ -25,7 +25,9 @@ pub(super) fn run(scene: &Scene<'_>, as_json: bool) -> Result<Done, Failure> {
 fn text(scene: &Scene<'_>, found: &Catalogue, width: usize) -> String {
     let host = scene.host_name().map_or_else(String::new, |host| format!(", on {host}"));
     let mut page = page::wrap(&styled(HEAD, format!("CPU models of {}{host}", scene.place())), "", "  ", width);
-    page.push_str(&page::wrap(&best(scene, found), "", "  ", width));
+    if let Some(best) = best(scene, found) {
+        page.push_str(&page::wrap(&best, "", "  ", width));
+    }
     let of =
         |runs: Option<bool>| found.entries.iter().rev().filter(move |entry| entry.runs() == runs).collect::<Vec<_>>();
     let sections = [
@@ -47,22 +49,16 @@ fn text(scene: &Scene<'_>, found: &Catalogue, width: usize) -> String {
     page
 }
 
-/// The best model for the host, and what `host` or `max` would give.
-fn best(scene: &Scene<'_>, found: &Catalogue) -> String {
+/// The best model for the host, and what `host` or `max` would give; `None` if nothing is known of the host.
+fn best(scene: &Scene<'_>, found: &Catalogue) -> Option<String> {
+    scene.setting.accelerator?;
     let Some(best) = found.best.and_then(|best| found.entries.get(best)) else {
-        return match scene.setting.accelerator {
-            Some(_) => "None of them runs here with all its features.".to_owned(),
-            None => String::new(),
-        };
+        return Some("None of them runs here with all its features.".to_owned());
     };
-    let classes: Vec<String> = found
-        .classes
-        .iter()
-        .filter(|(name, _)| *name != "base")
-        .map(|(name, features)| format!("{name} has {features}"))
-        .collect();
+    let classes = found.classes.iter().filter(|(name, _)| *name != "base");
+    let classes: Vec<String> = classes.map(|(name, features)| format!("{name} has {features}")).collect();
     let name = styled(GAINED, &best.name);
-    format!("The most that runs here is {name}, with {} features; {}.", best.features, classes.join(", "))
+    Some(format!("The most that runs here is {name}, with {} features; {}.", best.features, classes.join(", ")))
 }
 
 /// The vendors of entries: the host's first, then in the order in which they come.
