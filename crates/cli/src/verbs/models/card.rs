@@ -29,7 +29,7 @@ fn text(scene: &Scene<'_>, card: &Card, width: usize) -> String {
         let first = format!("  {what:<LABELS$}");
         page.push_str(&page::wrap(text, &first, &" ".repeat(if width < 60 { 4 } else { LABELS + 2 }), width));
     };
-    meaning(scene, card, &mut row);
+    meaning(card, &mut row);
     if let Some(first) = card.first {
         let older = if first == 0 { " or older, of those that are known here" } else { "" };
         row("known since", &format!("QEMU {}{older}", label(first)));
@@ -69,7 +69,7 @@ fn names(features: &[&Feature]) -> String {
 }
 
 /// What the name stands for, and who says so.
-fn meaning(scene: &Scene<'_>, card: &Card, row: &mut impl FnMut(&str, &str)) {
+fn meaning(card: &Card, row: &mut impl FnMut(&str, &str)) {
     match card.meaning {
         Meaning::Model { model, version, naming } => {
             let what = match version {
