@@ -19,6 +19,9 @@ cargo xtask import kvm DIR [--label L] [--check]
                                       reads a kernel tree into knowledge/, or compares (--check)
 cargo xtask import qemu DIR [--label L] [--check]
                                       the same for a source tree of QEMU
+cargo xtask import qemu --binary PATH [--label L] [--check]
+                                      machine types and properties as a QEMU binary tells them over QMP; its models
+                                      and what they expand to are held against the tables
 cargo xtask import check              whether knowledge/ is canonical and keeps its laws
 cargo xtask fuzz [--seconds N] [TARGET...]
                                       every parser on mutated input; with cargo-fuzz and a nightly toolchain if present

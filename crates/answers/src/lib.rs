@@ -25,6 +25,7 @@
 
 pub mod diff;
 pub mod guest;
+pub mod models;
 pub mod name;
 pub mod oddity;
 pub mod predict;

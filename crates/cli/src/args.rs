@@ -31,6 +31,7 @@ Examples:
   cpusieve why nonstop_tsc                  one flag through every sieve
   cpusieve name invtsc                      its names in all systems
   cpusieve predict --until guest host.json  what a guest here will print
+  cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
 
 Exit status:
@@ -57,6 +58,9 @@ pub(crate) enum Verb {
     /// What a kernel will print and what KVM will offer, and why
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(Box<PredictOptions>),
+    /// QEMU's CPU models: what runs here, what a name means, what differs
+    #[command(after_help = MODELS_EXAMPLES)]
+    Models(ModelsOptions),
     /// The prediction held against the real thing
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
@@ -336,6 +340,51 @@ pub(crate) enum Until {
     Vcpu,
     /// The guest's kernel
     Guest,
+}
+
+const MODELS_EXAMPLES: &str = "\
+Without a name: all models. With one: that model. With two: what differs. NAME is what -cpu takes, with
+properties if need be; NAME@RELEASE asks another QEMU than --qemu. Without --host this machine is the host.
+
+Examples:
+  cpusieve models                                     which run here, and which is the best
+  cpusieve models --host host.json --qemu 10.0        on a recorded host
+  cpusieve models SandyBridge --machine q35           one model: its meaning, features, what is taken
+  cpusieve models SandyBridge SandyBridge-IBRS        what differs
+  cpusieve models EPYC-Milan@7.2 EPYC-Milan@10.0      what an upgrade of QEMU changes
+
+Exit status 1 says that the model lacks something here, or that the two differ.";
+
+/// Options of `models`.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsOptions {
+    /// A model, version or alias, as -cpu takes it
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Another, to compare with
+    #[arg(value_name = "NAME2")]
+    pub(crate) other: Option<String>,
+    /// QEMU's release, such as 7.2 or 10.0.13; else the host's own, else the newest known
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) qemu: Option<String>,
+    /// The machine type; QEMU's own default is pc
+    #[arg(long, value_name = "TYPE", default_value = "pc")]
+    pub(crate) machine: String,
+    /// What runs the guest
+    #[arg(long, value_name = "NAME", default_value = "kvm")]
+    pub(crate) accel: ModelsAccel,
+    /// The host: a file with CPUID in it; `-` is standard input
+    #[arg(long, value_name = "INPUT")]
+    pub(crate) host: Option<PathBuf>,
+}
+
+/// What runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModelsAccel {
+    /// The host's KVM
+    Kvm,
+    /// QEMU's own emulation
+    Tcg,
 }
 
 const VERIFY_EXAMPLES: &str = "\

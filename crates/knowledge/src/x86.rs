@@ -24,6 +24,7 @@ use std::fmt;
 use cpusieve_model::{CpuidBit, LinuxBit, MsrBit, Place, Register, Vendor};
 
 pub use generation::{Generation, Guess, Known, Member, Reason, Telling, Trait, by_signature, generation, guess};
+pub(crate) use names::distance;
 pub use names::{fold, resolve, suggest};
 
 include!(concat!(env!("OUT_DIR"), "/x86.rs"));

@@ -280,7 +280,7 @@ pub(super) fn of(what: &str, value: &str, because: &str) -> Assumption {
 }
 
 /// The release that was asked for, or the input's first, or the newest known.
-fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumption>) -> Result<usize, NoWay> {
+pub(crate) fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumption>) -> Result<usize, NoWay> {
     let found = snapshot.qemu.first().map(|binary| binary.version.as_str());
     let Some(version) = asked.or(found) else {
         let newest = RELEASES.len() - 1;

@@ -83,7 +83,7 @@ fn lines(found: &Prediction) -> Value {
     })
 }
 
-fn assumptions(assumed: &[Assumption]) -> Value {
+pub(super) fn assumptions(assumed: &[Assumption]) -> Value {
     let assumed = assumed.iter().map(|assumed| {
         let Assumption { what, value, because, hangs } = assumed;
         json!({"what": what, "value": value, "because": because, "hangs": hangs})

@@ -13,6 +13,7 @@ mod assign;
 mod assume;
 mod components;
 mod cpu;
+mod definition;
 mod expand;
 mod expansion;
 mod featurestr;
@@ -38,6 +39,7 @@ mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
+pub use definition::{Definition, definition};
 pub use expansion::{Expansion, PropertyValue, expansion};
 pub use leaves::{EpcSection, Instruction, Protected, Running, Sev, SmpError};
 pub use output::Output;
