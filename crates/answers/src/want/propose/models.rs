@@ -1,0 +1,74 @@
+//! Other CPU models, and other versions of the same.
+
+use cpusieve_knowledge::qemu::{self, DefaultCpuVersion, Model, Resolved, Word};
+use cpusieve_model::Place;
+
+use super::Proposer;
+use crate::predict::way::Accel;
+use crate::want::change::{Change, ModelKind};
+
+/// How many other models are tried for one bit: those that differ least from the one at hand.
+const OTHER_MODELS: usize = 2;
+
+impl Proposer<'_> {
+    /// Models and versions that have a bit, or lack it.
+    pub(super) fn models(&mut self, place: Place, on: bool) {
+        let release = self.view.release();
+        let Some(here) = qemu::resolve(release, &self.cpu.model) else { return };
+        let default = self.view.found.vcpu.machine.default_cpu_version;
+        let number = here.version_on(release, default).unwrap_or(1);
+        let versions = here.model.versions(release).map(|version| version.number).filter(|&other| other != number);
+        let fits = |&version: &u8| has(here.model, release, Some(version), place) == on;
+        // The nearest version: one that is newer, else the last before.
+        let mut versions: Vec<u8> = versions.filter(fits).collect();
+        versions.sort_by_key(|&version| (version < number, version.abs_diff(number)));
+        if let Some(version) = versions.first() {
+            let to = format!("{}-v{version}", here.model.name);
+            self.change(Change::Model { to, kind: ModelKind::Version });
+        }
+        self.other_models(release, default, here, place, on);
+        if on {
+            self.host_model();
+        }
+    }
+
+    fn other_models(&mut self, release: usize, default: DefaultCpuVersion, here: Resolved, place: Place, on: bool) {
+        let of_vendor = qemu::models(release).filter(|other| other.vendor == here.model.vendor && other.name != here.model.name);
+        let version = |model: &'static Model| Resolved { model, version: None }.version_on(release, default);
+        let fitting = of_vendor.filter(|other| other.deprecated.is_none() && has(other, release, version(other), place) == on);
+        let mut fitting: Vec<(u32, &str)> = fitting.map(|other| (distance(here.model, other), other.name)).collect();
+        fitting.sort_unstable();
+        for (_, name) in fitting.into_iter().take(OTHER_MODELS) {
+            self.change(Change::Model { to: name.to_owned(), kind: ModelKind::Other });
+        }
+    }
+
+    /// `-cpu host`, which KVM alone has.
+    pub(super) fn host_model(&mut self) {
+        if self.settings.accel == Accel::Kvm && !matches!(self.cpu.model.as_str(), "host" | "max") {
+            self.change(Change::Model { to: "host".to_owned(), kind: ModelKind::Host });
+        }
+    }
+}
+
+/// Whether a model has a bit in a version: by its definition, then by the properties of versions up to that one.
+fn has(model: &Model, release: usize, version: Option<u8>, place: Place) -> bool {
+    let position = match place {
+        Place::Cpuid(bit) => bit.bit,
+        Place::Msr(bit) => bit.bit,
+        Place::Linux(_) => return false,
+    };
+    let defined = Word::of(place).is_some_and(|word| model.word(word) >> position & 1 == 1);
+    let up_to = model.versions(release).filter(|known| version.is_some_and(|version| known.number <= version));
+    let properties = up_to.flat_map(|version| version.properties);
+    let said = properties.filter(|(name, _)| qemu::places(release, name).any(|other| other == place));
+    said.last().map_or(defined, |(_, value)| *value == "on")
+}
+
+/// In how many bits of their definitions two models differ.
+fn distance(one: &Model, other: &Model) -> u32 {
+    let mut words: Vec<Word> = one.words.iter().chain(other.words).map(|(word, _)| *word).collect();
+    words.sort_unstable();
+    words.dedup();
+    words.into_iter().map(|word| (one.word(word) ^ other.word(word)).count_ones()).sum()
+}

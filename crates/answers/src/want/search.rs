@@ -1,0 +1,141 @@
+//! The search by rising cost.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use cpusieve_model::Snapshot;
+
+use super::Wish;
+use super::change::Change;
+use super::propose::proposals;
+use super::settings::Settings;
+use super::view::View;
+
+/// How many virtual machines are put to the stages at most.
+const MOST_TRIED: usize = 400;
+/// How many solutions are looked for.
+const SOLUTIONS: usize = 3;
+/// How many changes one solution may have.
+const MOST_CHANGES: usize = 6;
+/// What a further solution may cost beyond the cheapest: one upgrade.
+const FURTHER: u32 = 110;
+
+/// What is searched.
+pub(super) struct Ground<'a> {
+    pub snapshot: &'a Snapshot,
+    pub start: &'a Settings,
+    pub wishes: &'a [Wish],
+    /// Whether changes below QEMU are allowed.
+    pub below_qemu: bool,
+}
+
+/// What a search came to.
+pub(super) struct Found {
+    pub reached: Vec<Reached>,
+    pub ended_early: bool,
+    pub tried: usize,
+}
+
+/// A set of changes under which all wishes are granted.
+pub(super) struct Reached {
+    pub changes: Vec<Change>,
+    pub settings: Settings,
+    pub view: View,
+}
+
+type Changes = BTreeSet<Change>;
+
+fn cost(changes: &Changes) -> u32 {
+    changes.iter().map(Change::cost).sum()
+}
+
+/// Looks for the cheapest sets of changes.
+pub(super) fn search(ground: &Ground<'_>) -> Found {
+    let mut open = BinaryHeap::from([Reverse((0, 0, Changes::new()))]);
+    let mut known: BTreeSet<Changes> = BTreeSet::from([Changes::new()]);
+    let mut found = Found { reached: Vec::new(), ended_early: false, tried: 0 };
+    while let Some(Reverse((spent, _, changes))) = open.pop() {
+        let cheapest = found.reached.first().map(|first| first.cost());
+        if cheapest.is_some_and(|cheapest| spent > cheapest + FURTHER) || found.reached.len() >= SOLUTIONS {
+            break;
+        }
+        if found.tried >= MOST_TRIED {
+            found.ended_early = true;
+            break;
+        }
+        if found.reached.iter().any(|known| known.changes.iter().all(|change| changes.contains(change))) {
+            continue;
+        }
+        let settings = ground.start.with(&changes, ground.snapshot);
+        found.tried += 1;
+        // What QEMU refuses is a dead end.
+        let Ok(view) = View::of(ground.snapshot, &settings) else { continue };
+        let unmet: Vec<Wish> = ground.wishes.iter().copied().filter(|wish| !view.grants(*wish)).collect();
+        if unmet.is_empty() {
+            let least = least(ground, changes, &mut found.tried);
+            if is_new(&found.reached, &least) {
+                found.reached.extend(reached(ground, least));
+            }
+            continue;
+        }
+        if changes.len() >= MOST_CHANGES {
+            continue;
+        }
+        for change in unmet.into_iter().flat_map(|wish| proposals(ground.snapshot, &settings, &view, wish)) {
+            let slot = change.slot();
+            let free = changes.iter().all(|other| other.slot() != slot);
+            if !free || change.is_below_qemu() && !ground.below_qemu {
+                continue;
+            }
+            let mut next = changes.clone();
+            next.insert(change);
+            if known.insert(next.clone()) {
+                open.push(Reverse((cost(&next), known.len(), next)));
+            }
+        }
+    }
+    found.reached.sort_by_key(Reached::cost);
+    found
+}
+
+impl Reached {
+    fn cost(&self) -> u32 {
+        self.changes.iter().map(Change::cost).sum()
+    }
+}
+
+/// Leaves out every change without which all wishes are granted as well, the dearest first.
+fn least(ground: &Ground<'_>, mut changes: Changes, tried: &mut usize) -> Changes {
+    let mut dearest: Vec<Change> = changes.iter().cloned().collect();
+    dearest.sort_by_key(|change| Reverse(change.cost()));
+    for change in dearest {
+        let mut fewer = changes.clone();
+        fewer.remove(&change);
+        *tried += 1;
+        if grants(ground, &fewer) {
+            changes = fewer;
+        }
+    }
+    changes
+}
+
+fn grants(ground: &Ground<'_>, changes: &Changes) -> bool {
+    let view = View::of(ground.snapshot, &ground.start.with(changes, ground.snapshot));
+    view.is_ok_and(|view| ground.wishes.iter().all(|wish| view.grants(*wish)))
+}
+
+/// Whether nothing like it was found before: the same kinds of changes with other models or releases are no news, and
+/// more than another needs is none either.
+fn is_new(reached: &[Reached], changes: &Changes) -> bool {
+    let gist = |changes: &mut dyn Iterator<Item = &Change>| changes.map(Change::gist).collect::<BTreeSet<String>>();
+    let own = gist(&mut changes.iter());
+    reached.iter().all(|known| !gist(&mut known.changes.iter()).is_subset(&own))
+}
+
+fn reached(ground: &Ground<'_>, changes: Changes) -> Option<Reached> {
+    let settings = ground.start.with(&changes, ground.snapshot);
+    let view = View::of(ground.snapshot, &settings).ok()?;
+    let mut changes: Vec<Change> = changes.into_iter().collect();
+    changes.sort_by_key(Change::cost);
+    Some(Reached { changes, settings, view })
+}
