@@ -270,7 +270,8 @@ fn kvm_is_predicted_from_silicon_but_for_what_other_machines_explain() {
 /// Captures of whole machines, emulated ones: silicon, kernel and KVM's answer are of one piece.
 #[allow(clippy::disallowed_methods, reason = "a test reads the corpus")]
 fn captures(folder: &Path) -> Vec<(String, Snapshot)> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
     paths.sort();
     let read = paths.iter().map(|path| {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();

@@ -3,17 +3,31 @@
 //! A *fingerprint* (`cpu-template-helper fingerprint dump`) holds the CPUID and the MSRs that a guest of Firecracker
 //! sees on one host: what KVM offered, after Firecracker's normalisation and the template. Its kernel version is the
 //! host's. A *template* is a list of changes to such a configuration: a bit is set, cleared, or (`x`) left as it was.
-//! Where a bit is left as it was there is no value, so only registers that a template sets as a whole are kept.
+//! Where a bit is left as it was there is no value, so only registers that a template sets as a whole are kept in the
+//! snapshot; [`template`] keeps every change.
 //!
 //! Source: Firecracker `src/vmm/src/cpu_config/templates.rs:RegisterValueFilter` (a bitmap is read from its right end;
 //! `_` is nothing; bits that are not written are left as they were), `x86_64/custom_cpu_template.rs`.
 
-use cpusieve_model::{Cpu, KvmCpuidEntry, LinuxView, MsrReading, Register, Registers, Snapshot};
+use cpusieve_model::{
+    BitFilter, CapabilityCheck, Cpu, CpuTemplate, CpuidModifier, KvmCpuidEntry, LinuxView, MsrModifier, MsrReading,
+    Register, Registers, Snapshot,
+};
 
 use crate::diagnostic::{Log, quote};
 use crate::json::{Document, Fields, Value, hex};
-use crate::limits::MAX_MSRS;
-use crate::{Format, Parsed};
+use crate::limits::{MAX_ENTRIES, MAX_MSRS};
+use crate::{Diagnostic, Format, Parsed, Severity};
+
+/// What was read of a configuration.
+#[derive(Default)]
+struct Configuration {
+    /// The values that are whole.
+    cpu: Cpu,
+    /// Every change, whole or not.
+    template: CpuTemplate,
+    counts: Counts,
+}
 
 /// What was read of a configuration beside its values.
 #[derive(Default)]
@@ -29,28 +43,51 @@ struct Counts {
 /// Reads a fingerprint or a template.
 #[must_use]
 pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
+    read(name, bytes).0
+}
+
+/// Reads a template, or the configuration of a fingerprint, as the changes that it makes, in their order.
+///
+/// What could not be read is told and left out; Firecracker itself refuses such a template as a whole.
+///
+/// ```
+/// let text = br#"{"msr_modifiers":[{"addr":"0x10a","bitmap":"0b0xx1"}]}"#;
+/// let (template, diagnostics) = cpusieve_formats::firecracker::template("t.json", text);
+/// assert_eq!(template.msrs[0].bits.apply(0b1100), 0b0101);
+/// assert!(diagnostics.is_empty());
+/// ```
+#[must_use]
+pub fn template(name: &str, bytes: &[u8]) -> (CpuTemplate, Vec<Diagnostic>) {
+    let (parsed, template) = read(name, bytes);
+    // What `tell` says is about values, which nobody asked for here.
+    let diagnostics = parsed.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity != Severity::Note);
+    (template, diagnostics.collect())
+}
+
+fn read(name: &str, bytes: &[u8]) -> (Parsed, CpuTemplate) {
     let mut log = Log::new(name);
     let bytes = crate::text::prepare(&mut log, bytes);
     let document = Document::read(&bytes, &mut log);
     let mut fields = Fields::new(&mut log);
     let mut snapshot = Snapshot::default();
     let mut format = Format::FirecrackerTemplate;
-    let mut counts = Counts::default();
+    let mut read = Configuration::default();
     if let Some(root) = document.roots().next() {
         if let Some(configuration) = root.get("guest_cpu_config") {
             format = Format::FirecrackerFingerprint;
             snapshot = fingerprint(&mut fields, root);
-            snapshot.cpus.push(cpu(&mut fields, configuration, &mut counts));
+            read = configuration_of(&mut fields, configuration);
+            snapshot.cpus.push(read.cpu);
         } else {
-            let cpu = cpu(&mut fields, root, &mut counts);
-            if !cpu.cpuid.is_empty() || !cpu.msrs.is_empty() {
-                snapshot.cpus.push(cpu);
+            read = configuration_of(&mut fields, root);
+            if !read.cpu.cpuid.is_empty() || !read.cpu.msrs.is_empty() {
+                snapshot.cpus.push(read.cpu);
             }
         }
     }
     fields.finish();
-    tell(&mut log, format, &counts);
-    log.finish(format, snapshot)
+    tell(&mut log, format, &read.counts);
+    (log.finish(format, snapshot), read.template)
 }
 
 /// Says what the values mean, and what could not become one.
@@ -98,22 +135,22 @@ fn fingerprint(fields: &mut Fields<'_>, root: Value<'_>) -> Snapshot {
     }
 }
 
-fn cpu(fields: &mut Fields<'_>, configuration: Value<'_>, counts: &mut Counts) -> Cpu {
-    let mut cpu = Cpu::default();
+fn configuration_of(fields: &mut Fields<'_>, configuration: Value<'_>) -> Configuration {
+    let mut read = Configuration::default();
     fields.each(configuration, "", |fields, key, value| {
         match key {
             "cpuid_modifiers" if fields.is_array(value) => {
                 for item in value.items() {
-                    if let Some(entry) = cpuid_modifier(fields, item, counts) {
-                        fields.insert(&mut cpu.cpuid, entry, item);
+                    if let Some(entry) = cpuid_modifier(fields, item, &mut read) {
+                        fields.insert(&mut read.cpu.cpuid, entry, item);
                     }
                 }
             }
             "msr_modifiers" if fields.is_array(value) => {
                 for item in value.items() {
-                    let Some((index, value)) = msr_modifier(fields, item, counts) else { continue };
-                    if cpu.msrs.len() < MAX_MSRS {
-                        cpu.msrs.insert(index, MsrReading::Value(value));
+                    let Some((index, value)) = msr_modifier(fields, item, &mut read) else { continue };
+                    if read.cpu.msrs.len() < MAX_MSRS {
+                        read.cpu.msrs.insert(index, MsrReading::Value(value));
                     } else {
                         fields.log.ignored.values += 1;
                         let most = format!("at most {MAX_MSRS} MSRs");
@@ -123,19 +160,39 @@ fn cpu(fields: &mut Fields<'_>, configuration: Value<'_>, counts: &mut Counts) -
             }
             "cpuid_modifiers" | "msr_modifiers" => {}
             // Capabilities that Firecracker demands of KVM, or ("!") does not.
-            "kvm_capabilities" => fields.log.ignored.values += value.items().count() as u64,
+            "kvm_capabilities" if fields.is_array(value) => {
+                for item in value.items().take(MAX_ENTRIES) {
+                    read.template.capabilities.extend(capability(fields, item));
+                }
+                fields.log.ignored.values += value.items().count() as u64;
+            }
+            "kvm_capabilities" => {}
             // Parts of a template for another architecture, or for the vCPU's creation.
             "vcpu_features" | "reg_modifiers" => fields.log.ignored.values += value.items().count() as u64,
             _ => return false,
         }
         true
     });
-    cpu
+    read
+}
+
+/// The number of a capability, `!` before it if it is not to be checked.
+fn capability(fields: &mut Fields<'_>, value: Value<'_>) -> Option<CapabilityCheck> {
+    let text = value.text().unwrap_or_default();
+    let check = match text.strip_prefix('!') {
+        Some(number) => number.parse().map(CapabilityCheck::Remove),
+        None => text.parse().map(CapabilityCheck::Add),
+    };
+    if check.is_err() {
+        fields.wrong(value, "a string with the number of a capability, perhaps after !");
+    }
+    check.ok()
 }
 
 /// One leaf and subleaf; none unless all four registers are known.
-fn cpuid_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> Option<KvmCpuidEntry> {
+fn cpuid_modifier(fields: &mut Fields<'_>, object: Value<'_>, read: &mut Configuration) -> Option<KvmCpuidEntry> {
     let (mut leaf, mut subleaf, mut flags) = (None, None, 0);
+    let mut changes = Vec::new();
     let mut registers = Registers::default();
     let mut known = 0;
     fields.each(object, "cpuid_modifiers[]", |fields, key, value| {
@@ -145,9 +202,17 @@ fn cpuid_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Count
             "flags" => flags = fields.u32(value).unwrap_or(0),
             "modifiers" if fields.is_array(value) => {
                 for item in value.items() {
-                    let Some((register, value)) = register(fields, item, counts) else { continue };
-                    *registers.get_mut(register) = value;
-                    known |= 1 << register as u32;
+                    let Some((register, bits)) = register(fields, item) else { continue };
+                    if changes.len() < MAX_ENTRIES {
+                        changes.push((register, bits));
+                    }
+                    match u32::try_from(bits.value) {
+                        Ok(value) if bits.mask == u64::from(u32::MAX) => {
+                            *registers.get_mut(register) = value;
+                            known |= 1 << register as u32;
+                        }
+                        _ => read.counts.partial_registers += 1,
+                    }
                 }
             }
             "modifiers" => {}
@@ -155,8 +220,11 @@ fn cpuid_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Count
         }
         true
     });
+    if let (Some(leaf), Some(subleaf)) = (leaf, subleaf) {
+        keep_changes(fields, object, read, CpuidModifier { leaf, subleaf, flags, register: None }, &changes);
+    }
     if known != 0b1111 {
-        counts.partial_entries += 1;
+        read.counts.partial_entries += 1;
         return None;
     }
     if leaf.is_none() || subleaf.is_none() {
@@ -165,8 +233,27 @@ fn cpuid_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Count
     Some(KvmCpuidEntry { leaf: leaf?, subleaf: subleaf?, flags, registers })
 }
 
+/// Adds the changes of one entry to the template: one for each register, or one that changes its flags alone.
+fn keep_changes(
+    fields: &mut Fields<'_>,
+    object: Value<'_>,
+    read: &mut Configuration,
+    entry: CpuidModifier,
+    changes: &[(Register, BitFilter)],
+) {
+    let kept = &mut read.template.cpuid;
+    if kept.len().saturating_add(changes.len()) >= MAX_ENTRIES {
+        let most = format!("at most {MAX_ENTRIES} registers");
+        fields.warn(object, |path| format!("{path} is left out of the template"), Some(&most));
+    } else if changes.is_empty() {
+        kept.push(entry);
+    } else {
+        kept.extend(changes.iter().map(|&change| CpuidModifier { register: Some(change), ..entry }));
+    }
+}
+
 /// `{"register":"eax","bitmap":"0b.."}`
-fn register(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> Option<(Register, u32)> {
+fn register(fields: &mut Fields<'_>, object: Value<'_>) -> Option<(Register, BitFilter)> {
     let (mut register, mut bits) = (None, None);
     fields.each(object, "cpuid_modifiers[].modifiers[]", |fields, key, value| {
         match key {
@@ -181,13 +268,11 @@ fn register(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> 
         }
         true
     });
-    let (register, bits) = (register?, bits?);
-    counts.partial_registers += u64::from(bits.is_none());
-    Some((register, u32::try_from(bits?).ok()?))
+    Some((register?, bits?))
 }
 
 /// `{"addr":"0x10a","bitmap":"0b.."}`
-fn msr_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts) -> Option<(u32, u64)> {
+fn msr_modifier(fields: &mut Fields<'_>, object: Value<'_>, read: &mut Configuration) -> Option<(u32, u64)> {
     let (mut index, mut bits) = (None, None);
     fields.each(object, "msr_modifiers[]", |fields, key, value| {
         match key {
@@ -198,8 +283,12 @@ fn msr_modifier(fields: &mut Fields<'_>, object: Value<'_>, counts: &mut Counts)
         true
     });
     let (index, bits) = (index?, bits?);
-    counts.partial_msrs += u64::from(bits.is_none());
-    Some((index, bits?))
+    if read.template.msrs.len() < MAX_MSRS {
+        read.template.msrs.push(MsrModifier { index, bits });
+    }
+    let whole = bits.mask == u64::MAX;
+    read.counts.partial_msrs += u64::from(!whole);
+    whole.then_some((index, bits.value))
 }
 
 /// A number as Firecracker writes it: `0x` and hexadecimal, or `0b` and binary digits.
@@ -215,16 +304,15 @@ fn number(fields: &mut Fields<'_>, value: Value<'_>) -> Option<u32> {
     number
 }
 
-/// A bitmap of `width` bits: `Some(None)` if some of them stay as they were, `None` (and a diagnostic) if it is none.
-#[allow(clippy::option_option, reason = "no bitmap, a bitmap without a value, a value")]
-fn bitmap(fields: &mut Fields<'_>, value: Value<'_>, width: u32) -> Option<Option<u64>> {
+/// A bitmap of at most `width` bits; bits that are not written stay as they were. `None` (and a diagnostic) if it is none.
+fn bitmap(fields: &mut Fields<'_>, value: Value<'_>, width: u32) -> Option<BitFilter> {
     let text = value.text().unwrap_or_default();
     let digits = text.strip_prefix("0b").unwrap_or(&text);
-    let (mut number, mut bits, mut open) = (0_u64, 0, false);
+    let (mut filter, mut bits) = (BitFilter::default(), 0);
     for digit in digits.bytes().filter(|&digit| digit != b'_') {
         bits += 1;
-        number = number << 1 | u64::from(digit == b'1');
-        open |= digit == b'x';
+        filter.mask = filter.mask << 1 | u64::from(digit != b'x');
+        filter.value = filter.value << 1 | u64::from(digit == b'1');
         if bits > width || !matches!(digit, b'0' | b'1' | b'x') {
             fields.warn(
                 value,
@@ -238,5 +326,5 @@ fn bitmap(fields: &mut Fields<'_>, value: Value<'_>, width: u32) -> Option<Optio
         fields.wrong(value, "a bitmap of 0, 1 and x");
         return None;
     }
-    Some((!open && bits == width).then_some(number))
+    Some(filter)
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use cpusieve_formats::limits::{MAX_DIAGNOSTICS, MAX_FIELDS, MAX_JSON_MEMBERS, MAX_XML_ATTRIBUTES, MAX_XML_NODES};
 use cpusieve_formats::{Format, Parsed, Severity, firecracker, lab, libvirt_xml, lscpu, qmp, read, record};
-use cpusieve_model::{FlagList, MsrReading, Registers, Vendor};
+use cpusieve_model::{
+    BitFilter, CapabilityCheck, CpuidModifier, FlagList, MsrModifier, MsrReading, Register, Registers, Vendor,
+};
 
 fn shown(parsed: &Parsed) -> Vec<String> {
     parsed.diagnostics.iter().map(ToString::to_string).collect()
@@ -389,6 +391,30 @@ fn a_template_gives_values_only_where_it_sets_every_bit() {
         Some("Firecracker 1.16.0, microcode 0xd, BIOS 1.0, BIOS revision 1.4")
     );
     assert_eq!(parsed.snapshot.linux.unwrap().release.as_deref(), Some("6.1.172"));
+}
+
+#[test]
+fn a_template_keeps_every_change_with_the_bits_that_stay() {
+    let text = r#"{"kvm_capabilities":["!171","23"],
+"cpuid_modifiers":[{"leaf":"0x7","subleaf":"0b0","flags":1,"modifiers":[{"register":"ebx","bitmap":"0b1x_0"},
+{"register":"edx","bitmap":"0b1"}]},{"leaf":"0xd","subleaf":"0x1","flags":0,"modifiers":[]}],
+"msr_modifiers":[{"addr":"0x10a","bitmap":"0bx1"}]}"#;
+    let (template, diagnostics) = firecracker::template("t", text.as_bytes());
+    assert_eq!(diagnostics, []);
+    assert_eq!(template.capabilities, [CapabilityCheck::Remove(171), CapabilityCheck::Add(23)]);
+    let bits = |mask, value| BitFilter { mask, value };
+    let change = |leaf, subleaf, flags, register| CpuidModifier { leaf, subleaf, flags, register };
+    assert_eq!(
+        template.cpuid,
+        [
+            change(7, 0, 1, Some((Register::Ebx, bits(0b101, 0b100)))),
+            change(7, 0, 1, Some((Register::Edx, bits(1, 1)))),
+            change(0xd, 1, 0, None),
+        ]
+    );
+    assert_eq!(template.msrs, [MsrModifier { index: 0x10a, bits: bits(1, 1) }]);
+    let (_, diagnostics) = firecracker::template("t", br#"{"kvm_capabilities":["!"]}"#);
+    assert_eq!(diagnostics.len(), 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod linux;
 mod msrs;
 mod qemu;
 mod rules;
+mod vmm;
 mod x86;
 
 use std::error::Error;
@@ -41,6 +42,7 @@ fn main() -> Result<()> {
     fs::write(out.join("msrs.rs"), msrs::generate(&tables)?)?;
     fs::write(out.join("parameters.rs"), msrs::parameters(&tables)?)?;
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
+    fs::write(out.join("vmm.rs"), vmm::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
     fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;
     Ok(())

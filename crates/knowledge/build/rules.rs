@@ -10,11 +10,13 @@ use toml::{Table, Value};
 use crate::{Result, Tables};
 
 /// The files, with the table of releases that their `trees` are sets of.
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 6] = [
     ("rules/silicon.toml", "silicon", "linux/trees.tsv"),
     ("rules/kvm.toml", "kvm", "linux/trees.tsv"),
     ("rules/linux.toml", "linux", "linux/trees.tsv"),
     ("rules/qemu.toml", "qemu", "qemu/releases.tsv"),
+    ("rules/firecracker.toml", "firecracker", "vmm/firecracker-releases.tsv"),
+    ("rules/cloud-hypervisor.toml", "cloud-hypervisor", "vmm/cloud-hypervisor-releases.tsv"),
 ];
 
 pub(crate) fn generate(tables: &Tables) -> Result<String> {
@@ -86,6 +88,8 @@ fn software_name(software: &str) -> &'static str {
         "kvm" => "Kvm",
         "linux" => "Linux",
         "qemu" => "Qemu",
+        "firecracker" => "Firecracker",
+        "cloud-hypervisor" => "CloudHypervisor",
         _ => "Silicon",
     }
 }

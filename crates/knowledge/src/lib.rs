@@ -21,6 +21,7 @@ pub mod linux;
 pub mod qemu;
 pub mod rules;
 mod trees;
+pub mod vmm;
 pub mod x86;
 
 pub use trees::TreeSet;

@@ -17,6 +17,10 @@ pub enum Software {
     Kvm,
     /// QEMU.
     Qemu,
+    /// Firecracker.
+    Firecracker,
+    /// Cloud Hypervisor.
+    CloudHypervisor,
 }
 
 /// What a rule does to its features when its conditions hold.
@@ -175,7 +179,7 @@ pub struct Rule {
     pub only: Option<&'static str>,
     /// What it does.
     pub effect: RuleEffect,
-    /// The kernel trees, or QEMU releases, for which it holds.
+    /// The kernel trees, or releases of the VMM, for which it holds.
     pub trees: TreeSet,
     /// All that must hold.
     pub needs: &'static [Need],

@@ -24,6 +24,7 @@ mod place;
 mod snapshot;
 mod state;
 mod step;
+mod template;
 
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
 pub use msr::{MsrReading, MsrTable};
@@ -34,3 +35,4 @@ pub use snapshot::{
 };
 pub use state::State;
 pub use step::{Cite, Effect, Evidence, RuleId, Stage, Step};
+pub use template::{BitFilter, CapabilityCheck, CpuTemplate, CpuidModifier, MsrModifier};

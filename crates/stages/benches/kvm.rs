@@ -18,7 +18,8 @@ use std::time::Instant;
 use cpusieve_formats::lab;
 use cpusieve_knowledge::linux;
 use cpusieve_model::{Snapshot, Stage};
-use cpusieve_stages::kvm::answer::{Input, answer};
+use cpusieve_stages::kvm::answer::{Input, answer, load};
+use cpusieve_stages::kvm::msrs::feature_msrs;
 use cpusieve_stages::linux::boot::{self, Unlisted, boot};
 
 /// Rounds of one measurement, and predictions in each.
@@ -52,17 +53,19 @@ fn main() {
             params: &snapshot.kvm.as_ref().unwrap().params,
             permitted: 0,
         };
-        measure(name, &input, tree);
+        measure(name, || answer(black_box(&input), tree));
+        let module = load(&input, tree).unwrap();
+        measure("  its feature MSRs", || feature_msrs(black_box(&module), None));
     }
     println!("(this machine may be shared: the best of all rounds is what the code can do)");
 }
 
-fn measure(what: &str, input: &Input<'_>, tree: usize) {
+fn measure<T>(what: &str, predict: impl Fn() -> T) {
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let start = Instant::now();
             for _ in 0..REPEAT {
-                black_box(answer(black_box(input), tree));
+                black_box(predict());
             }
             start.elapsed().as_secs_f64() * 1e6 / f64::from(REPEAT)
         })

@@ -28,6 +28,7 @@ mod machine;
 mod pipeline;
 pub mod qemu;
 pub mod vcpu;
+pub mod vmm;
 
 pub use machine::{Hypervisor, Machine};
 pub use pipeline::{Passage, World};

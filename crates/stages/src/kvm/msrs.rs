@@ -54,7 +54,15 @@ impl FeatureMsrs {
 /// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
 #[must_use]
 pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
-    let mut making = Making { module, microcode, so_far: Vec::new(), unknown: Vec::new(), missing: Vec::new() };
+    let mut making = Making {
+        module,
+        microcode,
+        so_far: Vec::new(),
+        unknown: Vec::new(),
+        asked: Vec::new(),
+        parameters: Vec::new(),
+        missing: Vec::new(),
+    };
     let mut made = FeatureMsrs::default();
     for msr in msrs::feature_msrs(module.tree) {
         if making.all(msr.needs) != Some(true) {
@@ -81,6 +89,10 @@ struct Making<'m, 'a> {
     so_far: Vec<(u32, u64)>,
     /// Registers whose value is not known.
     unknown: Vec<u32>,
+    /// Registers of the hardware that were asked for, with what they gave.
+    asked: Vec<(u32, Option<u64>)>,
+    /// Parameters that were asked for.
+    parameters: Vec<(&'static str, Option<bool>)>,
     missing: Vec<Assumption>,
 }
 
@@ -143,12 +155,25 @@ impl Making<'_, '_> {
 
     /// The register that this one copies: made before, or made now, where the list has it later.
     fn copied(&mut self, from: u32) -> Option<u64> {
-        self.value(from)
+        if self.unknown.contains(&from) {
+            return None;
+        }
+        let made = self.so_far.iter().find(|(other, _)| *other == from).map(|(_, value)| *value);
+        made.or_else(|| self.value(from))
     }
 
     /// A register of the hardware: 0 if reading it faults, as `rdmsr_safe` leaves it; `None` if nobody tried and nothing
     /// else tells.
     fn hardware(&mut self, index: u32) -> Option<u64> {
+        if let Some((_, value)) = self.asked.iter().find(|(other, _)| *other == index) {
+            return *value;
+        }
+        let value = self.ask(index);
+        self.asked.push((index, value));
+        value
+    }
+
+    fn ask(&mut self, index: u32) -> Option<u64> {
         let state = self.module.input.msrs.state(MsrBit { index, bit: 0 });
         let seen = state != State::Unknown || self.module.input.unlisted == Unlisted::Zero;
         if !seen && index == MICROCODE {

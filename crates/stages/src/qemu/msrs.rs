@@ -30,10 +30,11 @@ const CONTROLS: [(u32, W, u32); 5] = [
     (0x48b, FEAT_VMX_SECONDARY_CTLS, 0),
 ];
 
-/// `kvm_init_msrs`: none under TCG.
+/// `kvm_init_msrs`; under TCG the microcode's revision alone, because `helper_rdmsr` answers zero for the others.
 pub(super) fn kvm_init_msrs(instance: &Instance<'_>) -> BTreeMap<u32, u64> {
     let mut msrs = BTreeMap::new();
     if !instance.is_kvm() {
+        msrs.insert(0x8b, instance.cpu.properties.ucode_rev);
         return msrs;
     }
     let (host, cpu) = (instance.offer.host, &instance.cpu);
@@ -96,8 +97,7 @@ fn vmcs_enum(instance: &Instance<'_>) -> u64 {
         (V10_0, FEAT_VMX_EXIT_CTLS, ACTIVATE_SECONDARY_CONTROLS, 0x44),
         (V7_2, FEAT_VMX_SECONDARY_CTLS, TSC_SCALING, 0x32),
     ];
-    let newest = fields.into_iter().find(|&(since, word, bit, _)| {
-        instance.release() >= since && cpu.feature(word) & bit != 0
-    });
+    let newest =
+        fields.into_iter().find(|&(since, word, bit, _)| instance.release() >= since && cpu.feature(word) & bit != 0);
     newest.map_or(0x2e, |(.., field)| field)
 }

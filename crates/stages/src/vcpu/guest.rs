@@ -17,8 +17,6 @@ const MISC_FEATURES_ENABLES: u32 = 0x140;
 const LS_CFG: u32 = 0xc001_1020;
 /// XSAVE: 1.ECX\[26\].
 const XSAVE: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 26);
-/// PKU: 7.0.ECX\[3\].
-const PKU: CpuidBit = CpuidBit::new(7, 0, Register::Ecx, 3);
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`
 const SIGNIFICANT_INDEX: u32 = 1;
 
@@ -68,10 +66,8 @@ pub fn boot(input: &Input<'_>, tree: usize, host_tree: usize) -> Booted {
         let after = Running::linux(table, boot.capabilities(), tree);
         (Booted { cpuid: running(table, &after, host_tree), boot }, after)
     };
-    // Nearly always right: who has XSAVE and protection keys uses them.
-    let announces = |bit| table.state(bit) == State::Present;
-    let guess = Running { osxsave: announces(XSAVE), pke: announces(PKU), ..Running::default() };
+    // A kernel that has XSAVE hardly ever leaves it off; protection keys it reports by itself when it switches them on.
+    let guess = Running { osxsave: table.state(XSAVE) == State::Present, ..Running::default() };
     let (booted, after) = attempt(guess);
-    // The sizes of what a kernel switched on tell it nothing more; whether it switched anything on does.
-    if (after.osxsave, after.pke) == (guess.osxsave, guess.pke) { booted } else { attempt(after).0 }
+    if after.osxsave == guess.osxsave { booted } else { attempt(Running { osxsave: after.osxsave, ..guess }).0 }
 }

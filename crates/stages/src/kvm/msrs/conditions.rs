@@ -92,7 +92,16 @@ impl Making<'_, '_> {
     }
 
     /// Whether a parameter of the loaded module is on, once the module has asked the hardware.
-    fn parameter(&mut self, name: &str) -> Option<bool> {
+    fn parameter(&mut self, name: &'static str) -> Option<bool> {
+        if let Some((_, on)) = self.parameters.iter().find(|(other, _)| *other == name) {
+            return *on;
+        }
+        let on = self.ask_parameter(name);
+        self.parameters.push((name, on));
+        on
+    }
+
+    fn ask_parameter(&mut self, name: &str) -> Option<bool> {
         let Some((_, needs)) = VMX_SWITCHES.iter().find(|(switch, _)| *switch == name) else {
             return Some(self.module.parameter(name));
         };

@@ -29,11 +29,13 @@ pub(super) fn of_msr(making: &Making<'_, '_>, index: u32, value: Option<u64>, st
 }
 
 fn step(tree: usize, feature: &'static str, index: u32, bit: u8, (came, goes): (bool, bool)) -> Option<Step> {
-    let mut rows = msrs::feature_bits(tree, index).filter(|row| row.mask >> bit & 1 == 1);
-    let always = rows.any(|row| row.effect == MsrEffect::Set && row.needs.is_empty());
+    let always = || {
+        let mut rows = msrs::feature_bits(tree, index).filter(|row| row.mask >> bit & 1 == 1);
+        rows.any(|row| row.effect == MsrEffect::Set && row.needs.is_empty())
+    };
     let (effect, when) = match (came, goes) {
         (true, true) => (Effect::Kept, "msr-kept"),
-        (false, true) if always => (Effect::Forced, "msr-set"),
+        (false, true) if always() => (Effect::Forced, "msr-set"),
         (false, true) => (Effect::Added, "msr-set"),
         (true, false) => (Effect::Dropped, "msr-dropped"),
         (false, false) => return None,
