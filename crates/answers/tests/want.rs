@@ -54,7 +54,8 @@ impl<'a> Asked<'a> {
 
     fn route(&self) -> Route<'a> {
         let unlisted = if self.emulated { Unlisted::Zero } else { Unlisted::NotSeen };
-        let host = Kernel { release: self.host_kernel, cmdline: self.host_cmdline, unlisted, ..Kernel::new(Stage::Host) };
+        let host =
+            Kernel { release: self.host_kernel, cmdline: self.host_cmdline, unlisted, ..Kernel::new(Stage::Host) };
         Route {
             kvm: kvm::Question { params: self.params, ..kvm::Question::new(host) },
             vm: Vm {
@@ -64,7 +65,11 @@ impl<'a> Asked<'a> {
                 cpu: Some(self.cpu),
                 ..Vm::default()
             },
-            guest: Kernel { release: Some(self.guest_kernel.unwrap_or("6.12")), cmdline: self.guest_cmdline, ..Kernel::new(Stage::Guest) },
+            guest: Kernel {
+                release: Some(self.guest_kernel.unwrap_or("6.12")),
+                cmdline: self.guest_cmdline,
+                ..Kernel::new(Stage::Guest)
+            },
         }
     }
 }
@@ -122,13 +127,19 @@ fn lines(answer: &Answer) -> Vec<String> {
 #[test]
 fn explore() {
     let show = |what: &str, answer: &Answer| {
-        println!("== {what} (tried {}, doubted {}, early {})", answer.tried, answer.below_qemu_doubted, answer.ended_early);
+        println!(
+            "== {what} (tried {}, doubted {}, early {})",
+            answer.tried, answer.below_qemu_doubted, answer.ended_early
+        );
         for (line, solution) in lines(answer).iter().zip(&answer.solutions) {
             println!("   {line}");
             println!("      cpu {:?} {:?}", solution.settings.cpu, solution.price);
         }
         for hindrance in &answer.hindrances {
-            println!("   ! {} {:?} {:?} {:?}", hindrance.wish.feature.id, hindrance.at, hindrance.reason, hindrance.generations);
+            println!(
+                "   ! {} {:?} {:?} {:?}",
+                hindrance.wish.feature.id, hindrance.at, hindrance.reason, hindrance.generations
+            );
         }
     };
     let (milan, icx, clx, spr) = (oracle("milan-6.18"), oracle("icx-6.1"), oracle("clx-5.10"), oracle("spr-6.18"));

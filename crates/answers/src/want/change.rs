@@ -147,6 +147,8 @@ impl Change {
             Self::Property { value: None, .. } => 8,
             Self::Property { name, .. } if name == "migratable" => 30,
             Self::Property { unmigratable: true, .. } => 20,
+            // The whole of KVM's help goes with either.
+            Self::Property { name, value: Some(value), .. } if is_all_of_kvm(name) && value == "off" => 24,
             Self::Property { value: Some(value), .. } if value != "on" && value != "off" => 14,
             Self::Property { .. } => 10,
             Self::Model { kind: ModelKind::Version, .. } => 16,
@@ -234,6 +236,11 @@ impl Word {
             _ => 0,
         }
     }
+}
+
+/// Properties that hide KVM from the guest.
+fn is_all_of_kvm(property: &str) -> bool {
+    matches!(property, "kvm" | "hypervisor")
 }
 
 /// Whether a parameter switches off what keeps programs or guests apart.

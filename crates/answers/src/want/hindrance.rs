@@ -1,7 +1,8 @@
 //! Why a wish cannot be granted.
 
+use cpusieve_knowledge::kvm::{self, CapKind};
 use cpusieve_knowledge::rules::{self, Condition, RemedyKind, RuleEffect, Software};
-use cpusieve_knowledge::{kvm, linux, qemu, x86};
+use cpusieve_knowledge::{linux, qemu, x86};
 use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, Step};
 
 use super::Wish;
@@ -65,10 +66,12 @@ fn hindrance(ground: &Ground<'_>, view: &View, wish: Wish) -> Hindrance {
     let Some((step, needs)) = looked else {
         return plain(wish, "no change that cpusieve knows of would bring it about", "none is known");
     };
-    let tree = view.kernel(if step.at == Stage::Guest { Stage::Guest } else { Stage::Host }).map_or(0, |(tree, _)| tree);
+    let tree =
+        view.kernel(if step.at == Stage::Guest { Stage::Guest } else { Stage::Host }).map_or(0, |(tree, _)| tree);
     let reason = reason::of_step(&step, tree);
     let at = Some(step.at);
-    let generations = if step.at == Stage::Silicon { generations(needs.as_deref().unwrap_or(wish.feature.id)) } else { Vec::new() };
+    let generations =
+        if step.at == Stage::Silicon { generations(needs.as_deref().unwrap_or(wish.feature.id)) } else { Vec::new() };
     let reason = match at {
         Some(Stage::Kvm) => never_by_kvm(reason, step.place),
         _ => reason,
@@ -86,7 +89,11 @@ fn missing(
 ) -> Option<(Step, Option<String>)> {
     let (tree, boot) = view.kernel(Stage::Guest)?;
     let row = linux::feature_by_id(tree, id);
-    let bits = row.map_or(places, |row| linux::places(tree, row)).iter().copied().filter(|place| !matches!(place, Place::Linux(_)));
+    let bits = row
+        .map_or(places, |row| linux::places(tree, row))
+        .iter()
+        .copied()
+        .filter(|place| !matches!(place, Place::Linux(_)));
     let bits: Vec<Place> = bits.collect();
     if let Some(&place) = bits.iter().find(|&&place| !view.vcpu_has(place)) {
         let step = of_place(ground, view, place)?;
@@ -126,21 +133,39 @@ fn of_place(ground: &Ground<'_>, view: &View, place: Place) -> Option<Step> {
     let generic = |software, when, at| {
         let rule = rules::generic(software, when)?;
         let place = Some(place);
-        Some(Step { feature: feature.into(), place, at, effect: Effect::Dropped, rule: rule.id, cite: rule.cite, because: Vec::new() })
+        Some(Step {
+            feature: feature.into(),
+            place,
+            at,
+            effect: Effect::Dropped,
+            rule: rule.id,
+            cite: rule.cite,
+            because: Vec::new(),
+        })
     };
     let by_qemu = view.qemu_step(place).filter(|step| step.effect == Effect::Dropped).cloned();
     let Place::Cpuid(bit) = place else { return by_qemu };
     if ground.start.accel == Accel::Tcg || view.offered(bit) {
         return by_qemu;
     }
+    let tree = view.kernel(Stage::Host).map_or(0, |(tree, _)| tree);
+    let hangs_on_cpu = kvm::cap(tree, bit).is_none_or(|cap| hangs_on_cpu(cap.kind));
     let in_silicon = ground.snapshot.first_cpuid().is_some_and(|cpu| is_set(&cpu.cpuid, bit));
     let offering = kvm::trees_offering(bit);
-    if !in_silicon && !offering.is_empty() {
+    if !in_silicon && !offering.is_empty() && hangs_on_cpu {
         return generic(Software::Silicon, "not-in-silicon", Stage::Silicon);
+    }
+    if offering.contains(tree) && !hangs_on_cpu {
+        return generic(Software::Kvm, "own-answer", Stage::Kvm);
     }
     let by_kvm = view.kvm_step(bit).filter(|step| step.effect == Effect::Dropped).cloned();
     let when = if offering.is_empty() { "masked-always" } else { "masked-here" };
     by_kvm.or_else(|| generic(Software::Kvm, when, Stage::Kvm)).or(by_qemu)
+}
+
+/// Whether KVM offers a bit of this kind only if the CPU has it.
+const fn hangs_on_cpu(kind: CapKind) -> bool {
+    !matches!(kind, CapKind::Emulated | CapKind::Synthesized | CapKind::SynthesizedUnconditional | CapKind::Runtime)
 }
 
 /// That no known KVM offers a bit, in so many words, where it is so.

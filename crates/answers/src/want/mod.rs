@@ -27,6 +27,7 @@
 //! assert!(!answer.solutions[0].price.migration.is_empty());
 //! ```
 
+mod bits;
 pub mod change;
 mod cpu_text;
 mod hindrance;
@@ -40,6 +41,7 @@ use cpusieve_knowledge::x86::Feature;
 use cpusieve_model::Snapshot;
 
 use crate::predict::way::{GuestPrediction, NoWay, Route};
+pub use bits::bits;
 use change::{Change, Disturbance};
 pub use cpu_text::CpuText;
 pub use hindrance::Hindrance;
@@ -69,8 +71,9 @@ pub struct Answer {
     pub solutions: Vec<Solution>,
     /// Why wishes cannot be granted; empty if there is a solution, or nothing to do.
     pub hindrances: Vec<Hindrance>,
-    /// Whether changes below QEMU were left out, because this host's own KVM answers otherwise than is predicted of it.
-    pub below_qemu_doubted: bool,
+    /// Whether a way was left out because this host's own KVM answers otherwise than is predicted of it, so that nobody
+    /// can say what it would answer then.
+    pub doubted: bool,
     /// Whether the search was ended before all that it had in mind was tried.
     pub ended_early: bool,
     /// How many virtual machines were put to the stages.
@@ -92,6 +95,9 @@ pub struct Solution {
     pub guest: GuestPrediction,
     /// What it gives up, and what comes along.
     pub price: Price,
+    /// Changes of module parameters whose value nobody saw: that they have another one now is supposed, because KVM's
+    /// own answer looks so.
+    pub supposed: Vec<Change>,
 }
 
 impl Answer {
@@ -120,25 +126,23 @@ pub fn want(snapshot: &Snapshot, route: &Route<'_>, wishes: &[Wish]) -> Result<A
         unmet,
         solutions: Vec::new(),
         hindrances: Vec::new(),
-        below_qemu_doubted: false,
+        doubted: false,
         ended_early: false,
         tried: 1,
     };
     if answer.nothing_to_do() {
         return Ok(answer);
     }
-    let baseline = predicted(snapshot, &answer);
-    answer.below_qemu_doubted =
-        baseline.as_ref().is_some_and(|predicted| answer.unmet.iter().any(|wish| predicted.grants(*wish)));
-    let ground =
-        search::Ground { snapshot, start: &answer.settings, wishes, below_qemu: !answer.below_qemu_doubted };
-    let search::Found { reached, ended_early, tried } = search::search(&ground);
-    answer.ended_early = ended_early;
-    answer.tried += tried;
+    let ground = search::Ground { snapshot, start: &answer.settings, wishes };
+    let search::Found { reached, ended_early, tried, doubted } = search::search(&ground);
     if reached.is_empty() {
         answer.hindrances = hindrance::hindrances(&ground, &view, &answer.unmet);
     }
-    for search::Reached { changes, settings, view: reached } in reached {
+    let baseline = reached.iter().flat_map(|one| &one.changes).any(Change::is_below_qemu);
+    let baseline = if baseline { predicted(snapshot, &answer) } else { None };
+    (answer.ended_early, answer.doubted) = (ended_early, doubted);
+    answer.tried += tried;
+    for search::Reached { changes, settings, view: reached, supposed } in reached {
         let below = changes.iter().any(Change::is_below_qemu);
         let before = baseline.as_ref().filter(|_| below).unwrap_or(&view);
         let price = price::price(before, &reached, &changes, &settings);
@@ -149,6 +153,7 @@ pub fn want(snapshot: &Snapshot, route: &Route<'_>, wishes: &[Wish]) -> Result<A
             settings,
             guest: reached.found,
             price,
+            supposed,
         });
     }
     Ok(answer)

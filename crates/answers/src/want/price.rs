@@ -43,11 +43,12 @@ pub(super) fn price(before: &View, after: &View, changes: &[Change], settings: &
     unmigratable(before, after, settings, &mut price);
     let (was, is) = (before.found.vcpu.machine, after.found.vcpu.machine);
     if was.name != is.name && !changes.iter().any(|change| matches!(change, Change::Machine { .. })) {
-        let note = format!("the machine type then means {} and not {}; name the versioned type to keep it", is.name, was.name);
+        let note =
+            format!("the machine type then means {} and not {}; name the versioned type to keep it", is.name, was.name);
         price.notes.push(note);
     }
     bugs(&missing(&new.bugs, &old.bugs), "then lists", &mut price.safety);
-    bugs(&missing(&old.bugs, &new.bugs), "no longer lists", &mut price.safety);
+    bugs(&missing(&old.bugs, &new.bugs), "no longer lists", &mut price.notes);
     price
 }
 
@@ -56,9 +57,9 @@ fn missing(one: &[&'static str], other: &[&'static str]) -> Vec<&'static str> {
     one.iter().copied().filter(|word| !other.contains(word)).collect()
 }
 
-fn bugs(names: &[&'static str], does: &str, safety: &mut Vec<String>) {
+fn bugs(names: &[&'static str], does: &str, sentences: &mut Vec<String>) {
     if !names.is_empty() {
-        safety.push(format!("the guest's line `bugs` {does} {}", names.join(", ")));
+        sentences.push(format!("the guest's line `bugs` {does} {}", names.join(", ")));
     }
 }
 
@@ -86,7 +87,9 @@ fn of_change(change: &Change, price: &mut Price) {
         Change::CpuPm => price.notes.push("the guest keeps its physical CPUs while it idles".to_owned()),
         Change::Machine { newer: true, .. } => {
             price.migration.push("no QEMU older than the machine type can take the guest over".to_owned());
-            price.notes.push("the guest sees other virtual hardware; Windows may want to be activated again".to_owned());
+            price
+                .notes
+                .push("the guest sees other virtual hardware; Windows may want to be activated again".to_owned());
         }
         Change::Machine { .. } => {
             price.notes.push("an older machine type lacks what came later, and is one day removed".to_owned());
@@ -115,7 +118,9 @@ fn unmigratable(before: &View, after: &View, settings: &Settings, price: &mut Pr
         if name != "invtsc" {
             price.migration.push(format!("QEMU counts {name} as not migratable"));
         } else if !fixed {
-            price.migration.push("QEMU refuses to migrate a guest with invtsc, unless tsc-frequency= is given".to_owned());
+            price
+                .migration
+                .push("QEMU refuses to migrate a guest with invtsc, unless tsc-frequency= is given".to_owned());
         }
     }
 }

@@ -21,11 +21,7 @@ use super::{Wish, cpu_text::CpuText};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// A capability of the host's or the guest's kernel.
-    Flag {
-        at: Stage,
-        id: &'static str,
-        on: bool,
-    },
+    Flag { at: Stage, id: &'static str, on: bool },
     /// A bit that the vCPU is told.
     Bit { place: Place, on: bool },
 }

@@ -25,8 +25,6 @@ pub(super) struct Ground<'a> {
     pub snapshot: &'a Snapshot,
     pub start: &'a Settings,
     pub wishes: &'a [Wish],
-    /// Whether changes below QEMU are allowed.
-    pub below_qemu: bool,
 }
 
 /// What a search came to.
@@ -34,6 +32,8 @@ pub(super) struct Found {
     pub reached: Vec<Reached>,
     pub ended_early: bool,
     pub tried: usize,
+    /// Whether something was left out, because this host's own KVM answers otherwise than is predicted of it.
+    pub doubted: bool,
 }
 
 /// A set of changes under which all wishes are granted.
@@ -41,6 +41,8 @@ pub(super) struct Reached {
     pub changes: Vec<Change>,
     pub settings: Settings,
     pub view: View,
+    /// Changes of parameters whose value nobody saw: that they have another one now is supposed.
+    pub supposed: Vec<Change>,
 }
 
 type Changes = BTreeSet<Change>;
@@ -53,7 +55,7 @@ fn cost(changes: &Changes) -> u32 {
 pub(super) fn search(ground: &Ground<'_>) -> Found {
     let mut open = BinaryHeap::from([Reverse((0, 0, Changes::new()))]);
     let mut known: BTreeSet<Changes> = BTreeSet::from([Changes::new()]);
-    let mut found = Found { reached: Vec::new(), ended_early: false, tried: 0 };
+    let mut found = Found { reached: Vec::new(), ended_early: false, tried: 0, doubted: false };
     while let Some(Reverse((spent, _, changes))) = open.pop() {
         let cheapest = found.reached.first().map(|first| first.cost());
         if cheapest.is_some_and(|cheapest| spent > cheapest + FURTHER) || found.reached.len() >= SOLUTIONS {
@@ -73,8 +75,10 @@ pub(super) fn search(ground: &Ground<'_>) -> Found {
         let unmet: Vec<Wish> = ground.wishes.iter().copied().filter(|wish| !view.grants(*wish)).collect();
         if unmet.is_empty() {
             let least = least(ground, changes, &mut found.tried);
-            if is_new(&found.reached, &least) {
-                found.reached.extend(reached(ground, least));
+            match is_new(&found.reached, &least).then(|| supposed(ground, &least)) {
+                Some(Some(supposed)) => found.reached.extend(reached(ground, least, supposed)),
+                Some(None) => found.doubted = true,
+                None => {}
             }
             continue;
         }
@@ -84,12 +88,9 @@ pub(super) fn search(ground: &Ground<'_>) -> Found {
         for change in unmet.into_iter().flat_map(|wish| proposals(ground.snapshot, &settings, &view, wish)) {
             let slot = change.slot();
             let free = changes.iter().all(|other| other.slot() != slot);
-            if !free || change.is_below_qemu() && !ground.below_qemu {
-                continue;
-            }
             let mut next = changes.clone();
             next.insert(change);
-            if known.insert(next.clone()) {
+            if free && known.insert(next.clone()) {
                 open.push(Reverse((cost(&next), known.len(), next)));
             }
         }
@@ -132,10 +133,52 @@ fn is_new(reached: &[Reached], changes: &Changes) -> bool {
     reached.iter().all(|known| !gist(&mut known.changes.iter()).is_subset(&own))
 }
 
-fn reached(ground: &Ground<'_>, changes: Changes) -> Option<Reached> {
+/// The changes of a solution that rest on a supposition; none if it is no solution.
+///
+/// With another host kernel, command line or parameter KVM's captured answer does not hold any more, and a predicted one
+/// stands in its place. Where the two differ, a change may seem to help that does nothing but replace the one by the
+/// other. So it must make the difference in prediction as well; or else be a parameter whose value nobody saw, and
+/// with another value of which the prediction is as the capture.
+fn supposed(ground: &Ground<'_>, changes: &Changes) -> Option<Vec<Change>> {
+    let predicted = Settings { kvm_predicted: true, ..ground.start.clone() };
+    let grants = |changes: &Changes| {
+        let view = View::of(ground.snapshot, &predicted.with(changes, ground.snapshot));
+        view.is_ok_and(|view| ground.wishes.iter().all(|wish| view.grants(*wish)))
+    };
+    let mut supposed = Vec::new();
+    for change in changes.iter().filter(|change| change.is_below_qemu()) {
+        let mut without = changes.clone();
+        without.remove(change);
+        if !grants(&without) {
+            continue;
+        }
+        without.insert(unseen_opposite(ground, change)?);
+        if grants(&without) {
+            return None;
+        }
+        supposed.push(change.clone());
+    }
+    Some(supposed)
+}
+
+/// A switch of which nobody saw the value, the other way round.
+fn unseen_opposite(ground: &Ground<'_>, change: &Change) -> Option<Change> {
+    let Change::Param { name, value } = change else { return None };
+    let bare = name.rsplit('.').next();
+    let given = ground.start.kvm_params.iter().any(|(known, _)| known.rsplit('.').next() == bare);
+    let seen = ground.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.params.contains_key(name));
+    let opposite = match value.as_str() {
+        "1" => "0",
+        "0" => "1",
+        _ => return None,
+    };
+    (!given && !seen).then(|| Change::Param { name: name.clone(), value: opposite.to_owned() })
+}
+
+fn reached(ground: &Ground<'_>, changes: Changes, supposed: Vec<Change>) -> Option<Reached> {
     let settings = ground.start.with(&changes, ground.snapshot);
     let view = View::of(ground.snapshot, &settings).ok()?;
     let mut changes: Vec<Change> = changes.into_iter().collect();
     changes.sort_by_key(Change::cost);
-    Some(Reached { changes, settings, view })
+    Some(Reached { changes, settings, view, supposed })
 }

@@ -68,9 +68,7 @@ impl View {
                 let own = bit.leaf >> 8 == 0x0040_0000;
                 is_set(&self.found.cpuid, bit) || own && is_set(&self.found.cpuid, moved)
             }
-            Place::Msr(bit) => {
-                self.found.vcpu.qemu.msrs.get(&bit.index).is_some_and(|value| value >> bit.bit & 1 == 1)
-            }
+            Place::Msr(bit) => self.found.vcpu.qemu.msrs.get(&bit.index).is_some_and(|value| value >> bit.bit & 1 == 1),
             Place::Linux(_) => false,
         }
     }

@@ -52,7 +52,9 @@ impl Proposer<'_> {
         for (name, value) in text.split(is_end).filter_map(|word| word.split_once('=')) {
             let (module, bare) = name.split_once('.').map_or((None, name), |(module, bare)| (Some(module), bare));
             let fits = |known: &&parameters::Parameter| {
-                known.name == bare && [vendor, "kvm"].contains(&known.module) && module.is_none_or(|m| m == known.module)
+                known.name == bare
+                    && [vendor, "kvm"].contains(&known.module)
+                    && module.is_none_or(|m| m == known.module)
             };
             let Some(known) = parameters::of_tree(tree).find(fits) else { continue };
             let name = format!("{}.{}", known.module, known.name);

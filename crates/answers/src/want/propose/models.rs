@@ -1,7 +1,7 @@
 //! Other CPU models, and other versions of the same.
 
 use cpusieve_knowledge::qemu::{self, DefaultCpuVersion, Model, Resolved, Word};
-use cpusieve_model::Place;
+use cpusieve_model::{Place, Vendor};
 
 use super::Proposer;
 use crate::predict::way::Accel;
@@ -32,15 +32,37 @@ impl Proposer<'_> {
         }
     }
 
+    /// Models of the guest's vendor, those before others of which the host lacks least, and of these the most similar.
     fn other_models(&mut self, release: usize, default: DefaultCpuVersion, here: Resolved, place: Place, on: bool) {
-        let of_vendor = qemu::models(release).filter(|other| other.vendor == here.model.vendor && other.name != here.model.name);
+        let vendor = self.view.found.cpuid.vendor();
         let version = |model: &'static Model| Resolved { model, version: None }.version_on(release, default);
-        let fitting = of_vendor.filter(|other| other.deprecated.is_none() && has(other, release, version(other), place) == on);
-        let mut fitting: Vec<(u32, &str)> = fitting.map(|other| (distance(here.model, other), other.name)).collect();
+        let fitting = qemu::models(release).filter(|other| {
+            Some(Vendor::from_string(other.vendor)) == vendor
+                && other.name != here.model.name
+                && other.deprecated.is_none()
+                && has(other, release, version(other), place) == on
+        });
+        let mut fitting: Vec<(u32, u32, &str)> =
+            fitting.map(|other| (self.lacking(other), distance(here.model, other), other.name)).collect();
         fitting.sort_unstable();
-        for (_, name) in fitting.into_iter().take(OTHER_MODELS) {
+        for (.., name) in fitting.into_iter().take(OTHER_MODELS) {
             self.change(Change::Model { to: name.to_owned(), kind: ModelKind::Other });
         }
+    }
+
+    /// How many bits of a model KVM does not offer.
+    fn lacking(&self, model: &Model) -> u32 {
+        let Some(table) = self.view.found.vcpu.kvm.as_ref().and_then(|kvm| kvm.view.supported_table()) else {
+            return 0;
+        };
+        let lacks = |&(word, value): &(Word, u64)| match word {
+            Word::Cpuid { leaf, subleaf, register } => {
+                let offered = table.get(leaf, subleaf).map_or(0, |registers| registers.get(register));
+                (value & !u64::from(offered)).count_ones()
+            }
+            Word::Msr { .. } => 0,
+        };
+        model.words.iter().map(lacks).sum()
     }
 
     /// `-cpu host`, which KVM alone has.

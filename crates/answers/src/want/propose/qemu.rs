@@ -170,7 +170,8 @@ impl Proposer<'_> {
             }
         }
         self.releases(|other| {
-            qemu::fixups(other, place).any(|fixup| fixup.effect == FixupEffect::Adds && !fixup.releases.contains(release))
+            qemu::fixups(other, place)
+                .any(|fixup| fixup.effect == FixupEffect::Adds && !fixup.releases.contains(release))
         });
     }
 
@@ -204,7 +205,8 @@ impl Proposer<'_> {
                 _ => None,
             })
             .collect();
-        let older = qemu::machines(release).filter(|machine| machine.kind == here.kind && machine.version < here.version);
+        let older =
+            qemu::machines(release).filter(|machine| machine.kind == here.kind && machine.version < here.version);
         let sets = |machine: &&qemu::Machine| {
             qemu::compat(release, machine).any(|row| properties.contains(&row.property) && is_on(row.value))
         };
