@@ -7,7 +7,7 @@ use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, Step};
 
 use super::Wish;
 use super::search::{Ground, search};
-use super::view::{View, is_set};
+use super::view::{REQUIRED, View, is_set};
 use crate::predict::way::Accel;
 use crate::reason::{self, Reason, Remedy};
 
@@ -42,7 +42,7 @@ pub(super) fn hindrances(ground: &Ground<'_>, view: &View, unmet: &[Wish]) -> Ve
 
 /// Each wish can be granted alone.
 fn exclusive(wish: Wish) -> Hindrance {
-    plain(wish, "it can be had, but not together with the rest", "drop one of the wishes")
+    plain(wish, "It can be had, but not together with the rest.", "drop one of the wishes")
 }
 
 /// A reason without a rule.
@@ -58,13 +58,19 @@ fn plain(wish: Wish, cause: &str, remedy: &str) -> Hindrance {
 }
 
 fn hindrance(ground: &Ground<'_>, view: &View, wish: Wish) -> Hindrance {
+    if !wish.present && REQUIRED.contains(&wish.feature.id) {
+        let mut needed = plain(wish, "A 64-bit Linux does not boot without it.", "none: it is needed");
+        needed.at = Some(Stage::Guest);
+        needed.reason.cite = Cite("arch/x86/kernel/verify_cpu.S:verify_cpu");
+        return needed;
+    }
     let looked = if wish.present {
         missing(ground, view, wish.feature.id, wish.feature.places, 0)
     } else {
         wish.feature.places.iter().filter_map(|&place| Some((view.qemu_step(place)?.clone(), None))).next()
     };
     let Some((step, needs)) = looked else {
-        return plain(wish, "no change that cpusieve knows of would bring it about", "none is known");
+        return plain(wish, "No change that cpusieve knows of would bring it about.", "none is known");
     };
     let tree =
         view.kernel(if step.at == Stage::Guest { Stage::Guest } else { Stage::Host }).map_or(0, |(tree, _)| tree);

@@ -133,7 +133,7 @@ pub fn want(snapshot: &Snapshot, route: &Route<'_>, wishes: &[Wish]) -> Result<A
     if answer.nothing_to_do() {
         return Ok(answer);
     }
-    let ground = search::Ground { snapshot, start: &answer.settings, wishes };
+    let ground = search::Ground { snapshot, start: &answer.settings, wishes, boots: view.boots() };
     let search::Found { reached, ended_early, tried, doubted } = search::search(&ground);
     if reached.is_empty() {
         answer.hindrances = hindrance::hindrances(&ground, &view, &answer.unmet);

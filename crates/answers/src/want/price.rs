@@ -100,6 +100,9 @@ fn of_change(change: &Change, price: &mut Price) {
         Change::GuestCmdline(Word::Add(word)) | Change::HostCmdline(Word::Add(word)) if weakens(word) => {
             price.safety.push(format!("`{word}` switches a protection of that kernel off"));
         }
+        Change::GuestCmdline(Word::Add(word)) if word.starts_with("clearcpuid=") => {
+            price.notes.push("programs that ask CPUID themselves see the feature all the same".to_owned());
+        }
         Change::GuestKernel { newer: false, .. } | Change::HostKernel { newer: false, .. } => {
             price.safety.push("an older kernel lacks the fixes that came later".to_owned());
         }

@@ -21,10 +21,13 @@ const MOST_CHANGES: usize = 6;
 const FURTHER: u32 = 110;
 
 /// What is searched.
+#[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     pub snapshot: &'a Snapshot,
     pub start: &'a Settings,
     pub wishes: &'a [Wish],
+    /// Whether the guest's kernel boots at the start, and so has to.
+    pub boots: bool,
 }
 
 /// What a search came to.
@@ -70,8 +73,11 @@ pub(super) fn search(ground: &Ground<'_>) -> Found {
         }
         let settings = ground.start.with(&changes, ground.snapshot);
         found.tried += 1;
-        // What QEMU refuses is a dead end.
+        // What QEMU refuses is a dead end, and so is what no kernel boots on, unless the question begins there.
         let Ok(view) = View::of(ground.snapshot, &settings) else { continue };
+        if ground.boots && !view.boots() {
+            continue;
+        }
         let unmet: Vec<Wish> = ground.wishes.iter().copied().filter(|wish| !view.grants(*wish)).collect();
         if unmet.is_empty() {
             let least = least(ground, changes, &mut found.tried);
@@ -125,12 +131,17 @@ fn grants(ground: &Ground<'_>, changes: &Changes) -> bool {
     view.is_ok_and(|view| ground.wishes.iter().all(|wish| view.grants(*wish)))
 }
 
-/// Whether nothing like it was found before: the same kinds of changes with other models or releases are no news, and
-/// more than another needs is none either.
+/// Whether nothing like it was found before. The same kinds of changes with other models or releases are no news; more
+/// than another needs is none; nor is a part of another with something more disturbing in the place of the rest.
 fn is_new(reached: &[Reached], changes: &Changes) -> bool {
     let gist = |changes: &mut dyn Iterator<Item = &Change>| changes.map(Change::gist).collect::<BTreeSet<String>>();
+    let disturbance = |changes: &mut dyn Iterator<Item = &Change>| changes.map(Change::disturbance).max();
     let own = gist(&mut changes.iter());
-    reached.iter().all(|known| !gist(&mut known.changes.iter()).is_subset(&own))
+    reached.iter().all(|known| {
+        let mixed = known.changes.iter().any(|change| changes.contains(change))
+            && disturbance(&mut changes.iter()) > disturbance(&mut known.changes.iter());
+        !mixed && !gist(&mut known.changes.iter()).is_subset(&own)
+    })
 }
 
 /// The changes of a solution that rest on a supposition; none if it is no solution.

@@ -93,6 +93,11 @@ impl View {
         boot.hidden.contains(&id) || feature.places.iter().any(|&place| self.vcpu_has(place))
     }
 
+    /// Whether a 64-bit kernel boots on the vCPU and keeps what its code takes for granted.
+    pub(super) fn boots(&self) -> bool {
+        REQUIRED.iter().all(|id| self.found.guest.boot.flags.contains(id))
+    }
+
     /// Whether the guest is as wished.
     pub(super) fn grants(&self, wish: Wish) -> bool {
         self.shows(wish.feature) == wish.present
@@ -111,6 +116,10 @@ impl View {
         qemu::name(self.release(), place)
     }
 }
+
+/// The features without which a 64-bit kernel stops (`arch/x86/kernel/verify_cpu.S` with
+/// `arch/x86/include/asm/required-features.h`).
+pub(super) const REQUIRED: [&str; 9] = ["fpu", "msr", "pae", "cx8", "cmov", "fxsr", "sse", "sse2", "lm"];
 
 /// Whether any known kernel prints a feature.
 pub(super) fn is_printed(feature: &Feature) -> bool {

@@ -32,7 +32,8 @@ impl Proposer<'_> {
         }
     }
 
-    /// Models of the guest's vendor, those before others of which the host lacks least, and of these the most similar.
+    /// Models of the guest's vendor: those with which the fewest features are asked for in vain or given up, and of these
+    /// the most similar.
     fn other_models(&mut self, release: usize, default: DefaultCpuVersion, here: Resolved, place: Place, on: bool) {
         let vendor = self.view.found.cpuid.vendor();
         let version = |model: &'static Model| Resolved { model, version: None }.version_on(release, default);
@@ -42,27 +43,30 @@ impl Proposer<'_> {
                 && other.deprecated.is_none()
                 && has(other, release, version(other), place) == on
         });
-        let mut fitting: Vec<(u32, u32, &str)> =
-            fitting.map(|other| (self.lacking(other), distance(here.model, other), other.name)).collect();
+        let mut fitting: Vec<(u32, u32, &str)> = fitting
+            .map(|other| (self.lacking(other) + lost(here.model, other), distance(here.model, other), other.name))
+            .collect();
         fitting.sort_unstable();
         for (.., name) in fitting.into_iter().take(OTHER_MODELS) {
             self.change(Change::Model { to: name.to_owned(), kind: ModelKind::Other });
         }
     }
 
-    /// How many bits of a model KVM does not offer.
+    /// How many bits of a model KVM does not offer. The words of VMX are left out: KVM says of them what may be on, and
+    /// what must.
     fn lacking(&self, model: &Model) -> u32 {
-        let Some(table) = self.view.found.vcpu.kvm.as_ref().and_then(|kvm| kvm.view.supported_table()) else {
-            return 0;
-        };
-        let lacks = |&(word, value): &(Word, u64)| match word {
+        const VMX: std::ops::RangeInclusive<u32> = 0x480..=0x491;
+        let Some(kvm) = &self.view.found.vcpu.kvm else { return 0 };
+        let Some(table) = kvm.view.supported_table() else { return 0 };
+        let msrs = kvm.view.msr_features.as_ref();
+        let offered = |word: Word| match word {
             Word::Cpuid { leaf, subleaf, register } => {
-                let offered = table.get(leaf, subleaf).map_or(0, |registers| registers.get(register));
-                (value & !u64::from(offered)).count_ones()
+                u64::from(table.get(leaf, subleaf).map_or(0, |registers| registers.get(register)))
             }
-            Word::Msr { .. } => 0,
+            Word::Msr { index } if VMX.contains(&index) => u64::MAX,
+            Word::Msr { index } => msrs.and_then(|msrs| msrs.get(&index)).copied().unwrap_or(0),
         };
-        model.words.iter().map(lacks).sum()
+        model.words.iter().map(|&(word, value)| (value & !offered(word)).count_ones()).sum()
     }
 
     /// `-cpu host`, which KVM alone has.
@@ -87,10 +91,20 @@ fn has(model: &Model, release: usize, version: Option<u8>, place: Place) -> bool
     said.last().map_or(defined, |(_, value)| *value == "on")
 }
 
-/// In how many bits of their definitions two models differ.
-fn distance(one: &Model, other: &Model) -> u32 {
+/// The words of either of two models.
+fn words(one: &Model, other: &Model) -> Vec<Word> {
     let mut words: Vec<Word> = one.words.iter().chain(other.words).map(|(word, _)| *word).collect();
     words.sort_unstable();
     words.dedup();
-    words.into_iter().map(|word| (one.word(word) ^ other.word(word)).count_ones()).sum()
+    words
+}
+
+/// In how many bits of their definitions two models differ.
+fn distance(one: &Model, other: &Model) -> u32 {
+    words(one, other).into_iter().map(|word| (one.word(word) ^ other.word(word)).count_ones()).sum()
+}
+
+/// How many bits one model has and the other lacks.
+fn lost(one: &Model, other: &Model) -> u32 {
+    words(one, other).into_iter().map(|word| (one.word(word) & !other.word(word)).count_ones()).sum()
 }

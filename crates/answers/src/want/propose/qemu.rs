@@ -1,7 +1,7 @@
 //! What QEMU does to a bit, and what of its command line or which release would do otherwise.
 
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect, RELEASES, Word as FeatureWord};
-use cpusieve_model::{CpuidBit, Place, Register};
+use cpusieve_model::{CpuidBit, Place, Register, State};
 
 use super::{Aim, Proposer, situation};
 use crate::predict::way::Accel;
@@ -48,6 +48,7 @@ impl Proposer<'_> {
         if place.cpuid().is_some_and(|bit| bit.leaf == PMU_LEAF) || matches!(situation, "model") {
             self.pmu(step.map_or("", |step| step.rule.0), place);
         }
+        self.up_to_leaf(place);
         self.machine_removed(situation, place);
         self.models(place, true);
         self.fixups(release, place);
@@ -123,8 +124,19 @@ impl Proposer<'_> {
                 self.change(Change::Property { name: name.to_owned(), value: None, unmigratable: false });
             }
         }
-        self.property_value("min-level", "0x1f", false);
-        self.property_value("min-xlevel", "0x80000021", false);
+    }
+
+    /// A maximum that reaches the leaf of a bit.
+    fn up_to_leaf(&mut self, place: Place) {
+        let Some(bit) = place.cpuid().filter(|bit| self.view.found.cpuid.state(*bit) == State::Reserved) else {
+            return;
+        };
+        let value = format!("{:#x}", bit.leaf);
+        match bit.leaf >> 16 {
+            0 => self.property_value("min-level", &value, false),
+            0x8000 => self.property_value("min-xlevel", &value, false),
+            _ => {}
+        }
     }
 
     /// The features of which one must be on, so that this one may be.
