@@ -171,8 +171,8 @@ fn a_bit_without_a_name_needs_another_qemu_or_no_migration() {
 fn chains_are_walked_to_their_end() {
     // KVM before 6.4 does not offer it, QEMU before 10.0 does not name it.
     let expected = [
-        "120 set migratable=off in -cpu; boot the host with Linux 6.6 or newer",
-        "160 take QEMU 10.0; boot the host with Linux 6.6 or newer",
+        "120 set migratable=off in -cpu; boot the host with Linux 6.4 or newer (tried: 6.6)",
+        "160 take QEMU 10.0; boot the host with Linux 6.4 or newer (tried: 6.6)",
     ];
     ways(&oracle("icx-6.1"), Asked::new("7.2", "host"), "flush_l1d", &expected);
     // A parent that is off, a child that must be asked for besides.
@@ -301,6 +301,21 @@ fn what_cannot_be_had_has_a_reason() {
     // Two that exclude each other: what follows from one is not wanted.
     let answer = ask(&spr, Asked::new("11.1", "host,-avx2"), "avx2 -avx");
     assert_eq!(answer.solutions.len() + answer.hindrances.len(), 1 + answer.solutions.len().saturating_sub(1));
+}
+
+#[test]
+fn a_kvm_that_answers_otherwise_than_it_should_is_believed() {
+    // KVM of this release emulates it; the captured answer lacks it all the same, and no change below QEMU explains that.
+    let answer = ask(&oracle("milan-6.18"), Asked::new("10.0", "host"), "arch_capabilities");
+    assert_eq!(answer.solutions.len(), 0);
+    assert_eq!(answer.hindrances[0].reason.rule.0, "KVM0011");
+}
+
+#[test]
+fn threads_make_the_flag_of_threads() {
+    let spr = oracle("spr-6.18");
+    let answer = ask(&spr, Asked::new("7.2", "host"), "ht");
+    assert_eq!(lines(&answer)[0], "36 start the guest with -smp 2,sockets=1");
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub enum Change {
     },
     /// KVM in the place of TCG.
     Kvm,
+    /// Another `-smp`.
+    Smp(String),
     /// The guest kernel's command line.
     GuestCmdline(Word),
     /// A parameter of a KVM module.
@@ -50,6 +52,8 @@ pub enum Change {
         tree: usize,
         /// Whether it is newer than the one that there is.
         newer: bool,
+        /// Whether all known newer ones are so too.
+        onwards: bool,
     },
     /// The host kernel's command line.
     HostCmdline(Word),
@@ -61,6 +65,10 @@ pub enum Change {
         tree: usize,
         /// Whether it is newer than the one that there is.
         newer: bool,
+        /// Whether all known newer ones are so too.
+        onwards: bool,
+        /// The release since which KVM offers what is missing, if that is known and older than the tree.
+        since: Option<String>,
     },
 }
 
@@ -157,6 +165,7 @@ impl Change {
             Self::CpuPm => 32,
             Self::Machine { newer: true, .. } => 35,
             Self::Machine { newer: false, .. } => 38,
+            Self::Smp(_) => 36,
             Self::Kvm => 40,
             Self::GuestCmdline(word) => 45 + word.surcharge(),
             Self::Param { .. } => 50,
@@ -171,9 +180,12 @@ impl Change {
     #[must_use]
     pub const fn disturbance(&self) -> Disturbance {
         match self {
-            Self::Model { .. } | Self::Property { .. } | Self::CpuPm | Self::Machine { .. } | Self::Kvm => {
-                Disturbance::GuestRestart
-            }
+            Self::Model { .. }
+            | Self::Property { .. }
+            | Self::CpuPm
+            | Self::Machine { .. }
+            | Self::Smp(_)
+            | Self::Kvm => Disturbance::GuestRestart,
             Self::GuestCmdline(_) => Disturbance::GuestReboot,
             Self::Param { .. } => Disturbance::ModuleReload,
             Self::HostCmdline(_) => Disturbance::HostReboot,
@@ -190,6 +202,7 @@ impl Change {
             Self::CpuPm => "cpu-pm",
             Self::Machine { .. } => "machine",
             Self::Kvm => "accel",
+            Self::Smp(_) => "smp",
             Self::GuestCmdline(_) => "guest-cmdline",
             Self::Param { .. } => "kvm-param",
             Self::GuestKernel { .. } => "guest-kernel",
@@ -250,6 +263,10 @@ pub(super) fn weakens(word: &str) -> bool {
     WEAKENING.contains(&word)
 }
 
+const fn or_newer(onwards: bool) -> &'static str {
+    if onwards { " or newer" } else { "" }
+}
+
 /// The label of a kernel tree.
 pub(super) fn kernel(tree: usize) -> &'static str {
     linux::TREES.get(tree).map_or("", |tree| tree.label)
@@ -281,17 +298,23 @@ impl fmt::Display for Change {
             Self::CpuPm => f.write_str("add -overcommit cpu-pm=on"),
             Self::Machine { to, .. } => write!(f, "take the machine type {to}"),
             Self::Kvm => f.write_str("run the guest with KVM"),
+            Self::Smp(text) => write!(f, "start the guest with -smp {text}"),
             Self::GuestCmdline(word) => write!(f, "{word} the guest kernel's command line"),
             Self::Param { name, value } => {
                 let (module, parameter) = name.split_once('.').unwrap_or(("kvm", name));
                 write!(f, "load {module} with {parameter}={value}")
             }
-            Self::GuestKernel { tree, newer: true } => write!(f, "boot Linux {} or newer in the guest", kernel(*tree)),
-            Self::GuestKernel { tree, .. } => write!(f, "boot Linux {} in the guest", kernel(*tree)),
+            Self::GuestKernel { tree, onwards, .. } => {
+                write!(f, "boot Linux {}{} in the guest", kernel(*tree), or_newer(*onwards))
+            }
             Self::HostCmdline(word) => write!(f, "{word} the host kernel's command line"),
             Self::Qemu(position) => write!(f, "take QEMU {}", release(*position)),
-            Self::HostKernel { tree, newer: true } => write!(f, "boot the host with Linux {} or newer", kernel(*tree)),
-            Self::HostKernel { tree, .. } => write!(f, "boot the host with Linux {}", kernel(*tree)),
+            Self::HostKernel { tree, onwards, since: Some(since), .. } => {
+                write!(f, "boot the host with Linux {since}{} (tried: {})", or_newer(*onwards), kernel(*tree))
+            }
+            Self::HostKernel { tree, onwards, .. } => {
+                write!(f, "boot the host with Linux {}{}", kernel(*tree), or_newer(*onwards))
+            }
         }
     }
 }

@@ -85,6 +85,7 @@ fn of_change(change: &Change, price: &mut Price) {
             price.migration.push("it migrates only to hosts that offer every feature of this one".to_owned());
         }
         Change::CpuPm => price.notes.push("the guest keeps its physical CPUs while it idles".to_owned()),
+        Change::Smp(_) => price.notes.push("the guest has other CPUs, of one socket".to_owned()),
         Change::Machine { newer: true, .. } => {
             price.migration.push("no QEMU older than the machine type can take the guest over".to_owned());
             price

@@ -12,7 +12,7 @@ use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Condition, Rule};
 use cpusieve_model::{Place, Snapshot, Stage, Step};
 
-use super::change::{Change, Word};
+use super::change::{self, Change, Word};
 use super::settings::Settings;
 use super::view::{View, is_printed};
 use super::{Wish, cpu_text::CpuText};
@@ -142,13 +142,21 @@ impl Proposer<'_> {
 
     /// The nearest newer kernel that is so, and the nearest older one.
     fn kernels(&mut self, at: Stage, is_so: impl Fn(usize) -> bool) {
+        self.kernels_since(at, is_so, None);
+    }
+
+    /// The same; of a newer one of the host it is known since which release it is so.
+    fn kernels_since(&mut self, at: Stage, is_so: impl Fn(usize) -> bool, since: Option<String>) {
         let Some((here, _)) = self.view.kernel(at) else { return };
-        let newer = (here + 1..linux::TREES.len()).find(|&tree| is_so(tree));
-        let older = (0..here).rev().find(|&tree| is_so(tree));
-        for (tree, newer) in newer.map(|tree| (tree, true)).into_iter().chain(older.map(|tree| (tree, false))) {
+        let newest = linux::TREES.len();
+        let newer = (here + 1..newest).find(|&tree| is_so(tree)).map(|tree| (tree, true));
+        let older = (0..here).rev().find(|&tree| is_so(tree)).map(|tree| (tree, false));
+        for (tree, newer) in newer.into_iter().chain(older) {
+            let onwards = newer && (tree..newest).all(&is_so);
+            let since = since.clone().filter(|since| newer && since != change::kernel(tree));
             self.change(match at {
-                Stage::Guest => Change::GuestKernel { tree, newer },
-                _ => Change::HostKernel { tree, newer },
+                Stage::Guest => Change::GuestKernel { tree, newer, onwards },
+                _ => Change::HostKernel { tree, newer, onwards, since },
             });
         }
     }

@@ -136,6 +136,7 @@ impl Settings {
                 }
                 self.cpu = Some(cpu.to_string());
             }
+            Change::Smp(text) => self.smp = Some(text.clone()),
             Change::GuestCmdline(word) => {
                 self.guest_cmdline = Some(word.edited(self.guest_cmdline.as_deref().unwrap_or_default()));
             }
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn the_hosts_own_properties_go_with_it() {
         let start = Settings { cpu: Some("host,migratable=off,+x2apic".into()), ..Settings::from(&Route::default()) };
-        let change = Change::Model { to: "EPYC".into(), kind: super::change::ModelKind::Other };
+        let change = Change::Model { to: "EPYC".into(), kind: change::ModelKind::Other };
         let changed = start.with([&change], &Snapshot::default());
         assert_eq!(changed.cpu.as_deref(), Some("EPYC,+x2apic"));
     }

@@ -6,6 +6,7 @@ use cpusieve_knowledge::{linux, x86};
 use cpusieve_model::{CpuidBit, Place, Stage, Vendor};
 
 use super::{Aim, Proposer};
+use crate::reason;
 use crate::want::change::Change;
 
 /// Leaf 0AH: all that it says of performance counters hangs on the virtual PMU.
@@ -17,7 +18,8 @@ impl Proposer<'_> {
         let Some((tree, boot)) = self.view.kernel(Stage::Host) else { return };
         let offering = kvm::trees_offering(bit);
         if !offering.contains(tree) {
-            self.kernels(Stage::Host, |other| offering.contains(other));
+            let since = reason::offered_since(bit, tree);
+            self.kernels_since(Stage::Host, |other| offering.contains(other), since);
         }
         let mut words: Vec<&'static str> = Vec::new();
         if let Some(cap) = kvm::cap(tree, bit) {

@@ -1,6 +1,8 @@
 //! What QEMU does to a bit, and what of its command line or which release would do otherwise.
 
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect, RELEASES, Word as FeatureWord};
+use cpusieve_knowledge::rules::{self, Software};
+use cpusieve_knowledge::x86;
 use cpusieve_model::{CpuidBit, Place, Register, State};
 
 use super::{Aim, Proposer, situation};
@@ -52,6 +54,7 @@ impl Proposer<'_> {
         self.machine_removed(situation, place);
         self.models(place, true);
         self.fixups(release, place);
+        self.topology(release, place);
         if let Some(bit) = place.cpuid().filter(|_| !offered && self.settings.accel == Accel::Kvm) {
             self.offer(bit);
         }
@@ -106,7 +109,7 @@ impl Proposer<'_> {
     /// With a fixed frequency an invariant TSC can be migrated (`target/i386/kvm/kvm.c:kvm_arch_init_vcpu`).
     fn frequency(&mut self) {
         let kilohertz = self.view.found.vcpu.kvm.as_ref().and_then(|kvm| kvm.view.tsc_khz);
-        if let Some(hertz) = kilohertz.map(|kilohertz| u64::from(kilohertz) * 1000).filter(|&hertz| hertz > 0) {
+        if let Some(hertz) = kilohertz.map(|kilohertz| kilohertz.saturating_mul(1000)).filter(|&hertz| hertz > 0) {
             self.property_value("tsc-frequency", &hertz.to_string(), false);
         }
     }
@@ -150,9 +153,9 @@ impl Proposer<'_> {
 
     /// What a conflict's rule says must not be on as well.
     fn rivals(&mut self, rule: &str, place: Place) {
-        let needs = cpusieve_knowledge::rules::rule(rule).map_or(&[][..], |rule| rule.needs);
+        let needs = rules::rule(rule).map_or(&[][..], |rule| rule.needs);
         for need in needs {
-            if let cpusieve_knowledge::rules::Condition::Cpuid(bit) = need.condition
+            if let rules::Condition::Cpuid(bit) = need.condition
                 && Place::Cpuid(bit) != place
                 && let Some(name) = self.view.qemu_name(Place::Cpuid(bit))
             {
@@ -163,7 +166,7 @@ impl Proposer<'_> {
 
     /// The PMU, where the rule that took the bit names it, or the bit describes it.
     fn pmu(&mut self, rule: &str, place: Place) {
-        let remedy = cpusieve_knowledge::rules::rule(rule).and_then(|rule| rule.remedy);
+        let remedy = rules::rule(rule).and_then(|rule| rule.remedy);
         let named = remedy.is_some_and(|remedy| remedy.text.contains("pmu=on"));
         if named || place.cpuid().is_some_and(|bit| bit.leaf == PMU_LEAF) {
             self.switch("pmu", true);
@@ -185,6 +188,17 @@ impl Proposer<'_> {
             qemu::fixups(other, place)
                 .any(|fixup| fixup.effect == FixupEffect::Adds && !fixup.releases.contains(release))
         });
+    }
+
+    /// More threads in a package, where they make the bit.
+    fn topology(&mut self, release: usize, place: Place) {
+        let Some(feature) = x86::by_place(place) else { return };
+        let mut rules = rules::of_feature(Software::Qemu, feature.id);
+        if rules.any(|rule| rule.when == Some("topology-adds") && rule.trees.contains(release)) {
+            let given = self.settings.smp.as_deref().unwrap_or("1");
+            let cpus = given.split(',').find_map(|part| part.trim_start_matches("cpus=").parse().ok()).unwrap_or(1);
+            self.change(Change::Smp(format!("{},sockets=1", u32::max(cpus, 2))));
+        }
     }
 
     /// The first machine type of the same kind that has none of the properties with which the one at hand switches the

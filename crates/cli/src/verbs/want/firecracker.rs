@@ -14,6 +14,9 @@ use super::paste::{Paste, Target};
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`: the subleaf counts.
 const SUBLEAF_COUNTS: u32 = 1;
 
+const NOTE: &str =
+    "Firecracker itself sets some bits after the template (topology, caches, the hypervisor bit); it was not asked";
+
 /// What a template changes: registers of CPUID and MSRs, each bit by its value.
 #[derive(Default)]
 struct Template {
@@ -31,7 +34,7 @@ pub(super) fn template(target: &Target<'_>) -> Paste {
         }
     }
     let impossible = !beyond.is_empty();
-    Paste { text: crate::json::pretty(&template.value()), beyond, impossible, ..Paste::default() }
+    Paste { text: crate::json::pretty(&template.value()), beyond, note: Some(NOTE), impossible }
 }
 
 impl Template {

@@ -139,7 +139,8 @@ pub(super) fn xml(target: &Target<'_>) -> Paste {
     let unknown = domain.unknown.iter().map(|part| format!("libvirt has no element for {part} of -cpu"));
     let options =
         options.map(|options| format!("the machine's options `{options}` are elements of their own in libvirt"));
-    Paste { text, beyond: unknown.chain(options).collect(), ..Paste::default() }
+    let smp = target.settings.smp.as_ref().map(|smp| format!("<vcpu> and <topology> must be as -smp {smp}"));
+    Paste { text, beyond: unknown.chain(options).chain(smp).collect(), ..Paste::default() }
 }
 
 /// An element with what is inside, a line each; closed at once if there is nothing.

@@ -48,6 +48,11 @@ pub(super) fn paste(to: To, target: &Target<'_>) -> Paste {
 pub(super) const fn is_elsewhere(change: &Change) -> bool {
     !matches!(
         change,
-        Change::Model { .. } | Change::Property { .. } | Change::CpuPm | Change::Machine { .. } | Change::Kvm
+        Change::Model { .. }
+            | Change::Property { .. }
+            | Change::CpuPm
+            | Change::Machine { .. }
+            | Change::Smp(_)
+            | Change::Kvm
     )
 }

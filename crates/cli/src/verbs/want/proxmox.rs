@@ -41,6 +41,9 @@ pub(super) fn configuration(target: &Target<'_>) -> Paste {
     if let Some(machine) = &target.settings.machine {
         let _ = writeln!(text, "machine: {}", machine.split(',').next().unwrap_or_default());
     }
+    if let Some(smp) = &target.settings.smp {
+        let _ = writeln!(text, "# sockets: and cores: must be as -smp {smp}");
+    }
     // A second -cpu replaces the one that Proxmox writes.
     let mut arguments = Vec::new();
     if rest {

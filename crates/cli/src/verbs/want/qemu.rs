@@ -30,6 +30,9 @@ pub(super) fn changed(settings: &cpusieve_answers::want::Settings, changes: &[Ch
     if any(|change| matches!(change, Change::Model { .. } | Change::Property { .. } | Change::Kvm)) {
         words.push(format!("-cpu {}", quoted(&settings.cpu().to_string())));
     }
+    if let Some(smp) = settings.smp.as_ref().filter(|_| any(|change| matches!(change, Change::Smp(_)))) {
+        words.push(format!("-smp {}", quoted(smp)));
+    }
     if any(|change| matches!(change, Change::CpuPm)) {
         words.push("-overcommit cpu-pm=on".to_owned());
     }
