@@ -23,13 +23,7 @@ fn of_id(id: &str, places: &[Place], tree: usize, vendor: Option<Vendor>, depth:
         return real;
     }
     let sets = |rule: &&Rule| rule.trees.contains(tree) && rule.effect != RuleEffect::Clears;
-    let of_vendor = |rule: &&Rule| {
-        rule.needs.iter().all(|need| match need.condition {
-            Condition::Vendor(vendors) => vendor.is_none_or(|vendor| vendors.contains(&vendor) != need.negated),
-            _ => true,
-        })
-    };
-    let rule = rules::of_feature(Software::Linux, id).filter(sets).find(of_vendor);
+    let rule = rules::of_feature(Software::Linux, id).filter(sets).find(|rule| is_for(rule, vendor));
     let needs = rule.into_iter().flat_map(|rule| rule.needs).filter(|need| !need.negated);
     let bits = needs.flat_map(|need| match need.condition {
         Condition::Cpuid(bit) => vec![Place::Cpuid(bit)],
@@ -41,4 +35,12 @@ fn of_id(id: &str, places: &[Place], tree: usize, vendor: Option<Vendor>, depth:
         _ => Vec::new(),
     });
     bits.collect()
+}
+
+/// Whether a rule speaks of CPUs of this vendor, as far as it names vendors.
+pub(super) fn is_for(rule: &Rule, vendor: Option<Vendor>) -> bool {
+    rule.needs.iter().all(|need| match need.condition {
+        Condition::Vendor(vendors) => vendor.is_none_or(|vendor| vendors.contains(&vendor) != need.negated),
+        _ => true,
+    })
 }

@@ -6,6 +6,7 @@ use cpusieve_knowledge::{linux, qemu, x86};
 use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, Step};
 
 use super::Wish;
+use super::bits::is_for;
 use super::search::{Ground, search};
 use super::view::{REQUIRED, View, is_set};
 use crate::predict::way::Accel;
@@ -113,8 +114,9 @@ fn missing(
         return None;
     }
     // A flag of the kernel's own: the first condition of the first rule that does not hold.
+    let vendor = view.found.cpuid.vendor();
     let sets = rules::of_feature(Software::Linux, id)
-        .filter(|rule| rule.trees.contains(tree) && rule.effect != RuleEffect::Clears);
+        .filter(|rule| rule.trees.contains(tree) && rule.effect != RuleEffect::Clears && is_for(rule, vendor));
     for need in sets.flat_map(|rule| rule.needs).filter(|need| !need.negated) {
         let (id, places): (&str, Vec<Place>) = match need.condition {
             Condition::Cpuid(bit) => {

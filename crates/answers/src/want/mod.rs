@@ -145,7 +145,7 @@ pub fn want(snapshot: &Snapshot, route: &Route<'_>, wishes: &[Wish]) -> Result<A
     for search::Reached { changes, settings, view: reached, supposed } in reached {
         let below = changes.iter().any(Change::is_below_qemu);
         let before = baseline.as_ref().filter(|_| below).unwrap_or(&view);
-        let price = price::price(before, &reached, &changes, &settings);
+        let price = price::price(before, &reached, &changes, &settings, wishes);
         answer.solutions.push(Solution {
             cost: changes.iter().map(Change::cost).sum(),
             disturbance: changes.iter().map(Change::disturbance).max().unwrap_or(Disturbance::GuestRestart),

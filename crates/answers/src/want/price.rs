@@ -3,6 +3,7 @@
 use cpusieve_knowledge::qemu;
 use cpusieve_model::{Effect, Place, Step};
 
+use super::Wish;
 use super::change::{Change, ModelKind, Word, weakens};
 use super::settings::Settings;
 use super::view::View;
@@ -25,7 +26,7 @@ pub struct Price {
 }
 
 /// Compares the guest before with the guest after.
-pub(super) fn price(before: &View, after: &View, changes: &[Change], settings: &Settings) -> Price {
+pub(super) fn price(before: &View, after: &View, changes: &[Change], settings: &Settings, wishes: &[Wish]) -> Price {
     let (old, new) = (&before.found.guest.boot, &after.found.guest.boot);
     let warned = &before.found.vcpu.qemu.warnings;
     let mut price = Price {
@@ -49,7 +50,19 @@ pub(super) fn price(before: &View, after: &View, changes: &[Change], settings: &
     }
     bugs(&missing(&new.bugs, &old.bugs), "then lists", &mut price.safety);
     bugs(&missing(&old.bugs, &new.bugs), "no longer lists", &mut price.notes);
+    hanging(after, wishes, &mut price.notes);
     price
+}
+
+/// What was assumed, and decides a wish.
+fn hanging(after: &View, wishes: &[Wish], notes: &mut Vec<String>) {
+    for assumed in &after.found.guest.assumed {
+        let hang = wishes.iter().map(|wish| wish.feature.id).filter(|id| assumed.hangs.contains(id));
+        let hang: Vec<&str> = hang.collect();
+        if !hang.is_empty() {
+            notes.push(format!("{} hangs on what is assumed: {} is {}", hang.join(", "), assumed.what, assumed.value));
+        }
+    }
 }
 
 /// What is in the first list and not in the second.
