@@ -146,6 +146,9 @@ pub fn want(snapshot: &Snapshot, route: &Route<'_>, wishes: &[Wish]) -> Result<A
         let below = changes.iter().any(Change::is_below_qemu);
         let before = baseline.as_ref().filter(|_| below).unwrap_or(&view);
         let price = price::price(before, &reached, &changes, &settings, wishes);
+        if answer.solutions.iter().any(|cheaper| cheaper.price.is_better_than(&price)) {
+            continue;
+        }
         answer.solutions.push(Solution {
             cost: changes.iter().map(Change::cost).sum(),
             disturbance: changes.iter().map(Change::disturbance).max().unwrap_or(Disturbance::GuestRestart),

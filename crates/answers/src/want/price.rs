@@ -1,6 +1,6 @@
 //! What a solution gives up, and what comes along with it.
 
-use cpusieve_knowledge::qemu;
+use cpusieve_knowledge::{qemu, x86};
 use cpusieve_model::{Effect, Place, Step};
 
 use super::Wish;
@@ -23,6 +23,21 @@ pub struct Price {
     pub notes: Vec<String>,
     /// Lines that QEMU prints only then.
     pub warnings: Vec<String>,
+}
+
+impl Price {
+    /// Whether the other gives up all features of the CPU that this one does and more, and spares live migration no
+    /// more. Flags that Linux makes up do not count: losing `pti` is no loss.
+    pub(super) fn is_better_than(&self, other: &Self) -> bool {
+        let real = |price: &Self| -> Vec<&'static str> {
+            let made_up = |id: &str| x86::feature(id).is_some_and(|feature| feature.linux_made);
+            price.lost.iter().copied().filter(|id| !made_up(id)).collect()
+        };
+        let (own, others) = (real(self), real(other));
+        own.len() < others.len()
+            && own.iter().all(|flag| others.contains(flag))
+            && self.migration.len() <= other.migration.len()
+    }
 }
 
 /// Compares the guest before with the guest after.

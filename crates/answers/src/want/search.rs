@@ -17,8 +17,8 @@ const MOST_TRIED: usize = 400;
 const SOLUTIONS: usize = 3;
 /// How many changes one solution may have.
 const MOST_CHANGES: usize = 6;
-/// What a further solution may cost beyond the cheapest: one upgrade.
-const FURTHER: u32 = 110;
+/// What a further solution may cost beyond the cheapest: the dearest upgrade.
+const FURTHER: u32 = 90;
 
 /// What is searched.
 #[derive(Clone, Copy)]
@@ -78,8 +78,8 @@ pub(super) fn search(ground: &Ground<'_>) -> Found {
         if ground.boots && !view.boots() {
             continue;
         }
-        let unmet: Vec<Wish> = ground.wishes.iter().copied().filter(|wish| !view.grants(*wish)).collect();
-        if unmet.is_empty() {
+        let unmet = ground.wishes.iter().copied().find(|wish| !view.grants(*wish));
+        let Some(wish) = unmet else {
             let least = least(ground, changes, &mut found.tried);
             match is_new(&found.reached, &least).then(|| supposed(ground, &least)) {
                 Some(Some(supposed)) => found.reached.extend(reached(ground, least, supposed)),
@@ -87,11 +87,12 @@ pub(super) fn search(ground: &Ground<'_>) -> Found {
                 None => {}
             }
             continue;
-        }
+        };
         if changes.len() >= MOST_CHANGES {
             continue;
         }
-        for change in unmet.into_iter().flat_map(|wish| proposals(ground.snapshot, &settings, &view, wish)) {
+        // Every solution grants the first wish that is not granted, so it is enough to go on from there.
+        for change in proposals(ground.snapshot, &settings, &view, wish) {
             let slot = change.slot();
             let free = changes.iter().all(|other| other.slot() != slot);
             let mut next = changes.clone();

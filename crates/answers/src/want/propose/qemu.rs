@@ -36,12 +36,12 @@ impl Proposer<'_> {
             "xsave-component" => self.aim(Aim::Bit { place: Place::Cpuid(XSAVE), on: true }),
             "conflict" => self.rivals(step.map_or("", |step| step.rule.0), place),
             "paravirtual-off" => self.switch("kvm", true),
-            "not-in-tcg" => {
-                self.change(Change::Kvm);
-                self.releases(|other| qemu::tcg(other, place));
-            }
+            "not-in-tcg" => self.releases(|other| qemu::tcg(other, place)),
             "constant-leaf" => return,
             _ => {}
+        }
+        if self.settings.accel == Accel::Tcg && matches!(situation, "not-in-tcg" | "paravirtual-off" | "") {
+            self.change(Change::Kvm);
         }
         match name {
             Some(name) => self.switch(name, true),
