@@ -86,7 +86,7 @@ fn the_exit_status_says_whether_it_can_be_had() {
 }
 
 #[test]
-fn libvirts_elements_can_be_read_back() {
+fn libvirt_gets_elements_under_its_own_names() {
     let arguments = ["nonstop_tsc", "--without", "pclmulqdq", "--to", "libvirt", "--qemu", "7.2"];
     let output = run("milan-6.18", &arguments);
     let xml = text(&output);
