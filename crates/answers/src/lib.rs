@@ -31,4 +31,5 @@ pub mod oddity;
 pub mod predict;
 pub mod reason;
 pub mod verify;
+pub mod want;
 pub mod why;

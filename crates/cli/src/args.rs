@@ -29,6 +29,7 @@ Examples:
   cpusieve                                  what a guest here would get
   cpusieve diff host.cpuinfo guest.cpuinfo  who took which flags
   cpusieve why nonstop_tsc                  one flag through every sieve
+  cpusieve want nonstop_tsc host.json       how a guest gets it
   cpusieve name invtsc                      its names in all systems
   cpusieve predict --until guest host.json  what a guest here will print
   cpusieve models                           which CPU models run here
@@ -61,6 +62,9 @@ pub(crate) enum Verb {
     /// QEMU's CPU models: what runs here, what a name means, what differs
     #[command(after_help = MODELS_EXAMPLES)]
     Models(ModelsOptions),
+    /// How to get flags: the smallest change that gives them to a guest, proven, and what it costs
+    #[command(after_help = WANT_EXAMPLES)]
+    Want(Box<WantOptions>),
     /// The prediction held against the real thing
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
@@ -385,6 +389,45 @@ pub(crate) enum ModelsAccel {
     Kvm,
     /// QEMU's own emulation
     Tcg,
+}
+
+const WANT_EXAMPLES: &str = "\
+The options tell how the guest is started now; what is not given is assumed as by `predict`. INPUT is
+the host: a cpusieve record, or anything else with CPUID in it. Exit status 1: it cannot be had.
+
+Examples:
+  cpusieve want nonstop_tsc host.json                          from -cpu host
+  cpusieve want avx512f la57 --cpu Skylake-Server host.json    two flags for a named model
+  cpusieve want svm --without avx2 --cpu EPYC host.json        one flag, and not another
+  cpusieve want invtsc --to libvirt host.json > cpu.xml        ready to paste";
+
+/// Options of `want`.
+#[derive(Debug, Args)]
+pub(crate) struct WantOptions {
+    /// The flags that the guest should show, in any system's spelling, and then the host: a file, `-` is standard input
+    #[arg(value_name = "FLAG... INPUT", required = true, num_args = 1..)]
+    pub(crate) flags_and_input: Vec<PathBuf>,
+    /// A flag that the guest should not show
+    #[arg(long, value_name = "FLAG")]
+    pub(crate) without: Vec<String>,
+    #[command(flatten)]
+    pub(crate) route: RouteOptions,
+    /// Print what is to be pasted, and nothing else; the rest goes to standard error
+    #[arg(long, value_name = "SYSTEM")]
+    pub(crate) to: Option<To>,
+}
+
+/// A system that starts guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    /// Part of QEMU's command line
+    Qemu,
+    /// Elements of libvirt's domain XML
+    Libvirt,
+    /// A custom CPU template of Firecracker
+    Firecracker,
+    /// Proxmox VE's cpu-models.conf and the guest's configuration
+    Proxmox,
 }
 
 const VERIFY_EXAMPLES: &str = "\

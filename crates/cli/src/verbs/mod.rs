@@ -8,6 +8,7 @@ pub(crate) mod overview;
 pub(crate) mod predict;
 pub(crate) mod record;
 pub(crate) mod verify;
+pub(crate) mod want;
 pub(crate) mod why;
 
 use std::process::ExitCode;
