@@ -115,14 +115,16 @@ impl Word {
         self.mask(|bit| bit.unmigratable.contains(release))
     }
 
-    fn mask(self, has: impl Fn(&Bit) -> bool) -> u64 {
+    /// What the tables say of the bits of the word, in any release, by bit.
+    #[must_use]
+    pub fn bits(self) -> &'static [Bit] {
         let start = BITS.partition_point(|bit| bit.place < self.bit(0));
         let end = BITS.partition_point(|bit| bit.place <= self.bit(63));
-        BITS.get(start..end)
-            .unwrap_or(&[])
-            .iter()
-            .filter(|bit| has(bit))
-            .fold(0, |mask, bit| mask | 1 << bit.position())
+        BITS.get(start..end).unwrap_or(&[])
+    }
+
+    fn mask(self, has: impl Fn(&Bit) -> bool) -> u64 {
+        self.bits().iter().filter(|bit| has(bit)).fold(0, |mask, bit| mask | 1 << bit.position())
     }
 }
 
@@ -152,7 +154,9 @@ pub struct Bit {
 }
 
 impl Bit {
-    const fn position(&self) -> u8 {
+    /// Its bit in the word, 0 to 63.
+    #[must_use]
+    pub const fn position(&self) -> u8 {
         match self.place {
             Place::Cpuid(bit) => bit.bit,
             Place::Msr(bit) => bit.bit,
@@ -193,6 +197,11 @@ pub fn bits() -> &'static [Bit] {
 #[must_use]
 pub fn bit(place: Place) -> Option<&'static Bit> {
     BITS.binary_search_by(|bit| bit.place.cmp(&place)).ok().and_then(|index| BITS.get(index))
+}
+
+/// Every bit that has a name in any release, with that name, by name.
+pub fn named_bits() -> impl Iterator<Item = (&'static str, &'static Bit)> {
+    BY_NAME.iter().filter_map(|&(name, index)| Some((name, BITS.get(usize::from(index))?)))
 }
 
 /// Whether the register of this place is a feature word of `release`. If not, the bit never reaches a guest.

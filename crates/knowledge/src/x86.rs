@@ -21,7 +21,7 @@ mod names;
 
 use std::fmt;
 
-use cpusieve_model::{CpuidBit, MsrBit, Place, Register, Vendor};
+use cpusieve_model::{CpuidBit, LinuxBit, MsrBit, Place, Register, Vendor};
 
 pub use generation::{Generation, Guess, Known, Member, Reason, Telling, Trait, by_signature, generation, guess};
 pub use names::{fold, resolve, suggest};
@@ -184,4 +184,26 @@ pub fn feature(id: &str) -> Option<&'static Feature> {
 pub fn by_place(place: Place) -> Option<&'static Feature> {
     let found = BY_PLACE.binary_search_by(|(known, _)| known.cmp(&place)).ok()?;
     BY_PLACE.get(found).and_then(|&(_, index)| FEATURES.get(usize::from(index)))
+}
+
+/// The features of one CPUID register or MSR, with their places, by bit. `first` is the place of its bit 0.
+pub fn of_register(first: Place) -> impl Iterator<Item = (Place, &'static Feature)> {
+    let last = match first {
+        Place::Cpuid(bit) => Place::Cpuid(CpuidBit { bit: u8::MAX, ..bit }),
+        Place::Msr(bit) => Place::Msr(MsrBit { bit: u8::MAX, ..bit }),
+        Place::Linux(bit) => Place::Linux(LinuxBit { bit: u8::MAX, ..bit }),
+    };
+    between(first, last)
+}
+
+/// The features of one leaf and subleaf of CPUID, with their places, by register and bit.
+pub fn of_leaf(leaf: u32, subleaf: u32) -> impl Iterator<Item = (Place, &'static Feature)> {
+    let place = |register, bit| Place::Cpuid(CpuidBit { leaf, subleaf, register, bit });
+    between(place(Register::Eax, 0), place(Register::Edx, u8::MAX))
+}
+
+fn between(first: Place, last: Place) -> impl Iterator<Item = (Place, &'static Feature)> {
+    let start = BY_PLACE.partition_point(|(place, _)| *place < first);
+    let rows = BY_PLACE.get(start..).unwrap_or(&[]).iter().take_while(move |(place, _)| *place <= last);
+    rows.filter_map(|&(place, index)| Some((place, FEATURES.get(usize::from(index))?)))
 }

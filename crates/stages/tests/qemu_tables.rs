@@ -18,17 +18,6 @@ use serde_json::Value;
 
 use oracle::{Host, Row, hosts, rows};
 
-/// The host of the Hyper-V answers, of which no record exists: QEMU 5.2 hands on KVM's Hyper-V leaves as they are with
-/// `hv-passthrough`, so its answer to that is what KVM offers; all else is another Ice Lake.
-fn hyperv_host(rows: &[Row], like: &Host) -> Host {
-    let passed = rows.iter().find(|row| row.release == 0 && row.cpu.contains("hv-passthrough")).unwrap();
-    let mut kvm = like.kvm.clone();
-    kvm.hyperv = Some(entries(&passed.value["cpuid"]).into_iter().filter(|entry| entry.leaf < 0x4000_0100).collect());
-    // Hyper-V at all, its VP index, its table, and that by a system ioctl.
-    kvm.caps.extend([(44, 1), (149, 1), (167, 1), (191, 1)]);
-    Host { cpuid: like.cpuid.clone(), kvm }
-}
-
 fn number(value: &Value) -> u32 {
     value.as_u64().unwrap().try_into().unwrap()
 }
@@ -115,8 +104,7 @@ fn the_text_of_smp_is_read_as_the_rows_mean_it() {
 #[test]
 fn hyperv_gives_the_leaves_that_qemu_gave() {
     let (rows, mut hosts) = (rows("hv"), hosts());
-    let host = hyperv_host(&rows, &hosts["icx-6.1"]);
-    hosts.insert("hv-icx".to_owned(), host);
+    hosts.insert("hv-icx".to_owned(), oracle::hyperv_host());
     replay("hv", &rows, &hosts, |entry| (0x4000_0000..0x4000_0200).contains(&entry.leaf));
 }
 

@@ -15,7 +15,7 @@ const XSAVES: u64 = 1 << 3;
 
 impl Instance<'_> {
     /// `x86_cpu_enable_xsave_components`: a component is on when it has a size and one of its features is on.
-    pub fn x86_cpu_enable_xsave_components(&mut self) {
+    pub(super) fn x86_cpu_enable_xsave_components(&mut self) {
         self.xsave_init();
         let (mut xcr0, mut xss) = (0_u64, 0_u64);
         if self.cpu.feature(FEAT_1_ECX) & XSAVE != 0 {

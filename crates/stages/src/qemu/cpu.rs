@@ -1,12 +1,10 @@
 //! The question put to QEMU, and one `X86CPU` as realize leaves it and as `cpu_x86_cpuid` reads it.
 
 use cpusieve_knowledge::qemu::{self, Caches, Machine, Word};
-use cpusieve_model::{CpuidTable, KvmView, Place, Register, Registers};
+use cpusieve_model::{CpuidTable, KvmView, Place, Registers};
 
-use super::host::Host;
 use super::leaves::Protected;
 use super::properties::Properties;
-use super::supported::Offer;
 use super::words::{W, Words};
 
 /// Everything that decides what QEMU gives to a vCPU.
@@ -158,38 +156,23 @@ pub(crate) struct Cpu<'a> {
 
 impl<'a> Cpu<'a> {
     /// The value of a feature word that the code names; 0 if no release has it.
-    pub fn feature(&self, at: W) -> u64 {
+    pub(super) fn feature(&self, at: W) -> u64 {
         self.words.get(at.0).copied().unwrap_or(0)
     }
 
     /// A feature word, to be changed. A word that no release has is the last one of the table, which nothing names.
-    pub fn feature_mut(&mut self, at: W) -> &mut u64 {
+    pub(super) fn feature_mut(&mut self, at: W) -> &mut u64 {
         let last = self.words.len().saturating_sub(1);
         &mut self.words[at.0.min(last)]
     }
 
-    /// What is known of the host.
-    pub fn host(&self) -> Host<'a> {
-        Host::of(&self.question)
-    }
-
-    /// `kvm_arch_get_supported_cpuid`.
-    pub fn supported(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
-        Offer::of(self.question).kvm_arch_get_supported_cpuid(leaf, subleaf, register)
-    }
-
     /// The value of a feature word; 0 if no release has it.
-    pub fn word(&self, word: Word) -> u64 {
+    pub(super) fn word(&self, word: Word) -> u64 {
         qemu::word_position(word).map_or(0, |position| self.feature(W(position)))
     }
 
-    /// The low half of a feature word: a register of CPUID.
-    pub fn register(&self, word: Word) -> u32 {
-        (self.word(word) & u64::from(u32::MAX)) as u32
-    }
-
     /// Whether a feature bit is on.
-    pub fn has(&self, place: Place) -> bool {
+    pub(super) fn has(&self, place: Place) -> bool {
         let bit = match place {
             Place::Cpuid(bit) => bit.bit,
             Place::Msr(bit) => bit.bit,
@@ -199,17 +182,17 @@ impl<'a> Cpu<'a> {
     }
 
     /// `IS_AMD_CPU`: the guest's vendor is AMD.
-    pub fn is_amd(&self) -> bool {
+    pub(super) fn is_amd(&self) -> bool {
         self.properties.vendor == *b"AuthenticAMD"
     }
 
     /// `IS_INTEL_CPU`: the guest's vendor is Intel.
-    pub fn is_intel(&self) -> bool {
+    pub(super) fn is_intel(&self) -> bool {
         self.properties.vendor == *b"GenuineIntel"
     }
 
     /// `IS_ZHAOXIN_CPU`: the guest's vendor is one of Zhaoxin's two.
-    pub fn is_zhaoxin(&self) -> bool {
+    pub(super) fn is_zhaoxin(&self) -> bool {
         matches!(&self.properties.vendor, b"  Shanghai  " | b"CentaurHauls")
     }
 }

@@ -46,7 +46,7 @@ impl Instance<'_> {
     ///
     /// # Errors
     /// A property of the plus or minus list is unknown, or KVM lacks a Hyper-V enlightenment.
-    pub fn x86_cpu_expand_features(&mut self) -> Result<(), Refusal> {
+    pub(super) fn x86_cpu_expand_features(&mut self) -> Result<(), Refusal> {
         self.set_plus_and_minus()?;
         if self.is_max() {
             self.max_features();
@@ -79,7 +79,7 @@ impl Instance<'_> {
     }
 
     /// The version in 24H.EBX\[7:0\] of the accelerator.
-    pub fn supported_avx10_version(&self) -> u8 {
+    pub(super) fn supported_avx10_version(&self) -> u8 {
         (self.offer.kvm_arch_get_supported_cpuid(0x24, 0, Register::Ebx) & 0xff) as u8
     }
 
@@ -188,8 +188,7 @@ impl Instance<'_> {
             properties.min_level = properties.min_level.max(0x14);
         } else if properties.min_level < 0x14 {
             let option = if self.release() < V7_2 { "+intel-pt" } else { "intel-pt=on" };
-            let prefix =
-                format!("Intel PT need CPUID leaf 0x14, please set by \"-cpu ...,{option},min-level=0x14\"");
+            let prefix = format!("Intel PT need CPUID leaf 0x14, please set by \"-cpu ...,{option},min-level=0x14\"");
             self.mark_unavailable_features(FEAT_7_0_EBX, INTEL_PT, Some(&prefix));
             self.record(Phase::Level);
         }

@@ -50,7 +50,16 @@ pub fn expansion(
     let machine = qemu::machine(release, "none").map_err(|unknown| Refusal::plain(unknown.to_string()))?;
     let irqchip = Irqchip::of(machine);
     let smp = Smp::default();
-    let question = Question { release, machine, accelerator, cpu: model, smp, cpu_pm: false, irqchip, protected: Protected::default() };
+    let question = Question {
+        release,
+        machine,
+        accelerator,
+        cpu: model,
+        smp,
+        cpu_pm: false,
+        irqchip,
+        protected: Protected::default(),
+    };
     let mut arguments = Arguments::parse(model);
     if let Some(refusal) = arguments.refusal.take() {
         return Err(refusal);

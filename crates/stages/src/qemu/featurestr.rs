@@ -37,7 +37,7 @@ pub(super) struct Argument<'a> {
 
 impl<'a> Arguments<'a> {
     /// Takes the text apart.
-    pub fn parse(text: &'a str) -> Self {
+    pub(super) fn parse(text: &'a str) -> Self {
         let (name, features) = text.split_once(',').unwrap_or((text, ""));
         let mut arguments = Self { name, ..Self::default() };
         let mut offset = name.len() + 1;

@@ -18,7 +18,7 @@ const LIP: u32 = 1 << 31;
 
 impl Instance<'_> {
     /// `mark_unavailable_features`
-    pub fn mark_unavailable_features(&mut self, at: W, mask: u64, prefix: Option<&str>) {
+    pub(super) fn mark_unavailable_features(&mut self, at: W, mask: u64, prefix: Option<&str>) {
         if mask == 0 {
             return;
         }
@@ -39,7 +39,7 @@ impl Instance<'_> {
     }
 
     /// `x86_cpu_filter_features`: whether anything was taken out. It is said if `check` or `enforce` is on.
-    pub fn x86_cpu_filter_features(&mut self) -> bool {
+    pub(super) fn x86_cpu_filter_features(&mut self) -> bool {
         let prefix = match self.is_kvm() {
             true => "host doesn't support requested feature",
             false => "TCG doesn't support requested feature",

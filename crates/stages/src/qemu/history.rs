@@ -50,12 +50,12 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { steps: Vec::with_capacity(20) }
     }
 
     /// Keeps the words as `phase` left them, if it changed any.
-    pub fn record(&mut self, phase: Phase, words: &Words) {
+    pub(super) fn record(&mut self, phase: Phase, words: &Words) {
         let same = match self.steps.last() {
             Some((_, last)) => last == words,
             None => words.iter().all(|&word| word == 0),
@@ -66,7 +66,7 @@ impl History {
     }
 
     /// The steps that changed something.
-    pub fn steps(&self) -> &[(Phase, Words)] {
+    pub(super) fn steps(&self) -> &[(Phase, Words)] {
         &self.steps
     }
 }

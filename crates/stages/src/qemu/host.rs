@@ -13,7 +13,7 @@ pub(crate) struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    pub fn of(question: &Question<'a>) -> Self {
+    pub(super) fn of(question: &Question<'a>) -> Self {
         match question.accelerator {
             Accelerator::Kvm { host, kvm } => Self { cpuid: Some(host), kvm: Some(kvm) },
             Accelerator::Tcg => Self { cpuid: None, kvm: None },
@@ -21,13 +21,13 @@ impl<'a> Host<'a> {
     }
 
     /// KVM's side.
-    pub fn kvm(&self) -> Option<&'a KvmView> {
+    pub(super) fn kvm(&self) -> Option<&'a KvmView> {
         self.kvm
     }
 
     /// `host_cpuid`: the instruction itself. A leaf above its range's maximum gives what the vendor's CPUs give: Intel's
     /// the data of the highest basic leaf, all others zeros (Intel SDM volume 2A, CPUID; AMD APM volume 3).
-    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> Registers {
+    pub(super) fn cpuid(&self, leaf: u32, subleaf: u32) -> Registers {
         let Some(table) = self.cpuid else { return Registers::default() };
         let Some(leaf) = self.answering_leaf(table, leaf) else { return Registers::default() };
         match table.get(leaf, subleaf) {
@@ -47,12 +47,12 @@ impl<'a> Host<'a> {
     }
 
     /// The vendor string of the host's leaf 0.
-    pub fn vendor(&self) -> [u8; 12] {
+    pub(super) fn vendor(&self) -> [u8; 12] {
         vendor_bytes(self.cpuid.and_then(|table| table.get(0, 0)).unwrap_or_default())
     }
 
     /// Family, model and stepping of the host (`host_cpu_vendor_fms`).
-    pub fn signature(&self) -> (u32, u32, u32) {
+    pub(super) fn signature(&self) -> (u32, u32, u32) {
         let eax = self.cpuid(1, 0).eax;
         let family = (eax >> 8 & 0xf) + (eax >> 20 & 0xff);
         let model = (eax >> 4 & 0xf) | (eax & 0xf_0000) >> 12;
@@ -60,27 +60,27 @@ impl<'a> Host<'a> {
     }
 
     /// `host_cpu_phys_bits`: bits of a physical address, 36 where no leaf says.
-    pub fn phys_bits(&self) -> u32 {
+    pub(super) fn phys_bits(&self) -> u32 {
         let head = self.cpuid(0x8000_0000, 0).eax;
         if head >= 0x8000_0008 { self.cpuid(0x8000_0008, 0).eax & 0xff } else { 36 }
     }
 
     /// `KVM_GET_SUPPORTED_CPUID` as it came: the first entry of this leaf and subleaf, whatever its flags
     /// (`cpuid_find_entry`); zero where there is none.
-    pub fn offered(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
+    pub(super) fn offered(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
         let entries = self.kvm.and_then(|kvm| kvm.supported.as_deref()).unwrap_or_default();
         let found = entries.iter().find(|entry| entry.leaf == leaf && entry.subleaf == subleaf);
         found.map_or(0, |entry| entry.registers.get(register))
     }
 
     /// `KVM_CHECK_EXTENSION`; `None` if no capability was seen at all.
-    pub fn capability(&self, number: u32) -> Option<i64> {
+    pub(super) fn capability(&self, number: u32) -> Option<i64> {
         let caps = &self.kvm?.caps;
         (!caps.is_empty()).then(|| caps.get(&number).copied().unwrap_or(0))
     }
 
     /// Whether `KVM_GET_MSR_INDEX_LIST` has this MSR; where the list was not seen, whether it is a feature MSR.
-    pub fn lists_msr(&self, index: u32) -> bool {
+    pub(super) fn lists_msr(&self, index: u32) -> bool {
         let Some(kvm) = self.kvm else { return false };
         match &kvm.msr_index {
             Some(list) => list.contains(&index),

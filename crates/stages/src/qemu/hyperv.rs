@@ -17,7 +17,7 @@ const NO_VCPU: &str = "kvm_init_vcpu: kvm_arch_init_vcpu failed (0): Function no
 
 impl Instance<'_> {
     /// `x86_cpu_hyperv_realize`: the vendor's length, twelve bytes. 5.2 looks at it later.
-    pub fn x86_cpu_hyperv_realize(&mut self) {
+    pub(super) fn x86_cpu_hyperv_realize(&mut self) {
         let hyperv = &mut self.cpu.properties.hyperv;
         let Some(vendor) = hyperv.vendor else { return };
         if vendor.len() > 12 {
@@ -33,7 +33,7 @@ impl Instance<'_> {
     }
 
     /// `x86_cpu_pre_plug` refuses `hv-vpindex` where KVM cannot set the index, whether or not Hyper-V is on at all.
-    pub fn vp_index_settable(&self) -> Result<(), Refusal> {
+    pub(super) fn vp_index_settable(&self) -> Result<(), Refusal> {
         let asked = self.is_kvm() && self.has_enlightenment("hv-vpindex");
         if asked && self.offer.host.capability(CAP_HYPERV_VP_INDEX) == Some(0) {
             return Err(Refusal::plain("kernel doesn't allow setting HyperV VP_INDEX"));
@@ -42,7 +42,7 @@ impl Instance<'_> {
     }
 
     /// `kvm_hyperv_expand_features` as expansion calls it: only where KVM answers before a vCPU exists.
-    pub fn kvm_hyperv_expand_features(&mut self) -> Result<(), Refusal> {
+    pub(super) fn kvm_hyperv_expand_features(&mut self) -> Result<(), Refusal> {
         if !self.hyperv_enabled() || self.offer.host.capability(CAP_SYS_HYPERV_CPUID) == Some(0) {
             return Ok(());
         }
@@ -50,7 +50,7 @@ impl Instance<'_> {
     }
 
     /// What a new vCPU checks: all of it in 5.2, and on kernels that answer only then.
-    pub fn hyperv_of_vcpu(&mut self) -> Result<(), Refusal> {
+    pub(super) fn hyperv_of_vcpu(&mut self) -> Result<(), Refusal> {
         if !self.hyperv_enabled() {
             return Ok(());
         }

@@ -3,27 +3,23 @@
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::qemu::{self, Condition, PropertyKind, Resolved, WORD_COUNT};
+use cpusieve_knowledge::qemu::{self, Condition, Resolved, WORD_COUNT};
 use cpusieve_model::{Register, Registers};
 
 use super::cpu::{Accelerator, COMPONENTS, Cpu, Irqchip, Question, XsaveArea};
 use super::featurestr::{Argument, Arguments};
-use super::fields::{Field, field};
 use super::history::{History, Phase};
 use super::program::Program;
-use super::properties::{OnOffAuto, Properties};
+use super::properties::Properties;
 use super::refusal::{Refusal, releases_with};
 use super::release;
 use super::supported::Offer;
-use super::value::{Reader, Value};
-use super::words::{FEAT_1_ECX, FEAT_7_1_EDX, FEAT_24_0_EBX, FEAT_24_1_ECX, W, Words};
+use super::words::{FEAT_1_ECX, Words};
 
 /// HYPERVISOR, which load sets in every built-in model.
 const HYPERVISOR: u64 = 1 << 31;
-/// AVX10 in 7.1.EDX, and its three vector lengths in 24.0.EBX.
+/// AVX10 in 7.1.EDX.
 pub(super) const AVX10: u64 = 1 << 19;
-const AVX10_LENGTHS: u64 = 7 << 16;
-const AVX10_VNNI_INT: u64 = 1 << 2;
 
 /// The class of a CPU object.
 #[derive(Clone, Copy, Debug)]
@@ -68,13 +64,14 @@ impl<'a> Instance<'a> {
     ///
     /// # Errors
     /// The release has no such model.
-    pub fn new(question: Question<'a>, arguments: Arguments<'a>) -> Result<Self, Refusal> {
+    pub(super) fn new(question: Question<'a>, arguments: Arguments<'a>) -> Result<Self, Refusal> {
         let name = arguments.name;
         let class = match (name, qemu::resolve(question.release, name)) {
             (_, Some(resolved)) => Class::Model(resolved),
             ("max", None) => Class::Max { host: false },
             ("host", None) => Class::Max { host: true },
             ("base", None) => Class::Base,
+            _ if question.cpu.is_empty() => return Err(Refusal::at("-cpu option cannot be empty", 0)),
             (_, None) => return Err(Refusal::unknown_model(name)),
         };
         let program = Program::of(question.release);
@@ -96,20 +93,20 @@ impl<'a> Instance<'a> {
         Ok(instance)
     }
 
-    pub fn release(&self) -> usize {
+    pub(super) fn release(&self) -> usize {
         self.cpu.question.release
     }
 
-    pub fn is_kvm(&self) -> bool {
+    pub(super) fn is_kvm(&self) -> bool {
         self.cpu.question.accelerator.is_kvm()
     }
 
     /// Keeps the words as a step of QEMU's left them.
-    pub fn record(&mut self, phase: Phase) {
+    pub(super) fn record(&mut self, phase: Phase) {
         self.history.record(phase, &self.cpu.words);
     }
 
-    pub fn say(&mut self, text: impl Into<String>, repeats: bool) {
+    pub(super) fn say(&mut self, text: impl Into<String>, repeats: bool) {
         self.lines.push(Line { text: text.into(), repeats });
     }
 
@@ -224,7 +221,7 @@ impl<'a> Instance<'a> {
     ///
     /// # Errors
     /// A property is unknown, or does not take its value.
-    pub fn device_post_init(&mut self) -> Result<(), Refusal> {
+    pub(super) fn device_post_init(&mut self) -> Result<(), Refusal> {
         let question = self.cpu.question;
         let name = self.arguments.name;
         let before = std::mem::replace(&mut self.user, [0; WORD_COUNT]);
@@ -254,7 +251,7 @@ impl<'a> Instance<'a> {
     ///
     /// # Errors
     /// A property is unknown, or no switch.
-    pub fn set_plus_and_minus(&mut self) -> Result<(), Refusal> {
+    pub(super) fn set_plus_and_minus(&mut self) -> Result<(), Refusal> {
         let plus = std::mem::take(&mut self.arguments.plus);
         let minus = std::mem::take(&mut self.arguments.minus);
         for argument in plus.iter().chain(&minus) {
@@ -272,98 +269,8 @@ impl<'a> Instance<'a> {
         Refusal { known_in, ..Refusal::at(message, argument.offset) }
     }
 
-    pub fn is_max(&self) -> bool {
+    pub(super) fn is_max(&self) -> bool {
         matches!(self.class, Class::Max { .. })
-    }
-
-    /// Sets a property that the tables say exists: laws of the knowledge test that.
-    fn set_known(&mut self, name: &'static str, value: &'static str) {
-        let known = Argument { name: Cow::Borrowed(name), value: Value::Text(value), shown: Cow::Borrowed(value), offset: 0 };
-        self.set(&known).ok();
-    }
-
-    /// `object_property_parse` and `object_property_set_bool`.
-    fn set(&mut self, argument: &Argument<'a>) -> Result<(), String> {
-        let (release, name) = (self.release(), argument.name.as_ref());
-        let reader = Reader { release, name };
-        let mut places = qemu::places(release, name).peekable();
-        if places.peek().is_some() {
-            let on = reader.boolean(argument.value)?;
-            for place in places {
-                self.x86_cpu_set_bit_prop(place, on);
-            }
-            return Ok(());
-        }
-        let property = qemu::property(release, name).filter(|property| !property.max_only || self.is_max());
-        let Some(property) = property else {
-            return Err(format!("Property '{}-x86_64-cpu.{name}' not found", self.arguments.name));
-        };
-        match field(property.name) {
-            Some(field) => self.set_field(field, &reader, argument.value),
-            None => check(property.kind, &reader, argument.value),
-        }
-    }
-
-    fn x86_cpu_set_bit_prop(&mut self, place: cpusieve_model::Place, on: bool) {
-        let bit = match place {
-            cpusieve_model::Place::Cpuid(bit) => bit.bit,
-            cpusieve_model::Place::Msr(bit) => bit.bit,
-            cpusieve_model::Place::Linux(_) => return,
-        };
-        let at = qemu::Word::of(place).and_then(qemu::word_position);
-        let Some(at) = at else { return };
-        let mask = 1 << bit;
-        let slot = self.cpu.feature_mut(W(at));
-        *slot = if on { *slot | mask } else { *slot & !mask };
-        if let Some(user) = self.user.get_mut(at) {
-            *user |= mask;
-        }
-    }
-
-    fn set_field(&mut self, field: Field, reader: &Reader<'_>, value: Value<'a>) -> Result<(), String> {
-        let properties = &mut self.cpu.properties;
-        match field {
-            Field::Bool(of) => *of(properties) = reader.boolean(value)?,
-            Field::U8(of) => *of(properties) = reader.unsigned(value, 8)? as u8,
-            Field::U16(of) => *of(properties) = reader.unsigned(value, 16)? as u16,
-            Field::U32(of) => *of(properties) = reader.unsigned(value, 32)? as u32,
-            Field::U64(of) => *of(properties) = reader.unsigned(value, 64)?,
-            Field::I32(of) => *of(properties) = reader.signed(value, 32)? as i32,
-            Field::OnOffAuto(of) => *of(properties) = on_off_auto(reader, value)?,
-            Field::Hyperv(bit) => {
-                let mask = 1 << bit;
-                let features = &mut properties.hyperv.features;
-                *features = if reader.boolean(value)? { *features | mask } else { *features & !mask };
-            }
-            Field::Identity(of, maximum) => *of(properties) = reader.identity(value, maximum)?,
-            Field::Masked(of, mask) => *of(properties) = reader.masked(value, mask)?,
-            Field::TscFrequency => properties.tsc_frequency = reader.frequency(value)?,
-            Field::Vendor => properties.vendor = reader.vendor(value)?,
-            Field::ModelId => properties.model_id = Cow::Borrowed(model_id(reader.text(value)?)),
-            Field::HypervVendor => properties.hyperv.vendor = Some(reader.text(value)?),
-            Field::Avx10Version => {
-                let version = reader.unsigned(value, 8)? as u8;
-                self.set_avx10_version(version);
-            }
-        }
-        Ok(())
-    }
-
-    /// The property `avx10-version`: since 10.1 or so it turns on what the version holds; in 10.0 it is a number.
-    pub fn set_avx10_version(&mut self, version: u8) {
-        self.cpu.properties.avx10_version = version;
-        if self.release() < release::V11_1 {
-            return;
-        }
-        if version >= 1 {
-            *self.cpu.feature_mut(FEAT_7_1_EDX) |= AVX10;
-            *self.cpu.feature_mut(FEAT_24_0_EBX) |= AVX10_LENGTHS;
-            self.cpu.avx10_max_subleaf = 0;
-        }
-        if version >= 2 {
-            *self.cpu.feature_mut(FEAT_24_1_ECX) |= AVX10_VNNI_INT;
-            self.cpu.avx10_max_subleaf = 1;
-        }
     }
 }
 
@@ -385,33 +292,6 @@ fn blank(question: Question<'_>) -> Cpu<'_> {
         tsc_khz: 0,
         avx10_max_subleaf: 0,
     }
-}
-
-/// Reads a value for a property on which nothing depends here, for its refusal.
-fn check(kind: PropertyKind, reader: &Reader<'_>, value: Value<'_>) -> Result<(), String> {
-    match kind {
-        PropertyKind::Feature | PropertyKind::Bool => reader.boolean(value).map(drop),
-        PropertyKind::Uint { bits } => reader.unsigned(value, u32::from(bits)).map(drop),
-        PropertyKind::Int { bits } => reader.signed(value, u32::from(bits)).map(drop),
-        PropertyKind::Str | PropertyKind::Link => reader.text(value).map(drop),
-        PropertyKind::OnOffAuto => on_off_auto(reader, value).map(drop),
-        PropertyKind::ReadOnly => Err("Insufficient permission to perform this operation".to_owned()),
-    }
-}
-
-fn on_off_auto(reader: &Reader<'_>, value: Value<'_>) -> Result<OnOffAuto, String> {
-    match reader.text(value)? {
-        "on" => Ok(OnOffAuto::On),
-        "off" => Ok(OnOffAuto::Off),
-        "auto" => Ok(OnOffAuto::Auto),
-        other => Err(format!("Parameter '{}' does not accept value '{other}'", reader.name)),
-    }
-}
-
-/// The first 48 bytes (`x86_cpuid_set_model_id`).
-fn model_id(text: &str) -> &[u8] {
-    let bytes = text.as_bytes();
-    bytes.get(..48).unwrap_or(bytes)
 }
 
 /// Leaves 80000002H to 80000004H of the host, up to the first zero byte.

@@ -96,8 +96,7 @@ fn vmcs_enum(instance: &Instance<'_>) -> u64 {
         (V10_0, FEAT_VMX_EXIT_CTLS, ACTIVATE_SECONDARY_CONTROLS, 0x44),
         (V7_2, FEAT_VMX_SECONDARY_CTLS, TSC_SCALING, 0x32),
     ];
-    let newest = fields.into_iter().find(|&(since, word, bit, _)| {
-        instance.release() >= since && cpu.feature(word) & bit != 0
-    });
+    let newest =
+        fields.into_iter().find(|&(since, word, bit, _)| instance.release() >= since && cpu.feature(word) & bit != 0);
     newest.map_or(0x2e, |(.., field)| field)
 }

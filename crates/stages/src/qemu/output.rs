@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use cpusieve_knowledge::qemu::{self, Model, Word};
-use cpusieve_knowledge::x86;
-use cpusieve_model::{CpuidBit, KvmCpuidEntry, Place, Step};
+use cpusieve_knowledge::qemu;
+use cpusieve_model::{KvmCpuidEntry, Place, Step};
 
 use super::assume::assumptions;
-use super::history::History;
-use super::instance::{Class, Instance, Line};
+use super::instance::{Instance, Line};
 use super::realize;
 use super::refusal::Refusal;
 use super::steps::steps;
-use super::words::{W, Words};
+use super::trace::Trace;
+use super::words::Words;
 use crate::linux::boot::Assumption;
 
 /// What QEMU gives to the first vCPU, and what it prints on the way.
@@ -32,64 +31,29 @@ pub struct Output {
     pub(super) trace: Option<Trace>,
 }
 
-/// The words of a CPU from its model to its vCPU.
-#[derive(Clone, Debug)]
-pub(super) struct Trace {
-    pub release: usize,
-    /// Whether KVM is the accelerator.
-    pub kvm: bool,
-    /// The text of `-cpu`.
-    pub cpu: String,
-    /// The machine type's name.
-    pub machine: &'static str,
-    /// The built-in model.
-    pub model: Option<&'static Model>,
-    /// Whether the model is `host` or `max`.
-    pub max: bool,
-    /// `migratable=on`
-    pub migratable: bool,
-    /// `x-force-features=on`
-    pub forced: bool,
-    /// What the accelerator itself offers.
-    pub offered: Words,
-    /// What the accelerator supports once QEMU has made its changes.
-    pub supported: Words,
-    /// The bits that the machine type set or cleared.
-    pub machine_touched: Words,
-    /// The bits that machine type or `-cpu` set or cleared.
-    pub touched: Words,
-    /// `env->features` at the end.
-    pub words: Words,
-    /// What the vCPU is told.
-    pub told: Words,
-    /// Bits of registers without a word: whether KVM offers them, whether the vCPU is told them.
-    pub elsewhere: Vec<(Place, bool, bool)>,
-    /// `cpu->filtered_features`
-    pub filtered: Words,
-    pub history: History,
-}
-
 impl Output {
     /// Every feature property of the release, and whether it is on, as QMP's `qom-get` says of the CPU; empty where
     /// there was no CPU. A property of two bits is on if both are.
     #[must_use]
     pub fn properties(&self) -> BTreeMap<&'static str, bool> {
-        let mut properties = BTreeMap::new();
-        let Some(trace) = &self.trace else { return properties };
-        for bit in qemu::bits().iter().filter(|bit| bit.named.contains(trace.release)) {
-            if let Some(name) = bit.name {
-                let on = has(&trace.words, bit.place);
-                properties.entry(name).and_modify(|all| *all &= on).or_insert(on);
+        let Some(trace) = &self.trace else { return BTreeMap::new() };
+        let named = qemu::named_bits().filter(|(_, bit)| bit.named.contains(trace.release));
+        let mut values: Vec<(&'static str, bool)> = Vec::with_capacity(512);
+        for (name, bit) in named {
+            let on = has(&trace.words, bit.place);
+            match values.last_mut() {
+                Some((last, all)) if *last == name => *all &= on,
+                _ => values.push((name, on)),
             }
         }
-        properties
+        values.into_iter().collect()
     }
 
     /// What QEMU did to each bit that the accelerator offers, that was asked for, or that the vCPU is told; empty where
     /// there was no CPU.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
-        self.trace.as_ref().map(steps).unwrap_or_default()
+        self.trace.as_ref().map(|trace| steps(trace, &self.cpuid)).unwrap_or_default()
     }
 
     /// The bits that were asked for and that QEMU took out (`filtered-features`), in the order of its words.
@@ -126,82 +90,8 @@ pub(super) fn of(instance: Instance<'_>, mut warnings: Vec<String>, error: Optio
             Err(refusal) => output.error = Some(refusal),
         }
     }
-    output.trace = Some(trace(instance, &output.cpuid));
+    output.trace = Some(Trace::of(instance));
     output
-}
-
-/// Takes an instance apart.
-fn trace(instance: Instance<'_>, table: &[KvmCpuidEntry]) -> Trace {
-    let told = told(&instance, table);
-    let offered = std::array::from_fn(|at| instance.offer.offered(instance.program, W(at)));
-    let question = instance.cpu.question;
-    Trace {
-        release: question.release,
-        kvm: instance.is_kvm(),
-        cpu: question.cpu.to_owned(),
-        machine: question.machine.name,
-        model: match instance.class {
-            Class::Model(resolved) => Some(resolved.model),
-            _ => None,
-        },
-        max: instance.is_max(),
-        migratable: instance.cpu.properties.migratable,
-        forced: instance.cpu.properties.force_features,
-        offered,
-        supported: instance.supported,
-        machine_touched: instance.machine_touched,
-        touched: instance.user,
-        words: instance.cpu.words,
-        told,
-        elsewhere: elsewhere(&instance, table),
-        filtered: instance.filtered,
-        history: instance.history,
-    }
-}
-
-/// The words as the vCPU is told them: CPUID as the table has it, MSRs as the words are. Without a table, the words.
-fn told(instance: &Instance<'_>, table: &[KvmCpuidEntry]) -> Words {
-    let mut told = instance.cpu.words;
-    if table.is_empty() {
-        return told;
-    }
-    for (slot, word) in told.iter_mut().zip(qemu::WORD_ORDER) {
-        if let Word::Cpuid { leaf, subleaf, register } = word {
-            *slot = entry(table, leaf, subleaf).map_or(0, |entry| u64::from(entry.registers.get(register)));
-        }
-    }
-    told
-}
-
-/// The table's entry of a leaf. With Hyper-V's leaves in their place KVM's own start at 40000100H.
-fn entry(table: &[KvmCpuidEntry], leaf: u32, subleaf: u32) -> Option<&KvmCpuidEntry> {
-    let find = |leaf| table.iter().find(|entry| entry.leaf == leaf && entry.subleaf == subleaf);
-    let moved = if leaf == 0x4000_0001 { find(0x4000_0101) } else { None };
-    moved.or_else(|| find(leaf))
-}
-
-/// The features that live in registers without a word in any release.
-fn elsewhere(instance: &Instance<'_>, table: &[KvmCpuidEntry]) -> Vec<(Place, bool, bool)> {
-    let places = x86::FEATURES.iter().filter_map(x86::Feature::place);
-    let bits = places.filter_map(|place| match place {
-        Place::Cpuid(bit) if Word::of(place).and_then(qemu::word_position).is_none() => {
-            let came = instance.offer.host.offered(bit.leaf, bit.subleaf, bit.register) >> bit.bit & 1 == 1;
-            let told = entry(table, bit.leaf, bit.subleaf);
-            let told = told.is_some_and(|entry| entry.registers.get(bit.register) >> bit.bit & 1 == 1);
-            (came || told).then_some((place, came, told))
-        }
-        _ => None,
-    });
-    bits.collect()
-}
-
-impl Trace {
-    /// KVM's value of the register in which a bit lies.
-    pub fn offered_register(&self, bit: CpuidBit) -> Option<u32> {
-        let word = Word::Cpuid { leaf: bit.leaf, subleaf: bit.subleaf, register: bit.register };
-        let value = *self.offered.get(qemu::word_position(word)?)?;
-        u32::try_from(value).ok()
-    }
 }
 
 /// The most lines that are repeated for vCPUs; more are cut off.

@@ -31,7 +31,7 @@ pub(crate) struct Dependency {
 
 impl Program {
     /// The tables of a release; looked up when they are first asked for.
-    pub fn of(release: usize) -> &'static Self {
+    pub(super) fn of(release: usize) -> &'static Self {
         static PROGRAMS: [OnceLock<Program>; 64] = [const { OnceLock::new() }; 64];
         let release = release.min(RELEASES.len().saturating_sub(1));
         PROGRAMS[release % PROGRAMS.len()].get_or_init(|| Self::compile(release))
@@ -63,27 +63,27 @@ impl Program {
     }
 
     /// Whether the release has this word.
-    pub fn has(&self, at: W) -> bool {
+    pub(super) fn has(&self, at: W) -> bool {
         self.row(at).exists
     }
 
     /// The bits that TCG implements.
-    pub fn tcg(&self, at: W) -> u64 {
+    pub(super) fn tcg(&self, at: W) -> u64 {
         self.row(at).tcg
     }
 
     /// The bits that `migratable=on` keeps.
-    pub fn migratable(&self, at: W) -> u64 {
+    pub(super) fn migratable(&self, at: W) -> u64 {
         self.row(at).migratable
     }
 
     /// The bits that `host` and `max` do not turn on by themselves.
-    pub fn no_autoenable(&self) -> Words {
+    pub(super) fn no_autoenable(&self) -> Words {
         std::array::from_fn(|position| self.row(W(position)).no_autoenable)
     }
 
     /// The changes that `x86_cpu_get_supported_feature_word` itself makes to a word.
-    pub fn cpu_fixups(&self, at: W) -> &[&'static Fixup] {
+    pub(super) fn cpu_fixups(&self, at: W) -> &[&'static Fixup] {
         &self.row(at).cpu_fixups
     }
 }

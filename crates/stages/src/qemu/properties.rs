@@ -104,7 +104,7 @@ pub(crate) enum OnOffAuto {
 impl Properties<'_> {
     /// The defaults of `x86_cpu_properties` in a release. A property that a release does not have has the value with
     /// which later releases do what that one does.
-    pub fn of(release: usize) -> Self {
+    pub(super) fn of(release: usize) -> Self {
         let mut properties = Self::newest();
         if release < release::V7_2 {
             properties.vendor_cpuid_only = false;
@@ -126,7 +126,7 @@ impl Properties<'_> {
     }
 
     /// The value of a switch by its name; `None` if it is none.
-    pub fn boolean(&self, name: &str) -> Option<bool> {
+    pub(super) fn boolean(&self, name: &str) -> Option<bool> {
         let Some(Field::Bool(of)) = field(name) else { return None };
         Some(*of(&mut self.clone()))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cpusieve_knowledge::qemu::MachineKind;
 use cpusieve_model::{KvmCpuidEntry, Register};
 
-use super::cpu::{Cpu, Question};
+use super::cpu::{Cpu, Irqchip, Question};
 use super::featurestr::Arguments;
 use super::history::Phase;
 use super::instance::{Class, Instance};
@@ -16,6 +16,7 @@ use super::release::{V7_2, V10_0, V11_1};
 use super::words::*;
 use super::{leaves, msrs, start};
 
+const APIC: u64 = 1 << 9;
 const LM: u64 = 1 << 29;
 const PAE: u64 = 1 << 6;
 const PSE36: u64 = 1 << 17;
@@ -130,6 +131,7 @@ impl Instance<'_> {
         }
         self.address_bits()?;
         self.caches()?;
+        self.apic()?;
         self.init_vcpu()?;
         if self.release() < V10_0 {
             self.hyperthreading();
@@ -317,6 +319,16 @@ impl Instance<'_> {
         } else if self.cpu.caches.is_none() {
             let name = self.arguments.name;
             return Err(Refusal::plain(format!("CPU model '{name}' doesn't support legacy-cache=off")));
+        }
+        Ok(())
+    }
+
+    /// `apic_get_class`: since 8.0 or so QEMU's own local APIC does not work with KVM.
+    fn apic(&self) -> Result<(), Refusal> {
+        let question = &self.cpu.question;
+        let wanted = self.cpu.feature(FEAT_1_EDX) & APIC != 0 || question.smp.cpus > 1;
+        if self.release() >= V10_0 && self.is_kvm() && wanted && question.irqchip == Irqchip::Off {
+            return Err(Refusal::plain("KVM does not support userspace APIC"));
         }
         Ok(())
     }

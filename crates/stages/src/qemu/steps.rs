@@ -1,29 +1,18 @@
-//! The steps of this stage: which of QEMU's steps kept, dropped or added each bit, read off the words after each.
+//! The steps of this stage: which of QEMU's functions kept, dropped or added each bit, read off the words after each.
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::qemu::{self, FixupEffect, WORD_ORDER, Word};
+use cpusieve_knowledge::qemu::{self, Bit, FixupEffect, WORD_ORDER, Word};
 use cpusieve_knowledge::rules::{self, Rule, Software};
-use cpusieve_knowledge::x86;
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, Register, Stage, Step};
+use cpusieve_knowledge::x86::{self, Feature};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, Stage, Step};
 
 use super::history::Phase;
-use super::output::{Trace, has};
-use super::words::{AMD_ALIASES, FEAT_8000_0001_EDX, Words};
-
-/// One bit on its way through QEMU.
-struct Passage<'t> {
-    trace: &'t Trace,
-    /// The position of its word; `None` if no release has one.
-    at: Option<usize>,
-    place: Place,
-    /// Whether the accelerator offers it.
-    came: bool,
-    /// Whether the guest is told it.
-    told: bool,
-}
+use super::trace::{Register, Trace};
+use super::words::{AMD_ALIASES, FEAT_1_ECX, FEAT_8000_0001_EDX};
 
 /// What happened to a bit: the situation that a rule speaks of, and where it happens if several rules speak of it.
+#[derive(Clone, Copy)]
 struct Reason {
     when: &'static str,
     cite: Option<&'static str>,
@@ -35,211 +24,244 @@ impl From<&'static str> for Reason {
     }
 }
 
+/// One feature word on its way through QEMU.
+struct Passage<'t> {
+    trace: &'t Trace,
+    /// Its position in [`WORD_ORDER`].
+    at: usize,
+    word: Word,
+    /// Whether the release has it.
+    known: bool,
+    /// What the accelerator itself offers.
+    came: u64,
+    /// What the vCPU is told.
+    told: u64,
+    /// What QEMU's tables say of its bits.
+    bits: &'static [Bit],
+    /// What all software calls them.
+    features: Vec<(Place, &'static Feature)>,
+    /// The bits that a version of the model sets which is later than the one that was asked for.
+    later: u64,
+}
+
 /// The steps of all bits that were offered, asked for or told.
-pub(super) fn steps(trace: &Trace) -> Vec<Step> {
-    let mut steps = Vec::with_capacity(320);
+pub(super) fn steps(trace: &Trace, table: &[cpusieve_model::KvmCpuidEntry]) -> Vec<Step> {
+    let mut book = Book::default();
+    let mut steps = Vec::with_capacity(400);
+    let later = trace.later_versions();
     for (at, word) in WORD_ORDER.into_iter().enumerate() {
-        let of = |words: &Words| words.get(at).copied().unwrap_or(0);
-        let asked = trace.history.steps().iter().fold(0, |mask, (_, words)| mask | of(words));
-        let (came, told) = (of(&trace.offered), of(&trace.told));
-        let mask = came | told | if qemu::has_word(trace.release, at) { asked } else { 0 };
-        for bit in (0..64).filter(|bit| mask >> bit & 1 == 1) {
-            let (came, told) = (came >> bit & 1 == 1, told >> bit & 1 == 1);
-            steps.extend(Passage { trace, at: Some(at), place: word.bit(bit), came, told }.step());
+        let Register { came, told } = trace.word(at, word, table);
+        let known = qemu::has_word(trace.release, at);
+        let asked = if known { trace.ever_asked(at) } else { 0 };
+        let mask = came | told | asked;
+        if mask == 0 {
+            continue;
         }
+        let features = x86::of_register(word.bit(0)).collect();
+        let later = later.get(at).copied().unwrap_or(0);
+        let passage = Passage { trace, at, word, known, came, told, bits: word.bits(), features, later };
+        let set = (0..64).filter(|bit| mask >> bit & 1 == 1);
+        steps.extend(set.filter_map(|bit| passage.step(bit, &mut book)));
     }
-    for &(place, came, told) in &trace.elsewhere {
-        steps.extend(Passage { trace, at: None, place, came, told }.step());
+    for (place, feature, Register { came, told }) in trace.elsewhere(table) {
+        let Place::Cpuid(CpuidBit { bit, .. }) = place else { continue };
+        let is_told = told >> bit & 1 == 1;
+        let reason = if is_told { "passed".into() } else { unknown_register(trace.release, place) };
+        let effect = effect(came >> bit & 1 == 1, is_told, reason);
+        let named = Named { place, name: Cow::Borrowed(feature.id), feature: Some(feature), came };
+        steps.extend(book.step(trace, named, effect, reason));
     }
     steps
 }
 
 impl Passage<'_> {
-    fn step(&self) -> Option<Step> {
-        let reason = self.reason();
-        let effect = match (self.came, self.told) {
-            (true, true) => Effect::Kept,
-            (_, false) => Effect::Dropped,
-            (false, true) if reason.when == "forced" => Effect::Forced,
-            (false, true) => Effect::Added,
-        };
-        let feature = x86::by_place(self.place);
-        let rule = rule(feature.map(|feature| feature.id), self.trace.release, &reason)?;
-        Some(Step {
-            feature: self.name(feature),
-            place: Some(self.place),
-            at: Stage::Qemu,
-            effect,
-            rule: rule.id,
-            cite: reason.cite.map_or(rule.cite, Cite),
-            because: self.because(&reason),
-        })
-    }
-
-    /// The feature's id, else QEMU's name, else the bit itself.
-    fn name(&self, feature: Option<&'static x86::Feature>) -> Cow<'static, str> {
-        match (feature, qemu::name(self.trace.release, self.place)) {
+    fn step(&self, bit: u8, book: &mut Book) -> Option<Step> {
+        let place = self.word.bit(bit);
+        let reason = self.reason(bit, place);
+        let effect = effect(self.came >> bit & 1 == 1, self.told >> bit & 1 == 1, reason);
+        let feature = self.features.iter().find(|(known, _)| *known == place).map(|(_, feature)| *feature);
+        let name = match (feature, self.name(bit)) {
             (Some(feature), _) => Cow::Borrowed(feature.id),
             (None, Some(name)) => Cow::Borrowed(name),
-            (None, None) => Cow::Owned(format!("{:#}", self.place)),
-        }
-    }
-
-    fn because(&self, reason: &Reason) -> Vec<Evidence> {
-        let mut because = Vec::new();
-        if let (Place::Cpuid(bit), true) = (self.place, self.trace.kvm) {
-            let answer = "KVM_GET_SUPPORTED_CPUID";
-            because.push(Evidence::Register { of: "host", answer, bit, value: self.trace.offered_register(bit) });
-        }
-        if matches!(reason.when, "asked" | "switched-off" | "forced" | "paravirtual-off") {
-            because.push(Evidence::Setting { source: "-cpu", text: self.trace.cpu.clone() });
-        }
-        if matches!(reason.when, "machine" | "machine-adds") {
-            because.push(Evidence::Setting { source: "-machine", text: self.trace.machine.to_owned() });
-        }
-        because
-    }
-
-    /// The word's bit in one state of all words.
-    fn is_set(&self, words: &Words) -> bool {
-        has(words, self.place)
-    }
-
-    fn reason(&self) -> Reason {
-        let known = self.at.is_some_and(|at| qemu::has_word(self.trace.release, at));
-        let on = known && self.is_set(&self.trace.words);
-        match (known, on, self.told) {
-            (false, _, true) => "passed".into(),
-            (false, _, false) => self.unknown_register(),
-            (true, false, true) => "topology-adds".into(),
-            (true, true, false) => self.hidden(),
-            (true, true, true) => self.why_on(),
-            (true, false, false) => self.why_off(),
-        }
-    }
-
-    /// A register without a word: QEMU fills it by itself, or leaves it out.
-    fn unknown_register(&self) -> Reason {
-        let constant = |row: &qemu::Constant| {
-            row.releases.contains(self.trace.release) && Some(row.word) == Word::of(self.place)
+            (None, None) => Cow::Owned(format!("{place:#}")),
         };
-        if qemu::CONSTANTS.iter().any(constant) { "constant-leaf".into() } else { "word-unknown".into() }
+        book.step(self.trace, Named { place, name, feature, came: self.came }, effect, reason)
+    }
+
+    /// What the release's tables say of a bit.
+    fn row(&self, bit: u8) -> Option<&'static Bit> {
+        self.bits.iter().find(|row| row.position() == bit)
+    }
+
+    /// QEMU's name for a bit in the release.
+    fn name(&self, bit: u8) -> Option<&'static str> {
+        self.row(bit).filter(|row| row.named.contains(self.trace.release)).and_then(|row| row.name)
+    }
+
+    fn reason(&self, bit: u8, place: Place) -> Reason {
+        let is = |words: &super::words::Words| words.get(self.at).is_some_and(|word| word >> bit & 1 == 1);
+        let told = self.told >> bit & 1 == 1;
+        match (self.known, is(&self.trace.words), told) {
+            (false, _, true) => "passed".into(),
+            (false, _, false) => unknown_register(self.trace.release, place),
+            (true, false, true) => "topology-adds".into(),
+            (true, true, false) => self.hidden(bit),
+            (true, true, true) => self.why_on(bit, place, is(&self.trace.supported)),
+            (true, false, false) => self.why_off(bit, place),
+        }
     }
 
     /// On in the word, off in the leaf: PDCM without a PMU before 10.1, else a leaf above the level.
-    fn hidden(&self) -> Reason {
-        let pdcm = self.place == Place::Cpuid(CpuidBit::new(1, 0, Register::Ecx, 15));
-        if pdcm { "model".into() } else { "level".into() }
+    fn hidden(&self, bit: u8) -> Reason {
+        if self.at == FEAT_1_ECX.0 && bit == 15 { "model".into() } else { "level".into() }
     }
 
-    /// The last step that changed the bit, and whether it set it.
-    fn last_change(&self) -> Option<Phase> {
-        let mut before = false;
-        let mut last = None;
-        for (phase, words) in self.trace.history.steps() {
-            let now = self.is_set(words);
-            if now != before {
-                last = Some(*phase);
-            }
-            before = now;
-        }
-        last
-    }
-
-    fn why_on(&self) -> Reason {
-        let last = self.last_change();
-        if !self.is_set(&self.trace.supported) {
-            match last {
-                Some(Phase::Topology) => return "topology-adds".into(),
-                Some(Phase::Alias) => return "alias".into(),
-                Some(Phase::CpuPm) => return "asked".into(),
-                _ if self.trace.forced => return "forced".into(),
-                _ => {}
-            }
-        }
-        match last {
-            Some(Phase::Topology) if !self.came => "topology-adds".into(),
+    fn why_on(&self, bit: u8, place: Place, supported: bool) -> Reason {
+        let came = self.came >> bit & 1 == 1;
+        match self.trace.last_change(self.at, bit) {
+            Some(Phase::Topology) if !came => "topology-adds".into(),
             Some(Phase::Alias) => "alias".into(),
-            Some(Phase::Asked | Phase::CpuPm) => "asked".into(),
+            Some(Phase::CpuPm) => "asked".into(),
+            _ if !supported && self.trace.forced => "forced".into(),
+            Some(Phase::Asked) => "asked".into(),
             Some(Phase::Machine) => "machine-adds".into(),
-            _ if self.came => "passed".into(),
-            _ => self.fixup("fixup-adds"),
+            _ if came => "passed".into(),
+            _ => self.fixup("fixup-adds", bit, place),
         }
     }
 
-    fn why_off(&self) -> Reason {
-        match self.last_change() {
-            None => self.never_on(),
+    fn why_off(&self, bit: u8, place: Place) -> Reason {
+        let came = self.came >> bit & 1 == 1;
+        match self.trace.last_change(self.at, bit) {
+            None => self.never_on(bit, place),
             Some(Phase::Model | Phase::Defaults | Phase::Version | Phase::Pmu) => "model".into(),
             Some(Phase::Machine) => "machine".into(),
-            Some(Phase::Asked) => "switched-off".into(),
+            Some(Phase::Asked | Phase::LbrFmt) => "switched-off".into(),
             Some(Phase::Dependency) => "dependency".into(),
             Some(Phase::Paravirtual) => "paravirtual-off".into(),
             Some(Phase::Conflict) => "conflict".into(),
             Some(Phase::Xsave) => "xsave-component".into(),
             Some(Phase::Level) => "level".into(),
-            Some(Phase::LbrFmt) => "switched-off".into(),
             Some(Phase::Alias) => "alias".into(),
-            Some(Phase::Filter) if self.came => self.fixup("fixup-removes"),
+            Some(Phase::Filter) if came => self.fixup("fixup-removes", bit, place),
             Some(Phase::Max | Phase::Topology | Phase::CpuPm | Phase::Filter | Phase::ProcessorTrace) => {
-                self.not_offered()
+                if self.trace.kvm { "not-offered".into() } else { "not-in-tcg".into() }
             }
         }
     }
 
-    fn not_offered(&self) -> Reason {
-        if self.trace.kvm { "not-offered".into() } else { "not-in-tcg".into() }
-    }
-
-    /// Offered, and never asked for.
-    fn never_on(&self) -> Reason {
-        let release = self.trace.release;
-        if !self.trace.max {
-            return if self.in_later_version() { "model-version".into() } else { "model".into() };
-        }
-        if self.is_set(&self.trace.machine_touched) {
+    /// Offered, and never on.
+    fn never_on(&self, bit: u8, place: Place) -> Reason {
+        let trace = self.trace;
+        let is = |words: &super::words::Words| words.get(self.at).is_some_and(|word| word >> bit & 1 == 1);
+        let row = |set: fn(&Bit) -> cpusieve_knowledge::TreeSet| {
+            self.row(bit).is_some_and(|row| set(row).contains(trace.release))
+        };
+        if !trace.max {
+            if self.later >> bit & 1 == 1 { "model-version".into() } else { "model".into() }
+        } else if is(&trace.machine_touched) {
             "machine".into()
-        } else if self.is_set(&self.trace.touched) {
+        } else if is(&trace.touched) {
             "switched-off".into()
-        } else if !self.is_set(&self.trace.supported) {
-            self.fixup("fixup-removes")
-        } else if qemu::no_autoenable(release, self.place) {
+        } else if is(&trace.supported) && row(|row| row.no_autoenable) {
             "no-autoenable".into()
-        } else if self.trace.migratable && qemu::name(release, self.place).is_none() {
+        } else if is(&trace.supported) && trace.migratable && self.name(bit).is_none() {
             "unnamed".into()
-        } else if self.trace.migratable && qemu::unmigratable(release, self.place) {
+        } else if is(&trace.supported) && trace.migratable && row(|row| row.unmigratable) {
             "unmigratable".into()
         } else {
-            self.fixup("fixup-removes")
+            self.fixup("fixup-removes", bit, place)
         }
-    }
-
-    fn in_later_version(&self) -> bool {
-        let Some(model) = self.trace.model else { return false };
-        let mut names = model.versions(self.trace.release).flat_map(|version| version.properties);
-        names.any(|&(name, value)| {
-            value == "on" && qemu::places(self.trace.release, name).any(|place| place == self.place)
-        })
     }
 
     /// The fix-up that made or took the bit, of which the last in the code wins.
-    fn fixup(&self, when: &'static str) -> Reason {
+    fn fixup(&self, when: &'static str, bit: u8, place: Place) -> Reason {
+        if self.at == FEAT_8000_0001_EDX.0 && AMD_ALIASES >> bit & 1 == 1 {
+            return "alias".into();
+        }
         let wanted = if when == "fixup-adds" { FixupEffect::Adds } else { FixupEffect::Removes };
         let here = |fixup: &&qemu::Fixup| fixup.effect == wanted || fixup.effect == FixupEffect::Replaces;
-        let cite = qemu::fixups(self.trace.release, self.place).filter(here).last().map(|fixup| fixup.cite);
-        let alias = self.at == Some(FEAT_8000_0001_EDX.0) && matches!(self.place, Place::Cpuid(bit) if AMD_ALIASES >> bit.bit & 1 == 1);
-        match cite {
-            Some(_) if alias => Reason { when: "alias", cite: None },
-            _ => Reason { when, cite },
-        }
+        let cite = qemu::fixups(self.trace.release, place).filter(here).last().map(|fixup| fixup.cite);
+        Reason { when, cite }
     }
 }
 
-/// The rule that speaks of this feature in this situation, of several the one about the same function; else the generic
-/// one.
-fn rule(feature: Option<&str>, release: usize, reason: &Reason) -> Option<&'static Rule> {
-    let named = feature.into_iter().flat_map(|feature| rules::of_feature(Software::Qemu, feature));
-    let fits = named.filter(|rule| rule.trees.contains(release) && rule.when == Some(reason.when));
-    let best = fits.max_by_key(|rule| reason.cite.is_some_and(|cite| rule.cite == Cite(cite)));
-    best.or_else(|| rules::generic(Software::Qemu, reason.when))
+fn effect(came: bool, told: bool, reason: Reason) -> Effect {
+    match (came, told) {
+        (true, true) => Effect::Kept,
+        (_, false) => Effect::Dropped,
+        (false, true) if reason.when == "forced" => Effect::Forced,
+        (false, true) => Effect::Added,
+    }
+}
+
+/// A register without a word: QEMU fills it by itself, or leaves it out.
+fn unknown_register(release: usize, place: Place) -> Reason {
+    let constant = |row: &qemu::Constant| row.releases.contains(release) && Some(row.word) == Word::of(place);
+    if qemu::CONSTANTS.iter().any(constant) { "constant-leaf".into() } else { "word-unknown".into() }
+}
+
+/// A bit and what it is called.
+struct Named {
+    place: Place,
+    name: Cow<'static, str>,
+    feature: Option<&'static Feature>,
+    /// The whole register, as the accelerator offers it.
+    came: u64,
+}
+
+/// The rule book, with what was looked up in it.
+#[derive(Default)]
+struct Book {
+    /// Situations, whether rules of single features speak of them, and their generic rules.
+    situations: Vec<(&'static str, bool, Option<&'static Rule>)>,
+}
+
+impl Book {
+    fn step(&mut self, trace: &Trace, named: Named, effect: Effect, reason: Reason) -> Option<Step> {
+        let rule = self.rule(named.feature, trace.release, reason)?;
+        let because = because(trace, &named, reason);
+        let cite = reason.cite.map_or(rule.cite, Cite);
+        let place = Some(named.place);
+        Some(Step { feature: named.name, place, at: Stage::Qemu, effect, rule: rule.id, cite, because })
+    }
+
+    /// The rule that speaks of this feature in this situation, of several the one about the same function; else the
+    /// generic one.
+    fn rule(&mut self, feature: Option<&'static Feature>, release: usize, reason: Reason) -> Option<&'static Rule> {
+        let (has_named, generic) = self.situation(reason.when);
+        let named = feature.filter(|_| has_named).into_iter();
+        let best = named
+            .flat_map(|feature| rules::of_feature(Software::Qemu, feature.id))
+            .filter(|rule| rule.trees.contains(release) && rule.when == Some(reason.when))
+            .max_by_key(|rule| reason.cite.is_some_and(|cite| rule.cite == Cite(cite)));
+        best.or(generic)
+    }
+
+    fn situation(&mut self, when: &'static str) -> (bool, Option<&'static Rule>) {
+        if let Some(&(_, named, generic)) = self.situations.iter().find(|(known, ..)| *known == when) {
+            return (named, generic);
+        }
+        let of_features = |rule: &&Rule| rule.software == Software::Qemu && !rule.features.is_empty();
+        let named = rules::RULES.iter().filter(of_features).any(|rule| rule.when == Some(when));
+        let generic = rules::generic(Software::Qemu, when);
+        self.situations.push((when, named, generic));
+        (named, generic)
+    }
+}
+
+fn because(trace: &Trace, named: &Named, reason: Reason) -> Vec<Evidence> {
+    // Most steps have one piece of evidence.
+    let mut because = Vec::with_capacity(1);
+    if let (Place::Cpuid(bit), true) = (named.place, trace.kvm) {
+        let value = u32::try_from(named.came).ok();
+        because.push(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });
+    }
+    if matches!(reason.when, "asked" | "switched-off" | "forced" | "paravirtual-off") {
+        because.push(Evidence::Setting { source: "-cpu", text: trace.cpu.clone() });
+    }
+    if matches!(reason.when, "machine" | "machine-adds") {
+        because.push(Evidence::Setting { source: "-machine", text: trace.machine.to_owned() });
+    }
+    because
 }

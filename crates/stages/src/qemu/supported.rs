@@ -25,12 +25,12 @@ pub(crate) struct Offer<'a> {
 }
 
 impl<'a> Offer<'a> {
-    pub fn of(question: Question<'a>) -> Self {
+    pub(super) fn of(question: Question<'a>) -> Self {
         Self { question, host: Host::of(&question) }
     }
 
     /// `kvm_arch_get_supported_cpuid`: KVM's answer with QEMU's changes; zero under TCG.
-    pub fn kvm_arch_get_supported_cpuid(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
+    pub(super) fn kvm_arch_get_supported_cpuid(&self, leaf: u32, subleaf: u32, register: Register) -> u32 {
         let offered = self.host.offered(leaf, subleaf, register);
         let word = Word::Cpuid { leaf, subleaf, register };
         if self.host.kvm().is_none() {
@@ -41,7 +41,7 @@ impl<'a> Offer<'a> {
 
     /// `kvm_arch_get_supported_msr_feature`: zero if KVM does not list the MSR among its features. Of a VMX control the
     /// bits that may be 1 and may be 0.
-    pub fn kvm_arch_get_supported_msr_feature(&self, index: u32) -> u64 {
+    pub(super) fn kvm_arch_get_supported_msr_feature(&self, index: u32) -> u64 {
         let features = self.host.kvm().and_then(|kvm| kvm.msr_features.as_ref());
         let Some(&value) = features.and_then(|features| features.get(&index)) else { return 0 };
         let word = Word::Msr { index };
@@ -62,7 +62,7 @@ impl<'a> Offer<'a> {
     }
 
     /// `x86_cpu_get_supported_feature_word` without a CPU, for every word: what filtering compares with.
-    pub fn words(&self, program: &Program) -> Words {
+    pub(super) fn words(&self, program: &Program) -> Words {
         let mut words = [0; WORD_COUNT];
         for (position, (slot, word)) in words.iter_mut().zip(WORD_ORDER).enumerate() {
             if program.has(W(position)) {
@@ -85,7 +85,7 @@ impl<'a> Offer<'a> {
 
     /// What the accelerator itself offers of a word, before QEMU changes anything. Of a VMX control the bits that may be
     /// 1 and may be 0.
-    pub fn offered(&self, program: &Program, at: W) -> u64 {
+    pub(super) fn offered(&self, program: &Program, at: W) -> u64 {
         let Some(kvm) = self.host.kvm() else { return program.tcg(at) };
         match WORD_ORDER.get(at.0) {
             Some(&Word::Cpuid { leaf, subleaf, register }) => u64::from(self.host.offered(leaf, subleaf, register)),
@@ -99,7 +99,7 @@ impl<'a> Offer<'a> {
 
     /// `x86_cpu_get_supported_feature_word` for a CPU: what `host` and `max` turn on, out of the words that filtering
     /// compares with.
-    pub fn for_cpu(&self, program: &Program, words: &Words, cpu: &Properties<'_>) -> Words {
+    pub(super) fn for_cpu(&self, program: &Program, words: &Words, cpu: &Properties<'_>) -> Words {
         let mut own = *words;
         for (position, slot) in own.iter_mut().enumerate() {
             let at = W(position);

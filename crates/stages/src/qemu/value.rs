@@ -24,7 +24,7 @@ type Read<T> = Result<T, String>;
 
 impl Reader<'_> {
     /// `visit_type_bool` (`qapi/qapi-util.c:qapi_bool_parse`).
-    pub fn boolean(&self, value: Value<'_>) -> Read<bool> {
+    pub(super) fn boolean(&self, value: Value<'_>) -> Read<bool> {
         match value {
             Value::Switch(on) => Ok(on),
             Value::Text("on" | "yes" | "true" | "y") => Ok(true),
@@ -34,7 +34,7 @@ impl Reader<'_> {
     }
 
     /// `visit_type_uint8` and its wider relatives; `bits` is 8, 16, 32 or 64.
-    pub fn unsigned(&self, value: Value<'_>, bits: u32) -> Read<u64> {
+    pub(super) fn unsigned(&self, value: Value<'_>, bits: u32) -> Read<u64> {
         let number = match value {
             Value::Text(text) => strtou64(text).ok_or_else(|| self.expects("uint64"))?,
             Value::Number(number) => number as u64,
@@ -47,7 +47,7 @@ impl Reader<'_> {
     }
 
     /// `visit_type_int` and `visit_type_int32`; `bits` is 32 or 64.
-    pub fn signed(&self, value: Value<'_>, bits: u32) -> Read<i64> {
+    pub(super) fn signed(&self, value: Value<'_>, bits: u32) -> Read<i64> {
         let number = match value {
             Value::Text(text) => strtoi64(text).ok_or_else(|| self.expects("int64"))?,
             Value::Number(number) => number,
@@ -60,7 +60,7 @@ impl Reader<'_> {
     }
 
     /// `family`, `model` and `stepping` (`target/i386/cpu.c:x86_cpuid_version_set_family`).
-    pub fn identity(&self, value: Value<'_>, maximum: u32) -> Read<u32> {
+    pub(super) fn identity(&self, value: Value<'_>, maximum: u32) -> Read<u32> {
         let number = if self.release < release::V10_0 {
             let number = self.signed(value, 64)?;
             u64::try_from(number).map_err(|_| self.out_of_range(number, i64::from(maximum)))?
@@ -74,13 +74,13 @@ impl Reader<'_> {
     }
 
     /// `tsc-frequency`, in hertz (`target/i386/cpu.c:x86_cpuid_set_tsc_freq`).
-    pub fn frequency(&self, value: Value<'_>) -> Read<i64> {
+    pub(super) fn frequency(&self, value: Value<'_>) -> Read<i64> {
         let number = self.signed(value, 64)?;
         if number < 0 { Err(self.out_of_range(number, i64::MAX)) } else { Ok(number) }
     }
 
     /// `vendor` (`target/i386/cpu.c:x86_cpuid_set_vendor`).
-    pub fn vendor(&self, value: Value<'_>) -> Read<[u8; 12]> {
+    pub(super) fn vendor(&self, value: Value<'_>) -> Read<[u8; 12]> {
         let text = self.text(value)?;
         text.as_bytes().try_into().map_err(|_| {
             if self.release < release::V10_0 {
@@ -92,7 +92,7 @@ impl Reader<'_> {
     }
 
     /// `visit_type_str`.
-    pub fn text<'v>(&self, value: Value<'v>) -> Read<&'v str> {
+    pub(super) fn text<'v>(&self, value: Value<'v>) -> Read<&'v str> {
         match value {
             Value::Text(text) => Ok(text),
             Value::Switch(_) | Value::Number(_) => Err(self.wrong_type("string")),
@@ -100,7 +100,7 @@ impl Reader<'_> {
     }
 
     /// `DEFINE_PROP_UINT64_CHECKMASK` (`hw/core/qdev-properties.c`).
-    pub fn masked(&self, value: Value<'_>, mask: u64) -> Read<u64> {
+    pub(super) fn masked(&self, value: Value<'_>, mask: u64) -> Read<u64> {
         let number = self.unsigned(value, 64)?;
         if number & !mask == 0 {
             return Ok(number);
@@ -109,7 +109,7 @@ impl Reader<'_> {
     }
 
     /// `QERR_INVALID_PARAMETER_VALUE`.
-    pub fn expects(&self, what: &str) -> String {
+    pub(super) fn expects(&self, what: &str) -> String {
         format!("Parameter '{}' expects {what}", self.name)
     }
 

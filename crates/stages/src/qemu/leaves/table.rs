@@ -52,7 +52,7 @@ pub(crate) enum TableFull {
 /// a 64-bit kernel that has not switched on anything; what is not in it is zero up to the level.
 pub(crate) fn build(cpu: &Cpu<'_>) -> Result<Vec<KvmCpuidEntry>, TableFull> {
     let view = View::new(cpu, Running { long_mode: true, ..Running::RESET });
-    let mut slots = Slots::default();
+    let mut slots = Slots { entries: Vec::with_capacity(MAX_ENTRIES / 2), used: 0 };
     hypervisor::fill(&view, &mut slots)?;
     basic(&view, &mut slots)?;
     extended(&view, &mut slots)?;
@@ -62,7 +62,6 @@ pub(crate) fn build(cpu: &Cpu<'_>) -> Result<Vec<KvmCpuidEntry>, TableFull> {
 }
 
 /// The array that QEMU fills: slots before `used` are in the table, the one after it may hold something stale.
-#[derive(Default)]
 pub(super) struct Slots {
     entries: Vec<KvmCpuidEntry>,
     used: usize,

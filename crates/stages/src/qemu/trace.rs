@@ -1,0 +1,191 @@
+//! What the steps are read from: the words of a CPU from its model to its vCPU.
+
+use cpusieve_knowledge::qemu::{self, Model, WORD_COUNT, Word};
+use cpusieve_knowledge::x86::{self, Feature};
+use cpusieve_model::{KvmCpuidEntry, Place, Registers};
+
+use super::history::{History, Phase};
+use super::instance::{Class, Instance};
+use super::words::{W, Words};
+
+/// A CPU object after QEMU is done with it.
+#[derive(Clone, Debug)]
+pub(super) struct Trace {
+    pub release: usize,
+    /// Whether KVM is the accelerator.
+    pub kvm: bool,
+    /// The text of `-cpu`.
+    pub cpu: String,
+    /// The machine type's name.
+    pub machine: &'static str,
+    /// The built-in model, and the version of it.
+    model: Option<(&'static Model, u8)>,
+    /// Whether the model is `host` or `max`.
+    pub max: bool,
+    /// `migratable=on`
+    pub migratable: bool,
+    /// `x-force-features=on`
+    pub forced: bool,
+    /// `KVM_GET_SUPPORTED_CPUID`
+    kvm_table: Vec<KvmCpuidEntry>,
+    /// What the accelerator itself offers of MSRs, and TCG of everything.
+    other_offers: Words,
+    /// What the accelerator supports once QEMU has made its changes.
+    pub supported: Words,
+    /// The bits that the machine type set or cleared.
+    pub machine_touched: Words,
+    /// The bits that machine type or `-cpu` set or cleared.
+    pub touched: Words,
+    /// `env->features` at the end.
+    pub words: Words,
+    /// `cpu->filtered_features`
+    pub filtered: Words,
+    history: History,
+}
+
+/// A register, or one bit of it: as the accelerator offers it, and as the vCPU is told it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Register {
+    pub came: u64,
+    pub told: u64,
+}
+
+impl Trace {
+    /// Takes an instance apart.
+    pub(super) fn of(instance: Instance<'_>) -> Self {
+        let question = instance.cpu.question;
+        let version = |resolved: qemu::Resolved| {
+            resolved.version_on(question.release, question.machine.default_cpu_version).unwrap_or(0)
+        };
+        let kvm_table = instance.offer.host.kvm().and_then(|kvm| kvm.supported.clone()).unwrap_or_default();
+        let kvm = instance.is_kvm();
+        let offer = |at: usize| match qemu::WORD_ORDER.get(at) {
+            Some(Word::Cpuid { .. }) if kvm => 0,
+            _ => instance.offer.offered(instance.program, W(at)),
+        };
+        Self {
+            release: question.release,
+            kvm,
+            cpu: question.cpu.to_owned(),
+            machine: question.machine.name,
+            model: match instance.class {
+                Class::Model(resolved) => Some((resolved.model, version(resolved))),
+                _ => None,
+            },
+            max: instance.is_max(),
+            migratable: instance.cpu.properties.migratable,
+            forced: instance.cpu.properties.force_features,
+            kvm_table,
+            other_offers: std::array::from_fn(offer),
+            supported: instance.supported,
+            machine_touched: instance.machine_touched,
+            touched: instance.user,
+            words: instance.cpu.words,
+            filtered: instance.filtered,
+            history: instance.history,
+        }
+    }
+
+    /// KVM's own answer to a leaf, the first entry of it.
+    pub(super) fn offered(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
+        let mut entries = self.kvm_table.iter();
+        entries.find(|entry| entry.leaf == leaf && entry.subleaf == subleaf).map(|entry| entry.registers)
+    }
+
+    /// A word: of CPUID as KVM's table and the vCPU's have it, else as the words are. Where QEMU ended before it had a
+    /// table, what it would have told.
+    pub(super) fn word(&self, at: usize, word: Word, table: &[KvmCpuidEntry]) -> Register {
+        let of = |words: &Words| words.get(at).copied().unwrap_or(0);
+        let (mut came, mut told) = (of(&self.other_offers), of(&self.words));
+        if let Word::Cpuid { leaf, subleaf, register } = word {
+            let value = |registers: Registers| u64::from(registers.get(register));
+            if self.kvm {
+                came = self.offered(leaf, subleaf).map_or(0, value);
+            }
+            if !table.is_empty() {
+                told = entry(table, leaf, subleaf).map_or(0, value);
+            }
+        }
+        Register { came, told }
+    }
+
+    /// The features of CPUID that live in registers without a word in any release, where either side has them.
+    pub(super) fn elsewhere(&self, table: &[KvmCpuidEntry]) -> Vec<(Place, &'static Feature, Register)> {
+        let mut leaves: Vec<(u32, u32)> =
+            self.kvm_table.iter().chain(table).map(|entry| (entry.leaf, entry.subleaf)).collect();
+        leaves.sort_unstable();
+        leaves.dedup();
+        let mut found = Vec::new();
+        for (leaf, subleaf) in leaves {
+            let mut features = x86::of_leaf(leaf, subleaf).peekable();
+            while let Some(&(Place::Cpuid(first), _)) = features.peek() {
+                let register = first.register;
+                let word = Word::Cpuid { leaf, subleaf, register };
+                let values = match qemu::word_position(word) {
+                    None => self.word(WORD_COUNT, word, table),
+                    Some(_) => Register { came: 0, told: 0 },
+                };
+                let same = |(place, _): &(Place, _)| matches!(place, Place::Cpuid(bit) if bit.register == register);
+                while let Some((place, feature)) = features.next_if(same) {
+                    let Place::Cpuid(bit) = place else { continue };
+                    let Register { came, told } = values;
+                    if (came | told) >> bit.bit & 1 == 1 {
+                        found.push((place, feature, values));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The bits of a word that were on after any step.
+    pub(super) fn ever_asked(&self, at: usize) -> u64 {
+        let word = |words: &Words| words.get(at).copied().unwrap_or(0);
+        self.history.steps().iter().fold(0, |mask, (_, words)| mask | word(words))
+    }
+
+    /// The last step that changed a bit; `None` if it was never on.
+    pub(super) fn last_change(&self, at: usize, bit: u8) -> Option<Phase> {
+        let mut before = false;
+        let mut last = None;
+        for (phase, words) in self.history.steps() {
+            let now = words.get(at).is_some_and(|word| word >> bit & 1 == 1);
+            if now != before {
+                last = Some(*phase);
+            }
+            before = now;
+        }
+        last
+    }
+
+    /// The bits that versions of the model set which are later than the one that was asked for.
+    pub(super) fn later_versions(&self) -> Words {
+        let mut later = [0; WORD_COUNT];
+        let Some((model, version)) = self.model else { return later };
+        let versions = model.versions(self.release).filter(|known| known.number > version);
+        for (name, _) in versions.flat_map(|known| known.properties).filter(|(_, value)| *value == "on") {
+            for place in qemu::places(self.release, name) {
+                let bit = match place {
+                    Place::Cpuid(bit) => bit.bit,
+                    Place::Msr(bit) => bit.bit,
+                    Place::Linux(_) => continue,
+                };
+                let at = Word::of(place).and_then(qemu::word_position);
+                if let Some(slot) = at.and_then(|at| later.get_mut(at)) {
+                    *slot |= 1 << bit;
+                }
+            }
+        }
+        later
+    }
+}
+
+/// The table's entry of a leaf. With Hyper-V's leaves in their place KVM's own start at 40000100H.
+fn entry(table: &[KvmCpuidEntry], leaf: u32, subleaf: u32) -> Option<Registers> {
+    let find = |leaf| {
+        let mut entries = table.iter();
+        entries.find(|entry| entry.leaf == leaf && entry.subleaf == subleaf).map(|entry| entry.registers)
+    };
+    let moved = if leaf == 0x4000_0001 { find(0x4000_0101) } else { None };
+    moved.or_else(|| find(leaf))
+}
