@@ -2,6 +2,8 @@
 //!
 //! A kernel takes them as they are; what it makes of each is said beside it.
 
+use std::sync::OnceLock;
+
 use cpusieve_knowledge::linux;
 use cpusieve_model::{CpuidBit, CpuidTable, Place, Register, State, Vendor};
 
@@ -63,11 +65,11 @@ fn below_their_level(cpuid: &CpuidTable, tree: usize) -> Vec<String> {
     let levels = linux::LEVELS.iter().filter(|level| level.trees.contains(tree) && level.leaf > maximum);
     let present = levels.filter_map(|level| Some((bit_of(tree, level.macro_name)?, level)));
     present
-        .filter(|((_, bit), _)| cpuid.state(*bit) == State::Present)
-        .map(|((id, _), level)| {
+        .filter(|(bit, _)| cpuid.state(bit.place) == State::Present)
+        .map(|(bit, level)| {
             format!(
-                "{id} needs leaf {:X}H, and leaf 0 announces no more than {maximum:X}H: the kernel clears it",
-                level.leaf
+                "{} needs leaf {:X}H, and leaf 0 announces no more than {maximum:X}H: the kernel clears it",
+                bit.id, level.leaf
             )
         })
         .collect()
@@ -75,18 +77,37 @@ fn below_their_level(cpuid: &CpuidTable, tree: usize) -> Vec<String> {
 
 /// Features without one that Linux takes them to need (`cpuid-deps.c`). Old CPUs may be so by nature: MMX without FXSR.
 fn without_what_they_need(cpuid: &CpuidTable, tree: usize) -> Option<String> {
-    let lacks = |dependency: &&linux::Dependency| {
-        let state = |name| bit_of(tree, name).map_or(State::Unknown, |(_, bit)| cpuid.state(bit));
-        state(dependency.feature) == State::Present && state(dependency.needs).known() == Some(false)
+    let lacks = |(feature, needs): &&(NamedBit, NamedBit)| {
+        cpuid.state(feature.place) == State::Present && cpuid.state(needs.place).known() == Some(false)
     };
-    let id = |name| bit_of(tree, name).map_or("", |(id, _)| id);
-    let pairs: Vec<String> = linux::dependencies(tree)
+    let pairs: Vec<String> = dependencies(tree)
+        .iter()
         .filter(lacks)
-        .map(|dependency| format!("{} without {}", id(dependency.feature), id(dependency.needs)))
+        .map(|(feature, needs)| format!("{} without {}", feature.id, needs.id))
         .collect();
     (!pairs.is_empty()).then(|| {
         format!("{}: for Linux the first needs the second, but keeps it where only CPUID lacks that", listed(&pairs))
     })
+}
+
+/// A feature of a tree with its CPUID bit.
+#[derive(Clone, Copy)]
+struct NamedBit {
+    id: &'static str,
+    place: CpuidBit,
+}
+
+/// The dependencies of a tree between features that CPUID tells; looked up once.
+fn dependencies(tree: usize) -> &'static [(NamedBit, NamedBit)] {
+    static PAIRS: [OnceLock<Vec<(NamedBit, NamedBit)>>; 64] = [const { OnceLock::new() }; 64];
+    let pair = |pair: &linux::Dependency| Some((bit_of(tree, pair.feature)?, bit_of(tree, pair.needs)?));
+    PAIRS.get(tree).map_or(&[], |pairs| pairs.get_or_init(|| linux::dependencies(tree).filter_map(pair).collect()))
+}
+
+/// A tree's feature and its CPUID bit.
+fn bit_of(tree: usize, macro_name: &str) -> Option<NamedBit> {
+    let feature = linux::feature(tree, macro_name)?;
+    Some(NamedBit { id: feature.id(), place: linux::place(tree, feature).and_then(Place::cpuid)? })
 }
 
 /// XSAVE without state components.
@@ -94,12 +115,6 @@ fn empty_state_leaf(cpuid: &CpuidTable) -> Option<String> {
     let empty = cpuid.get(0xd, 0).is_some_and(cpusieve_model::Registers::is_zero);
     (cpuid.state(XSAVE) == State::Present && empty)
         .then(|| "xsave is announced, and leaf DH holds no state component: the kernel gives XSAVE up".to_owned())
-}
-
-/// The id of a tree's feature, and its CPUID bit.
-fn bit_of(tree: usize, macro_name: &str) -> Option<(&'static str, CpuidBit)> {
-    let feature = linux::feature(tree, macro_name)?;
-    Some((feature.id(), linux::place(tree, feature).and_then(Place::cpuid)?))
 }
 
 fn listed(names: &[String]) -> String {

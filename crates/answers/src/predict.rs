@@ -101,7 +101,12 @@ pub enum NoPrediction {
 /// # Errors
 /// If the input shows no CPUID, or the release that was asked for is none.
 pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
-    let (seen, Chosen { tree, config, assumed }) = choose(snapshot, kernel)?;
+    let (seen, chosen) = choose(snapshot, kernel)?;
+    Ok(booted(snapshot, seen, chosen))
+}
+
+/// Boots the kernel that was chosen.
+fn booted(snapshot: &Snapshot, seen: Input<'_>, Chosen { tree, config, assumed }: Chosen<'_>) -> Prediction {
     let in_long_mode = in_long_mode(snapshot, seen.cpuid);
     let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
     let boot = boot::boot(&Input { config, cpuid, ..seen }, tree);
@@ -110,7 +115,7 @@ pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, N
         .chain(in_long_mode.is_some().then(of_syscall))
         .chain(boot.assumed.iter().map(Assumption::from))
         .collect();
-    Ok(Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) })
+    Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) }
 }
 
 /// What the kernel finds on the first CPU of which the input shows CPUID, and which kernel it is.

@@ -54,14 +54,23 @@ impl FeatureMsrs {
 /// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
 #[must_use]
 pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
-    let mut making = Making { module, microcode, so_far: Vec::new(), unknown: Vec::new(), asked: Vec::new(), parameters: Vec::new(), missing: Vec::new() };
+    let mut making = Making {
+        module,
+        microcode,
+        so_far: Vec::new(),
+        unknown: Vec::new(),
+        asked: Vec::new(),
+        parameters: Vec::new(),
+        missing: Vec::new(),
+    };
     let mut made = FeatureMsrs::default();
+    let rules = steps::Rules::new();
     for msr in msrs::feature_msrs(module.tree) {
         if making.all(msr.needs) != Some(true) {
             continue;
         }
         let value = making.value(msr.index);
-        steps::of_msr(&making, msr.index, value, &mut made.steps);
+        steps::of_msr(&making, &rules, (msr.index, value), &mut made.steps);
         made.values.push((msr.index, value));
     }
     for index in msrs::indexed_msrs() {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule};
-use cpusieve_model::{CpuidBit, Effect, Evidence, LinuxBit, Place, Step};
+use cpusieve_model::{CpuidBit, Effect, Evidence, Grounds, LinuxBit, Place, Step};
 
 use super::Output;
 use super::capabilities::Capabilities;
@@ -73,10 +73,9 @@ fn rule_of(boot: &Boot<'_>, mark: Mark) -> Option<&'static Rule> {
 }
 
 /// The captured values on which a step rests.
-fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Vec<Evidence> {
+fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Grounds {
     let setting = |text: String| Evidence::Setting { source: "kernel command line", text };
-    let known = matches!(mark, Mark::Word | Mark::Scattered);
-    let mut because = Vec::with_capacity(if known { 1 } else { 1 + rule.needs.len() });
+    let mut because = Grounds::NONE;
     if announced && let Some(Place::Cpuid(bit)) = row.place {
         because.push(register(boot, bit));
     }
