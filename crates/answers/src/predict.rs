@@ -194,7 +194,9 @@ fn shown<'a>(of: &'static str, snapshot: &'a Snapshot) -> Chosen<'a> {
     let named = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let named = named.map(|release| (release, linux::nearest(release)));
     let named = named.filter(|(_, nearest)| nearest.distance != Distance::Unread);
-    let may_be = snapshot.flags().is_some().then(|| Machine::new(of, snapshot).kernel);
+    // The very release is believed whatever the line says.
+    let sure = named.is_some_and(|(_, nearest)| nearest.distance == Distance::Same);
+    let may_be = (!sure && snapshot.flags().is_some()).then(|| Machine::new(of, snapshot).kernel);
     if let Some((release, nearest)) = named
         && may_be.as_ref().is_none_or(|kernel| kernel.trees.contains(nearest.tree))
     {

@@ -145,7 +145,7 @@ fn usual(tree: usize, place: CpuidBit, cap: Option<&Cap>) -> Why {
 
 /// The steps of one answer.
 pub(super) fn steps(module: &Module<'_>, entries: &[KvmCpuidEntry]) -> Vec<Step> {
-    let mut steps = Vec::with_capacity(256);
+    let mut steps = Vec::with_capacity(512);
     for group in &module.plan.told {
         let came = seen(module, group.leaf, group.subleaf);
         let entry = entries.iter().find(|entry| (entry.leaf, entry.subleaf) == (group.leaf, group.subleaf));
