@@ -20,9 +20,9 @@ use cpusieve_answers::predict::{Kernel, kvm, predict};
 use cpusieve_model::{Snapshot, Stage};
 use cpusieve_stages::linux::boot::Unlisted;
 
-/// Rounds of one measurement, and predictions in each.
-const ROUNDS: usize = 101;
-const REPEAT: u32 = 20;
+/// Rounds of one measurement, and predictions in each: short rounds, of which few are interrupted.
+const ROUNDS: usize = 1001;
+const REPEAT: u32 = 2;
 
 /// Host, and the text of `-cpu`.
 const WAYS: [(&str, &str); 5] = [
