@@ -102,7 +102,12 @@ pub enum NoPrediction {
 /// # Errors
 /// If the input shows no CPUID, or the release that was asked for is none.
 pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
-    let (seen, Chosen { tree, config, assumed }) = choose(snapshot, kernel)?;
+    let (seen, chosen) = choose(snapshot, kernel)?;
+    Ok(booted(snapshot, seen, chosen))
+}
+
+/// Boots the kernel that was chosen.
+fn booted(snapshot: &Snapshot, seen: Input<'_>, Chosen { tree, config, assumed }: Chosen<'_>) -> Prediction {
     let in_long_mode = in_long_mode(snapshot, seen.cpuid);
     let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
     let boot = boot::boot(&Input { config, cpuid, ..seen }, tree);
@@ -111,7 +116,7 @@ pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, N
         .chain(in_long_mode.is_some().then(of_syscall))
         .chain(boot.assumed.iter().map(Assumption::from))
         .collect();
-    Ok(Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) })
+    Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) }
 }
 
 /// What the kernel finds on the first CPU of which the input shows CPUID, and which kernel it is.
@@ -190,7 +195,9 @@ fn shown<'a>(of: &'static str, snapshot: &'a Snapshot) -> Chosen<'a> {
     let named = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let named = named.map(|release| (release, linux::nearest(release)));
     let named = named.filter(|(_, nearest)| nearest.distance != Distance::Unread);
-    let may_be = snapshot.flags().is_some().then(|| Machine::new(of, snapshot).kernel);
+    // The very release is believed whatever the line says.
+    let sure = named.is_some_and(|(_, nearest)| nearest.distance == Distance::Same);
+    let may_be = (!sure && snapshot.flags().is_some()).then(|| Machine::new(of, snapshot).kernel);
     if let Some((release, nearest)) = named
         && may_be.as_ref().is_none_or(|kernel| kernel.trees.contains(nearest.tree))
     {

@@ -187,6 +187,11 @@ pub fn by_place(place: Place) -> Option<&'static Feature> {
     BY_PLACE.get(found).and_then(|&(_, index)| FEATURES.get(usize::from(index)))
 }
 
+/// All bits that stand for a feature, by place.
+pub fn places() -> impl Iterator<Item = (Place, &'static Feature)> {
+    BY_PLACE.iter().filter_map(|&(place, index)| Some((place, FEATURES.get(usize::from(index))?)))
+}
+
 /// The features of one CPUID register or MSR, with their places, by bit. `first` is the place of its bit 0.
 pub fn of_register(first: Place) -> impl Iterator<Item = (Place, &'static Feature)> {
     let last = match first {

@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod cpuid;
+mod grounds;
 mod msr;
 mod place;
 mod snapshot;
@@ -27,6 +28,7 @@ mod step;
 mod template;
 
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
+pub use grounds::Grounds;
 pub use msr::{MsrReading, MsrTable};
 pub use place::{CpuidBit, LinuxBit, MsrBit, Place};
 pub use snapshot::{

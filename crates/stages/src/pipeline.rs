@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
 use cpusieve_knowledge::x86;
 use cpusieve_knowledge::{linux, qemu};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Grounds, Place, RuleId, Stage, State, Step};
 
 use crate::kvm::{self, Decision};
 use crate::linux::booted::Exact;
@@ -163,7 +163,7 @@ impl Way<'_> {
                 effect: Effect::Dropped,
                 rule: rule.id,
                 cite: rule.cite,
-                because: vec![self.world.host.register_evidence("CPUID", table, bit)],
+                because: Grounds::one(self.world.host.register_evidence("CPUID", table, bit)),
             });
         }
     }
@@ -252,7 +252,7 @@ impl Way<'_> {
     ) {
         let tree = self.world.guest_tree;
         if kernel::prints(tree, id) {
-            let kept = || self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, Vec::new());
+            let kept = || self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, Grounds::NONE);
             let mut step = exact.unwrap_or_else(kept);
             step.because.extend(evidence);
             passage.steps.push(step);
@@ -260,7 +260,7 @@ impl Way<'_> {
         }
         let known = linux::feature_by_id(tree, id).is_some();
         let rule = rules::generic(Software::Linux, if known { "hidden" } else { "no-name" });
-        let step = self.linux_step(Stage::Guest, passage, place, Effect::Dropped, rule, Vec::new());
+        let step = self.linux_step(Stage::Guest, passage, place, Effect::Dropped, rule, Grounds::NONE);
         passage.steps.push(step);
         passage.outcome = State::Absent;
         passage.decided = Some(passage.steps.len() - 1);
@@ -383,7 +383,7 @@ impl Way<'_> {
         place: Option<Place>,
         effect: Effect,
         rule: Option<&'static rules::Rule>,
-        because: Vec<Evidence>,
+        because: Grounds,
     ) -> Step {
         let rule = rule.or_else(|| rules::generic(Software::Linux, "word"));
         Step {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use cpusieve_knowledge::kvm::{self, Handling};
 use cpusieve_knowledge::rules::{self, RemedyKind};
 use cpusieve_knowledge::{linux, x86};
-use cpusieve_model::{Effect, Evidence, Place, RuleId, Stage, State, Step};
+use cpusieve_model::{Effect, Evidence, Grounds, Place, RuleId, Stage, State, Step};
 use cpusieve_stages::{Machine, Passage, World};
 
 use super::{Item, Other};
@@ -84,7 +84,7 @@ pub(super) fn supposed(passage: &Passage, at: Stage, rule: &'static rules::Rule)
         effect: Effect::Dropped,
         rule: rule.id,
         cite: rule.cite,
-        because: Vec::new(),
+        because: Grounds::NONE,
     }
 }
 

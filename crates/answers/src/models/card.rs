@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::qemu::{self, Caches, CompatProperty, DefaultCpuVersion, Machine, Model, RELEASES, Version};
 use cpusieve_knowledge::rules::{self, Software};
-use cpusieve_model::{Effect, Evidence, Place, Stage, State, Step};
+use cpusieve_model::{Effect, Evidence, Grounds, Place, Stage, State, Step};
 use cpusieve_stages::qemu::{Accelerator, Definition, Output, definition, realize};
 
 use super::compare::{Comparison, Feature, compare, features};
@@ -207,7 +207,7 @@ fn lacks(setting: &Setting<'_>, output: &Output, kvm: Option<&KvmPrediction>) ->
 }
 
 fn of_step(feature: Feature, step: &Step, tree: usize) -> Lack {
-    Lack { feature, at: step.at, reason: reason::of_step(step, tree), because: step.because.clone() }
+    Lack { feature, at: step.at, reason: reason::of_step(step, tree), because: step.because.to_vec() }
 }
 
 fn taken_by_kvm(kvm: &KvmPrediction, place: Place) -> Option<&Step> {
@@ -229,7 +229,7 @@ fn not_in_silicon(setting: &Setting<'_>, place: Place) -> Option<Reason> {
         effect: Effect::Dropped,
         rule: rule.id,
         cite: rule.cite,
-        because: Vec::new(),
+        because: Grounds::default(),
     };
     Some(reason::of_step(&step, 0))
 }

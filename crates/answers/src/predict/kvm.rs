@@ -28,7 +28,7 @@ use cpusieve_stages::kvm::answer::{self, Finding};
 use cpusieve_stages::kvm::msrs::{FeatureMsrs, feature_msrs};
 use cpusieve_stages::linux::boot::{self, Output};
 
-use super::{Assumption, Chosen, Kernel, NoPrediction, Prediction, choose, in_long_mode};
+use super::{Assumption, Kernel, NoPrediction, Prediction, booted, choose, in_long_mode};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -98,16 +98,19 @@ pub struct Seen {
 /// # Errors
 /// If the input shows no CPUID, or a release or a parameter was asked for that does not exist.
 pub fn predict(snapshot: &Snapshot, question: &Question<'_>) -> Result<KvmPrediction, NoPrediction> {
-    let host = super::predict(snapshot, &question.kernel)?;
+    let (seen, chosen) = choose(snapshot, &question.kernel)?;
+    let config = chosen.config;
+    let mut host = booted(snapshot, seen, chosen);
     let tree = host.tree;
-    let (seen, Chosen { config, .. }) = choose(snapshot, &question.kernel)?;
     let others = other_kernels(snapshot, boot::Input { config, ..seen }, tree);
-    let kernels: Vec<Output> = std::iter::once(host.boot.clone()).chain(others).collect();
+    // The host's own is lent for as long as KVM asks it.
+    let kernels: Vec<Output> = std::iter::once(std::mem::take(&mut host.boot)).chain(others).collect();
     let in_long_mode = in_long_mode(snapshot, seen.cpuid);
+    let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
     let params = params::merged(snapshot, question.params, tree)?;
     let input = answer::Input {
         of: seen.of,
-        cpuid: in_long_mode.as_ref().unwrap_or(seen.cpuid),
+        cpuid,
         msrs: seen.msrs,
         unlisted: seen.unlisted,
         kernels: &kernels,
@@ -116,10 +119,13 @@ pub fn predict(snapshot: &Snapshot, question: &Question<'_>) -> Result<KvmPredic
         params: &params,
         permitted: question.permitted,
     };
-    let made = answer::answer(&input, tree);
-    let msrs = answer::load(&input, tree).map(|module| feature_msrs(&module, seen.microcode)).unwrap_or_default();
+    let (made, msrs) = match answer::load(&input, tree) {
+        Ok(module) => (answer::answers(&module), feature_msrs(&module, seen.microcode)),
+        Err(finding) => (finding.into(), FeatureMsrs::default()),
+    };
     let given = snapshot.kvm.as_ref().filter(|_| !question.predicted && !question.supposes(snapshot));
-    Ok(joined(host, made, msrs, (given, input.cpuid), &params))
+    host.boot = kernels.into_iter().next().unwrap_or_default();
+    Ok(joined(host, made, msrs, (given, cpuid), params))
 }
 
 /// Puts the input's own answers over the predicted ones.
@@ -128,17 +134,17 @@ fn joined(
     made: answer::Output,
     msrs: FeatureMsrs,
     (given, cpuid): (Option<&KvmView>, &CpuidTable),
-    params: &BTreeMap<String, String>,
+    params: BTreeMap<String, String>,
 ) -> KvmPrediction {
     let answer::Output { mut view, steps, assumed, findings, .. } = made;
     let mut seen = Seen::default();
-    let mut msr_index = msrs.indexed.clone();
-    let mut msr_features = msrs.values.clone();
+    let FeatureMsrs { values: mut msr_features, indexed: mut msr_index, steps: of_msrs, assumed: assumed_of_msrs } =
+        msrs;
     let mut all_steps = steps;
-    all_steps.extend(msrs.steps);
+    all_steps.extend(of_msrs);
     view.msr_features =
         (!msr_features.is_empty()).then(|| msr_features.iter().filter_map(|&(i, v)| Some((i, v?))).collect());
-    view.params.clone_from(params);
+    view.params = params;
     if let Some(given) = given {
         if let Some(list) = &given.msr_index {
             msr_index.iter_mut().for_each(|(index, listed)| *listed = list.contains(index));
@@ -163,7 +169,7 @@ fn joined(
     let mut assumptions = host.assumed.clone();
     // What was not seen of an answer that was seen itself does not matter.
     let of_kvm = assumed.iter().filter(|_| !(seen.supported && seen.emulated));
-    let of_msrs = msrs.assumed.iter().filter(|_| !seen.msr_features);
+    let of_msrs = assumed_of_msrs.iter().filter(|_| !seen.msr_features);
     for assumed in of_kvm.chain(of_msrs).map(Assumption::from) {
         if assumptions.iter().all(|other| other.what != assumed.what) {
             assumptions.push(assumed);

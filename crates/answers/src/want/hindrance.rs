@@ -3,7 +3,7 @@
 use cpusieve_knowledge::kvm::{self, CapKind};
 use cpusieve_knowledge::rules::{self, Condition, RemedyKind, RuleEffect, Software};
 use cpusieve_knowledge::{linux, qemu, x86};
-use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, Step};
+use cpusieve_model::{Cite, CpuidBit, Effect, Grounds, Place, RuleId, Stage, Step};
 
 use super::Wish;
 use super::bits::is_for;
@@ -148,7 +148,7 @@ fn of_place(ground: &Ground<'_>, view: &View, place: Place) -> Option<Step> {
             effect: Effect::Dropped,
             rule: rule.id,
             cite: rule.cite,
-            because: Vec::new(),
+            because: Grounds::default(),
         })
     };
     let by_qemu = view.qemu_step(place).filter(|step| step.effect == Effect::Dropped).cloned();

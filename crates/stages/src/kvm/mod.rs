@@ -7,7 +7,7 @@ pub mod msrs;
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, Register, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{Cite, CpuidBit, Effect, Grounds, Place, Register, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::linux::conditions::{Observed, all};
@@ -35,7 +35,7 @@ struct Predicted {
     state: State,
     rule: RuleId,
     cite: Cite,
-    because: Vec<Evidence>,
+    because: Grounds,
 }
 
 /// What KVM of this tree offers of a bit, on this host.
@@ -207,7 +207,7 @@ fn generic(when: &str, state: State) -> Predicted {
         state,
         rule: rule.map_or(RuleId(""), |rule| rule.id),
         cite: rule.map_or(Cite(""), |rule| rule.cite),
-        because: Vec::new(),
+        because: Grounds::NONE,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::rules::{Condition, Field, Need, Signature};
 use cpusieve_knowledge::x86::Generation;
-use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, Stage, State, Vendor};
+use cpusieve_model::{CpuidBit, CpuidTable, Evidence, Grounds, MsrBit, Stage, State, Vendor};
 
 use super::booted::Exact;
 use crate::Machine;
@@ -114,13 +114,13 @@ pub struct Verdict {
     /// The condition that fails, or the first that is not known.
     pub deciding: Option<&'static Need>,
     /// What was seen of the conditions that decided.
-    pub because: Vec<Evidence>,
+    pub because: Grounds,
 }
 
 /// Decides a list of conditions.
 #[must_use]
 pub fn all(inputs: &dyn Inputs, needs: &'static [Need]) -> Verdict {
-    let mut verdict = Verdict { state: State::Present, deciding: None, because: Vec::new() };
+    let mut verdict = Verdict { state: State::Present, deciding: None, because: Grounds::NONE };
     for need in needs {
         let sight = holds(inputs, need);
         match sight.state {

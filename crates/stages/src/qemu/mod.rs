@@ -50,7 +50,7 @@ use std::cmp::Reverse;
 
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect};
 use cpusieve_knowledge::rules::{self, Rule, Software};
-use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{Cite, CpuidBit, Effect, Grounds, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::kvm::Decision;
@@ -95,7 +95,7 @@ pub fn give(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offere
         effect,
         rule: rule.map_or(RuleId(""), |rule| rule.id),
         cite: rule.map_or(Cite(""), |rule| rule.cite),
-        because: Vec::new(),
+        because: Grounds::NONE,
     };
     Decision { state, open: state == State::Unknown, step }
 }
