@@ -40,9 +40,10 @@ impl Owner {
         self.instance().replace('-', "_")
     }
 
-    /// The owner that a name tells: an instance's (which may have a word behind) or a group's.
+    /// The owner that a name tells: an instance's (which may have a word behind), or a group's (with or without an event).
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
+        let name = name.split('/').next()?;
         let separator = name.strip_prefix(PREFIX)?.chars().next().filter(|c| matches!(c, '-' | '_'))?;
         let mut parts = name.split(separator).skip(1);
         let (pid, started, namespace) = (parts.next()?, parts.next()?, parts.next()?);
@@ -138,7 +139,7 @@ mod tests {
         let this = Owner::this();
         assert_eq!(Owner::of(&this.instance()), Some(this));
         assert_eq!(Owner::of(&format!("{}-all", this.instance())), Some(this));
-        assert_eq!(Owner::of(&format!("{}/do_host_cpuid", this.group()).replace('/', "_")), Some(this));
+        assert_eq!(Owner::of(&format!("{}/do_host_cpuid", this.group())), Some(this));
         assert!(!this.is_gone());
         assert!(Owner { started: this.started + 1, ..this }.is_gone(), "the number was used again");
         assert!(!Owner { namespace: 1, pid: u32::MAX, ..this }.is_gone(), "nobody here can tell");
