@@ -63,7 +63,8 @@ fn inner_guests_print_what_was_predicted_from_the_silicon_of_their_host() {
     for (name, capture) in captures() {
         for guest in capture.nested.iter().filter(|guest| guest.setup.status == "ok") {
             let version = guest.setup.emulator.split(' ').next().unwrap();
-            let smp = guest.setup.extra.iter().position(|word| word == "-smp").and_then(|at| guest.setup.extra.get(at + 1));
+            let smp =
+                guest.setup.extra.iter().position(|word| word == "-smp").and_then(|at| guest.setup.extra.get(at + 1));
             let smp = smp.map(String::as_str).or((!guest.setup.smp.is_empty()).then_some(guest.setup.smp.as_str()));
             let label = format!("{name} QEMU {version} -cpu {} {smp:?}", guest.setup.cpu);
             let found = until_guest(&capture.parsed.snapshot, &route(guest, version, smp, true));
@@ -75,7 +76,8 @@ fn inner_guests_print_what_was_predicted_from_the_silicon_of_their_host() {
                 }
             };
             // Two guests could not measure the TSC on the emulated outer machine: the prediction says what hangs on that.
-            let measured = found.guest.assumed.iter().filter(|assumed| assumed.what == "guest's the TSC can be measured");
+            let measured =
+                found.guest.assumed.iter().filter(|assumed| assumed.what == "guest's the TSC can be measured");
             let hang: Vec<_> = measured.flat_map(|assumed| &assumed.hangs).collect();
             let settled = |flag: &&str| !hang.contains(&flag);
             let predicted: Vec<&str> = found.guest.boot.flags.iter().copied().filter(settled).collect();

@@ -160,10 +160,14 @@ impl Simulated {
                 self.put(&folder.join("hist"), histogram);
             }
         }
-        let files = [("events/enable", "0"), ("tracing_on", "1"), ("buffer_size_kb", "1408"), ("current_tracer", "nop")];
+        let files =
+            [("events/enable", "0"), ("tracing_on", "1"), ("buffer_size_kb", "1408"), ("current_tracer", "nop")];
         files.iter().for_each(|(file, text)| self.put(&at.join(file), text));
         self.put(&at.join("options/stacktrace"), "0");
-        self.put(&at.join("per_cpu/cpu0/stats"), "entries: 7\noverrun: 300\ncommit overrun: 0\nbytes: 1\ndropped events: 1\n");
+        self.put(
+            &at.join("per_cpu/cpu0/stats"),
+            "entries: 7\noverrun: 300\ncommit overrun: 0\nbytes: 1\ndropped events: 1\n",
+        );
         self.put(&at.join("trace_pipe"), STREAM);
     }
 

@@ -19,8 +19,7 @@ pub(super) fn run(
     question: &Question<'_>,
     as_json: bool,
 ) -> Result<Done, Failure> {
-    let found =
-        predict(snapshot, question).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
+    let found = predict(snapshot, question).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
     page::print(&if as_json { as_text(&found) } else { text(&found, page::width()) })?;
     Ok(if found.view.supported.is_some() { Done::Same } else { Done::InPart })
 }
