@@ -21,6 +21,7 @@
 pub mod count;
 pub mod event;
 pub mod exec;
+pub mod fuzz;
 pub mod read;
 pub mod tracefs;
 pub mod watch;

@@ -12,6 +12,7 @@ mod stream;
 use std::fmt;
 
 use crate::count::Counts;
+use crate::event::{HOST_CPUID, What};
 
 pub use hist::{Histogram, histograms};
 pub use stream::Reader;
@@ -123,11 +124,20 @@ fn recognise(text: &str) -> Option<Form> {
     stack.then_some(Form::Stacks)
 }
 
-/// A frame without its offset, module and address: `do_host_cpuid+0x5/0x140 [kvm]` is `do_host_cpuid`. An address without a
-/// name stays.
+/// A frame without its address, offset and module: `ffffffffc0a1 do_host_cpuid+0x5/0x140 [kvm]` is `do_host_cpuid`. An
+/// address without a name stays.
 fn frame(text: &str) -> &str {
     let text = text.trim().trim_start_matches("=>").trim_start();
     let text = text.strip_prefix("b'").map_or(text, |text| text.trim_end_matches('\''));
-    let end = text.find(['+', ' ', '\t']).unwrap_or(text.len());
-    text.get(..end).unwrap_or(text)
+    let mut words = text.split_whitespace();
+    let (first, second) = (words.next().unwrap_or(""), words.next());
+    let is_address = first.len() >= 8 && first.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let name = second.filter(|_| is_address).unwrap_or(first);
+    name.split('+').next().unwrap_or(name)
+}
+
+/// What a stack counts: a call of KVM's if it ends in one.
+fn of_stack(asked: Option<(u32, Option<u32>)>, stack: &[String]) -> What<'_> {
+    let is_host = stack.iter().take(2).any(|name| HOST_CPUID.contains(&name.as_str()));
+    if is_host { What::HostCpuid { asked, stack } } else { What::Other }
 }

@@ -15,7 +15,7 @@ use cpusieve_probe::signals;
 use cpusieve_stages::linux::boot::Unlisted;
 use cpusieve_trace::count::{Compared, Counts};
 use cpusieve_trace::read;
-use cpusieve_trace::tracefs::Mounted;
+use cpusieve_trace::tracefs::{Mounted, Refusal};
 use cpusieve_trace::watch::Watch;
 
 use super::{Done, Failure, record};
@@ -51,7 +51,10 @@ pub(crate) fn run(options: &TraceOptions, as_json: bool) -> Result<Done, Failure
     }
     let seen = match &options.from {
         Some(path) => from_file(path, options)?,
-        None => live(options, as_json)?,
+        None => match live(options, as_json)? {
+            Ok(seen) => seen,
+            Err(refusal) => return refused(options.whose, &refusal, as_json),
+        },
     };
     page::print(&if as_json { json::counts(&seen) } else { text::counts(&seen, page::width()) })?;
     Ok(match (seen.compared.as_ref().is_some_and(|(compared, _)| !compared.other.is_empty()), seen.doubts.is_empty()) {
@@ -82,12 +85,29 @@ fn from_file(path: &Path, options: &TraceOptions) -> Result<Seen, Failure> {
     Ok(Seen { whose, source: format!("{name} ({form})"), time: None, counts, compared, doubts })
 }
 
-fn live(options: &TraceOptions, as_json: bool) -> Result<Seen, Failure> {
-    signals::catch()?;
+/// Nothing could be watched: a finding, with what would be needed.
+fn refused(whose: Whose, refusal: &Refusal, as_json: bool) -> Result<Done, Failure> {
+    if as_json {
+        page::print(&json::refused(whose, refusal))?;
+    } else {
+        page::complain(refusal);
+    }
+    Ok(Done::InPart)
+}
+
+fn watch(options: &TraceOptions) -> Result<Watch, Refusal> {
     let files = Rc::new(Mounted::find()?);
-    let mut watch = match options.whose {
-        Whose::Host => Watch::host(files)?,
-        Whose::Guests | Whose::Exec => Watch::guests(files, options.events)?,
+    match options.whose {
+        Whose::Host => Watch::host(files),
+        Whose::Guests | Whose::Exec => Watch::guests(files, options.events),
+    }
+}
+
+fn live(options: &TraceOptions, as_json: bool) -> Result<Result<Seen, Refusal>, Failure> {
+    signals::catch()?;
+    let mut watch = match watch(options) {
+        Ok(watch) => watch,
+        Err(refusal) => return Ok(Err(refusal)),
     };
     for left in &watch.swept().removed {
         page::warn(&format!("removed what a killed cpusieve had left in tracefs: {left}"));
@@ -129,7 +149,7 @@ fn live(options: &TraceOptions, as_json: bool) -> Result<Seen, Failure> {
         // Only now: this asks KVM itself.
         None => compare(&counts, &(record::this_machine(), Unlisted::NotSeen))?,
     };
-    Ok(Seen { whose: options.whose, source: source.name().to_owned(), time, counts, compared, doubts })
+    Ok(Ok(Seen { whose: options.whose, source: source.name().to_owned(), time, counts, compared, doubts }))
 }
 
 /// Compares KVM's own calls with those that one ioctl must make on a host.
@@ -152,6 +172,11 @@ fn doubts(counts: &Counts) -> Vec<String> {
     let mut doubts = Vec::new();
     if lost.any() {
         doubts.push(format!("{events}{more} events were lost: the counts are too low"));
+    }
+    if counts.guests.all_exits.is_some() && counts.guests.exit_count().is_none() {
+        doubts.push(
+            "this KVM reports fewer exits than CPUIDs: it does not trace them all, so there is no share".to_owned(),
+        );
     }
     let tables = [counts.guests.cpuid.other(), counts.guests.exits.other(), counts.guests.rips.other()];
     let host = [counts.host.calls.other(), counts.host.stacks.other()];

@@ -1,8 +1,8 @@
 //! Histograms of tracefs (`events/*/*/hist`, `kernel/trace/trace_events_hist.c`).
 
-use super::{MAX_FRAMES, MAX_LINE, Skipped, frame};
+use super::{MAX_FRAMES, MAX_LINE, Skipped, frame, of_stack};
 use crate::count::Counts;
-use crate::event::{Event, HOST_CPUID, What, hexadecimal};
+use crate::event::{Event, What, hexadecimal};
 
 /// One histogram: a trigger's counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,15 +29,18 @@ pub struct Row {
 }
 
 impl Row {
-    /// The text of one key.
+    /// The text of one key. A thread's name may look like a key; it stands before the others.
     #[must_use]
     pub fn key(&self, name: &str) -> Option<&str> {
-        self.keys.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.keys.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// Rows in one text; a histogram has at most 131,072 (`TRACING_MAP_BITS_MAX`).
 const MAX_ROWS: usize = 1 << 18;
+
+/// Keys of one row; the kernel's own bound is 3 (`TRACING_MAP_KEYS_MAX`).
+const MAX_KEYS: usize = 8;
 
 /// Reads the histograms of one `hist` file, and the lines that were not understood.
 #[must_use]
@@ -77,7 +80,7 @@ pub fn histograms(text: &str) -> (Vec<Histogram>, Skipped) {
 fn take(line: &str, open: &mut Option<Row>, histogram: &mut Histogram) -> bool {
     if let Some(inside) = line.strip_prefix("{ ") {
         let (keys, values) = inside.split_once("} ").map_or((inside, None), |(keys, values)| (keys, Some(values)));
-        let mut row = Row { keys: keys_of(keys), ..Row::default() };
+        let mut row = Row { keys: keys_of(keys, &histogram.trigger), ..Row::default() };
         match values {
             Some(values) => {
                 let Some(count) = hitcount(values) else { return false };
@@ -91,7 +94,7 @@ fn take(line: &str, open: &mut Option<Row>, histogram: &mut Histogram) -> bool {
     let Some(row) = open else { return false };
     match line.split_once("} ") {
         Some((keys, values)) => {
-            row.keys.extend(keys_of(keys.trim_start_matches([',', ' '])));
+            row.keys.extend(keys_of(keys.trim_start_matches([',', ' ']), &histogram.trigger));
             let Some(count) = hitcount(values) else { return false };
             row.count = count;
             histogram.rows.extend(open.take());
@@ -106,21 +109,25 @@ fn hitcount(values: &str) -> Option<u64> {
     values.split_once("hitcount:")?.1.split_whitespace().next()?.parse().ok()
 }
 
-/// `common_pid: CPU 0/KVM       [       208], function:         1a`. A name may hold commas: a key begins with a word and
-/// `: `.
-fn keys_of(text: &str) -> Vec<(String, String)> {
+/// `common_pid: CPU 0/KVM       [       208], function:         1a`. A name may hold commas and colons: only what the trigger
+/// lists is a key, if the trigger is known.
+fn keys_of(text: &str, trigger: &str) -> Vec<(String, String)> {
+    let listed = trigger.split_once("keys=").map(|(_, rest)| rest.split(':').next().unwrap_or(rest));
+    let is_key = |name: &str| match listed {
+        Some(listed) => listed.split(',').any(|key| key.split('.').next() == Some(name)),
+        None => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+    };
     let mut keys: Vec<(String, String)> = Vec::new();
     for part in text.split(", ") {
-        let named = part.split_once(':').filter(|(name, _)| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'.')
-        });
-        match (named, keys.last_mut()) {
-            (Some((name, value)), _) => keys.push((name.to_owned(), value.trim().to_owned())),
-            (None, Some((_, value))) => *value = format!("{value}, {}", part.trim()),
-            (None, None) => {}
-        }
-        if keys.len() > 8 {
-            break;
+        let named = part.split_once(':').filter(|(name, _)| is_key(name));
+        match named {
+            Some(_) if keys.len() >= MAX_KEYS => break,
+            Some((name, value)) => keys.push((name.to_owned(), value.trim().to_owned())),
+            None => {
+                if let Some((_, value)) = keys.last_mut() {
+                    *value = format!("{value}, {}", part.trim());
+                }
+            }
         }
     }
     keys
@@ -165,8 +172,10 @@ impl Histogram {
             return Some(What::Exit { vcpu: small("vcpu_id"), reason: reason_name(intel, reason), rip: None });
         }
         let asked = small("leaf").map(|leaf| (leaf, small("subleaf")));
-        let host = asked.is_some() || row.stack.iter().take(2).any(|name| HOST_CPUID.contains(&name.as_str()));
-        host.then_some(What::HostCpuid { asked, stack: &row.stack })
+        if asked.is_some() {
+            return Some(What::HostCpuid { asked, stack: &row.stack });
+        }
+        (!row.stack.is_empty()).then(|| of_stack(None, &row.stack))
     }
 
     /// A key's number: the trigger says whether it is printed as hexadecimal.

@@ -1,6 +1,6 @@
 //! Maps as `bpftrace` prints them when it ends.
 
-use super::{MAX_FRAMES, MAX_LINE, Skipped, frame};
+use super::{MAX_FRAMES, MAX_LINE, Skipped, frame, of_stack};
 use crate::count::Counts;
 use crate::event::{Event, What, hexadecimal};
 
@@ -75,7 +75,8 @@ fn add(key: &Key<'_>, stack: &[String], value: &str, counts: &mut Counts) -> boo
     let what = match asked {
         Some((leaf, subleaf)) if of_guest && stack.is_empty() => What::Cpuid { leaf, subleaf, found: None },
         _ if of_guest => What::Other,
-        asked => What::HostCpuid { asked, stack },
+        asked if stack.is_empty() => What::HostCpuid { asked, stack: &[] },
+        asked => of_stack(asked, stack),
     };
     counts.add_many(&Event { comm, pid: None, what }, count);
     true

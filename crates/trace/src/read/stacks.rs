@@ -1,8 +1,8 @@
 //! Stacks as bcc's `stackcount` prints them: the innermost function first, one a line, and the count below.
 
-use super::{MAX_FRAMES, MAX_LINE, Skipped, frame};
+use super::{MAX_FRAMES, MAX_LINE, Skipped, frame, of_stack};
 use crate::count::Counts;
-use crate::event::{Event, What};
+use crate::event::Event;
 
 /// Whether a line may belong to such a text.
 pub(super) fn is_stack(line: &str) -> bool {
@@ -26,8 +26,9 @@ pub(super) fn count(text: &str, counts: &mut Counts) -> Skipped {
         } else if line.trim_start() == "--" || line.is_empty() || line.trim() == "[Missed Kernel Stack]" {
             // Separators, of user and kernel stacks (-d) and of stacks.
         } else if !line.starts_with([' ', '\t']) {
-            // "Tracing 1 functions for ...", "Detaching...": what it says of itself.
-            if !["Tracing ", "Detaching", "^C"].iter().any(|start| line.starts_with(start)) {
+            // "Tracing 1 functions for ...", "Detaching...": what it says of itself, and times (-T).
+            let is_time = line.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+            if !is_time && !["Tracing ", "Detaching", "^C"].iter().any(|start| line.starts_with(start)) {
                 skipped.line(number);
             }
         } else if let Some(of) = task_of(line) {
@@ -41,7 +42,7 @@ pub(super) fn count(text: &str, counts: &mut Counts) -> Skipped {
 
 fn add(stack: &[String], task: Option<(&str, u32)>, count: u64, counts: &mut Counts) {
     let (comm, pid) = task.map_or(("", None), |(comm, pid)| (comm, Some(pid)));
-    counts.add_many(&Event { comm, pid, what: What::HostCpuid { asked: None, stack } }, count);
+    counts.add_many(&Event { comm, pid, what: of_stack(None, stack) }, count);
 }
 
 /// A count, alone on its line and indented.

@@ -1,6 +1,7 @@
 //! The JSON of `trace`.
 
 use cpusieve_trace::count::{Asked, Guests, Host, Pid, Tally};
+use cpusieve_trace::tracefs::Refusal;
 use serde_json::{Map, Value, json};
 
 use super::Seen;
@@ -13,7 +14,7 @@ pub(super) fn counts(seen: &Seen) -> String {
     let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
     let of_guests = seen.whose == Whose::Guests;
     put("format", json!(1));
-    put("watched", json!(if of_guests { "guests" } else { "host" }));
+    put("watched", json!(watched(seen.whose)));
     put("source", json!(seen.source));
     put("seconds", json!(seen.time.map(|time| time.as_secs_f64())));
     put("lost", json!({"events": seen.counts.lost.events, "more": seen.counts.lost.more}));
@@ -26,6 +27,19 @@ pub(super) fn counts(seen: &Seen) -> String {
         put("host", host(seen, &seen.counts.host));
     }
     pretty(&Value::Object(fields))
+}
+
+/// That nothing could be watched.
+pub(super) fn refused(whose: Whose, refusal: &Refusal) -> String {
+    pretty(&json!({"format": 1, "watched": watched(whose), "refused": refusal.to_string()}))
+}
+
+const fn watched(whose: Whose) -> &'static str {
+    match whose {
+        Whose::Guests => "guests",
+        Whose::Host => "host",
+        Whose::Exec => "exec",
+    }
 }
 
 /// A leaf and subleaf, with further fields behind.

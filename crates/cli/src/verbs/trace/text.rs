@@ -11,8 +11,9 @@ use crate::page::{self, DOUBT, GAINED, HEAD, LOST, QUIET, styled};
 /// Home, and everything below is erased.
 pub(super) const CLEAR: &str = "\u{1b}[H\u{1b}[J";
 
-/// Rows of a table of instruction pointers and of stacks.
+/// Rows of a table of instruction pointers and of stacks, and of one of vCPUs or leaves.
 const ROWS: usize = 10;
+const MANY_ROWS: usize = 24;
 
 /// The answer of `trace guests` and `trace host`.
 pub(super) fn counts(seen: &Seen, width: usize) -> String {
@@ -72,12 +73,14 @@ fn guests(page: &mut String, seen: &Seen, guests: &Guests, width: usize) {
     let _ = writeln!(page, "\n{}", styled(HEAD, "     count  share  by vCPU"));
     let mut tasks: Vec<_> = guests.by_task().into_iter().collect();
     tasks.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-    for (pid, count) in tasks {
+    for &(pid, count) in tasks.iter().take(MANY_ROWS) {
         let _ = writeln!(page, "{count:10} {:>6}  {}", percent(count, total), name(seen, pid));
     }
+    more(page, tasks.len(), MANY_ROWS);
     let _ = writeln!(page, "\n{}", styled(HEAD, "     count  share  by leaf"));
     let by_question = guests.by_question();
-    for (&asked, count) in by_question.most() {
+    let leaves = by_question.most();
+    for &(&asked, count) in leaves.iter().take(MANY_ROWS) {
         let missing = match guests.not_found.get(&asked) {
             0 => "",
             missing if missing == count => "  not in the vCPU's table",
@@ -85,13 +88,14 @@ fn guests(page: &mut String, seen: &Seen, guests: &Guests, width: usize) {
         };
         let _ = writeln!(page, "{count:10} {:>6}  {}{missing}", percent(count, total), question(asked));
     }
+    more(page, leaves.len(), MANY_ROWS);
     if !guests.rips.is_empty() {
         let _ = writeln!(page, "\n{}", styled(HEAD, "     count  share  from guest RIP"));
         let rips = guests.rips.most();
         for (rip, count) in rips.iter().take(ROWS) {
             let _ = writeln!(page, "{count:10} {:>6}  {rip:#x}", percent(*count, guests.rips.total()));
         }
-        more(page, rips.len());
+        more(page, rips.len(), ROWS);
     }
 }
 
@@ -136,11 +140,11 @@ fn host(page: &mut String, seen: &Seen, host: &Host, width: usize) {
             let _ = writeln!(page, "{:12}{}", "", page::tame(frame));
         }
     }
-    more(page, stacks.len());
+    more(page, stacks.len(), ROWS);
 }
 
-fn more(page: &mut String, rows: usize) {
-    if let Some(left) = rows.checked_sub(ROWS).filter(|&left| left > 0) {
+fn more(page: &mut String, rows: usize, shown: usize) {
+    if let Some(left) = rows.checked_sub(shown).filter(|&left| left > 0) {
         let _ = writeln!(page, "{}", styled(QUIET, format!("            and {left} more; --json has them all")));
     }
 }
