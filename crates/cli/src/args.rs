@@ -1,6 +1,8 @@
 //! The command line, as data.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cpusieve_answers::predict::way::{self, Route, Vm};
@@ -34,6 +36,7 @@ Examples:
   cpusieve predict --until guest host.json  what a guest here will print
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
+  cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
 
 Exit status:
   0  done, and the same or compatible
@@ -68,6 +71,9 @@ pub(crate) enum Verb {
     /// The prediction held against the real thing
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
+    /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceOptions),
 }
 
 const RECORD_EXAMPLES: &str = "\
@@ -447,4 +453,65 @@ pub(crate) struct VerifyOptions {
     /// A record with CPUID and KVM's answers; else this machine
     #[arg(value_name = "RECORD")]
     pub(crate) record: Option<PathBuf>,
+}
+
+const TRACE_EXAMPLES: &str = "\
+guests and host use tracefs alone, in an instance of their own that is removed at the end, also after
+Ctrl-C; what a SIGKILL leaves there is removed by the next start. exec single-steps nothing: it uses
+CPUID faulting where the CPU has it, else breakpoints; what the program prints goes to standard error.
+
+Examples:
+  cpusieve trace                           guests' CPUIDs by vCPU and leaf, until Ctrl-C
+  cpusieve trace guests --for 10s --json   the same for ten seconds, as JSON
+  cpusieve trace host                      what KVM asks the CPU, by leaf and kernel stack
+  cpusieve trace exec -- /bin/true         the CPUIDs of one program, by leaf and library
+  cpusieve trace --from trace.txt          trace_pipe, perf script, trace-cmd report, stackcount, bpftrace";
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub(crate) struct TraceOptions {
+    /// Whose CPUIDs
+    #[arg(value_name = "WHOSE", default_value = "guests")]
+    pub(crate) whose: Whose,
+    /// How long, such as 10s, 500ms or 2m; else until Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Read what another program printed of the same events; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["duration", "command"])]
+    pub(crate) from: Option<PathBuf>,
+    /// The host whose KVM is compared with; else this machine, with --from none
+    #[arg(long, value_name = "RECORD")]
+    pub(crate) host: Option<PathBuf>,
+    /// Read guests' events one by one even where the kernel can count them itself
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// The program of exec, and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Whose CPUIDs are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Whose {
+    /// Those that guests execute and KVM answers
+    Guests,
+    /// Those that KVM itself executes to learn what the CPU has
+    Host,
+    /// Those of the program behind `--`
+    Exec,
+}
+
+/// `10s`, `500ms`, `2m`, or seconds without a unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let milliseconds = match text.get(digits.len()..) {
+        Some("" | "s") => Some(1000),
+        Some("ms") => Some(1),
+        Some("m") => Some(60_000),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok().zip(milliseconds).and_then(|(number, unit)| number.checked_mul(unit));
+    // Later moments cannot be told any more.
+    let bounded = number.filter(|&milliseconds| milliseconds > 0 && milliseconds <= 365 * 86_400_000);
+    bounded.map(Duration::from_millis).ok_or_else(|| format!("`{text}` is no time such as 10s, 500ms or 2m"))
 }

@@ -75,7 +75,7 @@ pub(crate) fn name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// The bytes of a file of bounded size.
+/// The bytes of a file, or of standard input, of bounded size.
 pub(crate) fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     let failed = |source| InputError::Read { name: name.to_owned(), source };
     let limit = u64::try_from(limits::MAX_FILE).unwrap_or(u64::MAX) + 1;

@@ -32,10 +32,12 @@ pub mod kvm;
 pub mod linux;
 pub mod machine;
 pub mod msr;
+pub mod ptrace;
 pub mod qemu;
 pub mod qmp;
 mod record;
 mod refusal;
+pub mod signals;
 #[cfg(test)]
 mod testing;
 

@@ -74,6 +74,8 @@ pub struct KvmPrediction {
     pub msr_index: BTreeMap<u32, bool>,
     /// Which answers are the input's own.
     pub seen: Seen,
+    /// The calls of `do_host_cpuid` that one `KVM_GET_SUPPORTED_CPUID` makes, in their order.
+    pub calls: Vec<answer::Call>,
     /// What KVM did to each feature, by which rule.
     pub steps: Vec<Step>,
     /// What was assumed, of the kernel, of KVM, of the rest.
@@ -136,7 +138,7 @@ fn joined(
     (given, cpuid): (Option<&KvmView>, &CpuidTable),
     params: BTreeMap<String, String>,
 ) -> KvmPrediction {
-    let answer::Output { mut view, steps, assumed, findings, .. } = made;
+    let answer::Output { mut view, calls, steps, assumed, findings } = made;
     let mut seen = Seen::default();
     let FeatureMsrs { values: mut msr_features, indexed: mut msr_index, steps: of_msrs, assumed: assumed_of_msrs } =
         msrs;
@@ -175,7 +177,8 @@ fn joined(
             assumptions.push(assumed);
         }
     }
-    KvmPrediction { host, view, msr_features, msr_index, seen, steps: all_steps, assumed: assumptions, findings }
+    let steps = all_steps;
+    KvmPrediction { host, view, msr_features, msr_index, seen, calls, steps, assumed: assumptions, findings }
 }
 
 /// What the kernel makes of the CPUs that differ from the first in what is not their place in the machine.
