@@ -28,16 +28,19 @@ pub mod affinity;
 mod anonymous;
 pub mod cpuid;
 mod files;
+pub mod guest;
 pub mod kvm;
 pub mod linux;
 pub mod machine;
 pub mod msr;
+mod process;
 pub mod qemu;
 pub mod qmp;
 mod record;
 mod refusal;
 #[cfg(test)]
 mod testing;
+pub mod vcpu;
 
 pub use anonymous::anonymise;
 pub use record::{Only, Options, brand, record};

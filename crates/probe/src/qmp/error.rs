@@ -8,7 +8,7 @@ use std::time::Duration;
 use cpusieve_formats::qmp::{Command, Message, Unexpected};
 use cpusieve_model::MissingPart;
 
-use super::process::Fault;
+use crate::process::Fault;
 use super::{FAREWELL, Session};
 
 /// Lines of stderr that an error keeps: the last ones say why.

@@ -9,7 +9,8 @@ const CHARACTER_DEVICE: u32 = 0o020_600;
 const CONSOLE: (u32, u32) = (5, 1);
 
 /// The archive: `init` as `/init`, the `msr` module if there is one, and what they need.
-pub(super) fn build(init: &[u8], msr: Option<&[u8]>) -> Vec<u8> {
+#[must_use]
+pub fn build(init: &[u8], msr: Option<&[u8]>) -> Vec<u8> {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys"] {
         archive.entry(folder, FOLDER, (0, 0), &[]);
