@@ -9,6 +9,12 @@
 //! ```
 
 mod cause;
+mod guest;
+mod host;
+mod proof;
+mod qemu;
+mod vcpu;
+mod words;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +24,12 @@ use cpusieve_stages::linux::boot::Unlisted;
 
 use crate::predict::kvm::{KvmPrediction, Question, predict};
 use crate::predict::{Kernel, NoPrediction};
+
+pub use guest::guest;
+pub use host::host;
+pub use proof::{Mismatch, Part, Proof};
+pub use qemu::{foretold, qemu};
+pub use vcpu::{VcpuQuestion, newest_qemu, vcpu, vcpu_question};
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

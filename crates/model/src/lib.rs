@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod capture;
 mod cpuid;
 mod msr;
 mod place;
@@ -26,6 +27,7 @@ mod state;
 mod step;
 mod template;
 
+pub use capture::{Captures, GuestCapture, MachineCapture, SurveyCapture, VcpuCapture};
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
 pub use msr::{MsrReading, MsrTable};
 pub use place::{CpuidBit, LinuxBit, MsrBit, Place};

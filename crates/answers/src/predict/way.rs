@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::{self, Fit, Machine, RELEASES, UnknownMachine};
-use cpusieve_model::{CpuidTable, MsrReading, Snapshot, Stage};
+use cpusieve_model::{CpuidTable, MsrReading, MsrTable, Snapshot, Stage};
 use cpusieve_stages::linux::boot::{Input, Unlisted};
 use cpusieve_stages::qemu::{Accelerator, Irqchip, Output, Protected, Question, Smp, realize};
 use cpusieve_stages::vcpu::guest;
@@ -107,6 +107,8 @@ pub struct GuestPrediction {
     pub vcpu: VcpuPrediction,
     /// What CPUID returns to the guest, once its kernel runs.
     pub cpuid: CpuidTable,
+    /// What its kernel reads of MSRs, as far as that is known.
+    pub msrs: MsrTable,
     /// The guest's kernel; its assumptions are those of the whole way.
     pub guest: Prediction,
 }
@@ -200,6 +202,19 @@ pub fn until_guest(snapshot: &Snapshot, route: &Route<'_>) -> Result<GuestPredic
 /// # Errors
 /// If QEMU ended with an error, or the guest's kernel release is none.
 pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) -> Result<GuestPrediction, NoWay> {
+    guest_with(snapshot, route, vcpu, None)
+}
+
+/// The same, of a guest's kernel whose configuration is known; it stands instead of the one of the input.
+///
+/// # Errors
+/// As [`guest_of`].
+pub fn guest_with(
+    snapshot: &Snapshot,
+    route: &Route<'_>,
+    vcpu: VcpuPrediction,
+    known: Option<&BTreeMap<String, String>>,
+) -> Result<GuestPrediction, NoWay> {
     if let Some(error) = &vcpu.qemu.error {
         let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
         return Err(NoWay::Refused { release, message: error.message.clone() });
@@ -223,7 +238,7 @@ pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) ->
         unlisted,
         microcode: None,
         cmdline: route.guest.cmdline,
-        config,
+        config: known.or(config),
     };
     let guest::Booted { cpuid, boot } = guest::boot(&input, tree, host_tree);
     let mut assumptions = vcpu.assumed.clone();
@@ -233,7 +248,7 @@ pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) ->
         assumptions.push(Assumption { what, ..assumed });
     }
     let odd = oddities(&cpuid, tree);
-    Ok(GuestPrediction { vcpu, cpuid, guest: Prediction { tree, boot, assumed: assumptions, odd } })
+    Ok(GuestPrediction { vcpu, cpuid, msrs, guest: Prediction { tree, boot, assumed: assumptions, odd } })
 }
 
 /// Whether KVM answers zero for MSRs that it does not know (`kvm.ignore_msrs`).
