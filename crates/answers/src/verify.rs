@@ -11,6 +11,7 @@
 mod cause;
 mod guest;
 mod host;
+mod outside;
 mod proof;
 mod qemu;
 mod vcpu;
@@ -27,6 +28,7 @@ use crate::predict::{Kernel, NoPrediction};
 
 pub use guest::guest;
 pub use host::host;
+pub use outside::{Outside, outside};
 pub use proof::{Mismatch, Part, Proof};
 pub use qemu::{foretold, qemu};
 pub use vcpu::{VcpuQuestion, newest_qemu, vcpu, vcpu_question};

@@ -50,7 +50,7 @@ fn compare(found: &GuestPrediction, capture: &GuestCapture) -> Proof {
         proof.unseen.push(why.to_owned());
     }
     for (index, predicted) in found.msrs.iter() {
-        let Some(seen) = cpu.msrs.get(index) else { continue };
+        let Some((_, seen)) = cpu.msrs.iter().find(|(other, _)| *other == index) else { continue };
         proof.compared += 1;
         if seen != predicted {
             proof.mismatches.push(Mismatch {

@@ -77,8 +77,16 @@ impl Proof {
     /// A proof in which nothing has been compared yet.
     #[must_use]
     pub const fn new(part: Part, of: String, counted: &'static str) -> Self {
-        let (mismatches, unseen, findings, assumed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { part, of, counted, compared: 0, mismatches, unseen, findings, assumed }
+        Self {
+            part,
+            of,
+            counted,
+            compared: 0,
+            mismatches: Vec::new(),
+            unseen: Vec::new(),
+            findings: Vec::new(),
+            assumed: Vec::new(),
+        }
     }
 
     /// A part that could not be looked at, and why.
