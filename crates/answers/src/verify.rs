@@ -121,15 +121,17 @@ fn unseen(prediction: &KvmPrediction, seen: &KvmView) -> Vec<String> {
         ("KVM_GET_EMULATED_CPUID", made.emulated.is_some(), seen.emulated.is_some()),
         ("feature MSRs", made.msr_features.is_some(), seen.msr_features.is_some()),
     ];
-    for (part, made, seen) in parts {
-        match (made, seen) {
-            (true, true) => {}
-            (_, false) => unseen.push(format!("{part}: KVM's answer was not seen")),
-            (false, true) => {
-                let why = prediction.findings.first().map_or_else(String::new, |finding| format!(": {finding}"));
-                unseen.push(format!("{part}: nothing is predicted{why}"));
-            }
-        }
+    let named = |is: fn(bool, bool) -> bool| {
+        let names = parts.iter().filter(|(_, made, seen)| is(*made, *seen)).map(|(part, ..)| *part);
+        Some(names.collect::<Vec<_>>().join(", ")).filter(|names| !names.is_empty())
+    };
+    if let Some(parts) = named(|_, seen| !seen) {
+        unseen.push(format!("{parts}: KVM's answer was not seen"));
+    }
+    if let Some(parts) = named(|made, seen| seen && !made) {
+        // Why is among the findings.
+        let why = if prediction.findings.is_empty() { "" } else { ", for the reason above" };
+        unseen.push(format!("{parts}: nothing is predicted{why}"));
     }
     let unknown = prediction.msr_features.iter().filter(|(_, value)| value.is_none());
     let unknown: Vec<String> = unknown.map(|(index, _)| format!("{index:X}H")).collect();

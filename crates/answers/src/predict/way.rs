@@ -227,7 +227,7 @@ pub fn guest_with(
         Accel::Kvm => Unlisted::NotSeen,
         Accel::Tcg => Unlisted::Zero,
     };
-    for (index, value) in tcg_msrs(&vcpu) {
+    for (index, value) in reset_msrs(&vcpu, &table) {
         msrs.insert(index, MsrReading::Value(value));
     }
     let input = Input {
@@ -256,11 +256,16 @@ fn ignores_msrs(kvm: &KvmPrediction) -> bool {
     kvm.view.params.get("kvm.ignore_msrs").is_some_and(|value| matches!(value.as_str(), "1" | "Y" | "y"))
 }
 
-/// What TCG answers of the MSRs that KVM answers otherwise (`target/i386/tcg/system/misc_helper.c:helper_rdmsr`): all but
-/// IA32_MISC_ENABLE read as zero there.
-fn tcg_msrs(vcpu: &VcpuPrediction) -> impl Iterator<Item = (u32, u64)> {
+/// What QEMU resets MSRs to (`target/i386/cpu.c:x86_cpu_reset_hold`): fast strings are on, and MWAIT if the CPU has it. Of
+/// the MSRs that KVM answers by itself, TCG answers zero for all others (`tcg/system/misc_helper.c:helper_rdmsr`).
+fn reset_msrs(vcpu: &VcpuPrediction, table: &CpuidTable) -> impl Iterator<Item = (u32, u64)> {
+    const MISC_ENABLE: u32 = 0x1a0;
     const PLATFORM_INFO: u32 = 0xce;
-    vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)).into_iter()
+    const FAST_STRINGS: u64 = 1;
+    const MWAIT: u64 = 1 << 18;
+    let monitor = table.get(1, 0).is_some_and(|leaf| leaf.ecx >> 3 & 1 == 1);
+    let misc = (MISC_ENABLE, FAST_STRINGS | if monitor { MWAIT } else { 0 });
+    [misc].into_iter().chain(vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)))
 }
 
 fn of(what: &str, value: &str, because: &str) -> Assumption {

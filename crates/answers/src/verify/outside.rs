@@ -6,7 +6,7 @@ use cpusieve_knowledge::linux;
 use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, FlagList, Snapshot, State};
 use cpusieve_stages::Machine;
 
-use crate::diff::{Diff, Item, diff};
+use crate::diff::{Assumption, Diff, Item, diff};
 
 /// What the sieves outside a guest most likely took.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub struct Outside {
     pub generation: &'static str,
     /// Flags that every CPU of this generation has and the guest does not show, with the sieve that most likely took each.
     pub lost: Vec<Item>,
+    /// What was assumed of the software outside.
+    pub assumed: Vec<Assumption>,
 }
 
 /// Supposes a host of the same CPU and kernel with all that the CPU's generation has, and asks what a guest of it would
@@ -29,16 +31,16 @@ pub fn outside(snapshot: &Snapshot) -> Option<Outside> {
     let tree = guest.trees().last()?;
     let missing: HashSet<&str> = generation.has().filter(|name| guest.prints(name) == Some(false)).collect();
     if missing.is_empty() {
-        return Some(Outside { generation: generation.name, lost: Vec::new() });
+        return Some(Outside { generation: generation.name, lost: Vec::new(), assumed: Vec::new() });
     }
     let had = |name: &str| name != "hypervisor" && flags.contains(name) || missing.contains(name);
     let line: FlagList = linux::features(tree).filter_map(|row| row.shown).filter(|name| had(name)).collect();
     let identity = identity(snapshot)?;
     let cpuinfo = Cpuinfo { identity, flags: Some(line), ..Cpuinfo::default() };
     let host = Snapshot { cpus: vec![Cpu { cpuinfo: Some(cpuinfo), ..Cpu::default() }], ..Snapshot::default() };
-    let Diff { lost, .. } = diff(&host, snapshot).ok()?;
+    let Diff { lost, assumed, .. } = diff(&host, snapshot).ok()?;
     let lost = lost.into_iter().filter(|item| missing.contains(item.flag.as_str())).collect();
-    Some(Outside { generation: generation.name, lost })
+    Some(Outside { generation: generation.name, lost, assumed })
 }
 
 /// Who the first CPU says it is.

@@ -35,7 +35,8 @@ pub(crate) fn run(options: &VerifyOptions, as_json: bool) -> Result<Done, Failur
         let text = cpusieve_formats::record::print_with(&snapshot, &captures);
         std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let outside = options.record.is_none().then(|| verify::outside(&snapshot)).flatten();
+    let around = sections.iter().any(|section| section.proof.part == Part::Host);
+    let outside = (around && options.record.is_none()).then(|| verify::outside(&snapshot)).flatten();
     page::print(&if as_json {
         show::as_text(&sections, outside.as_ref())
     } else {
@@ -121,7 +122,9 @@ fn kvm(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Section, String> {
     let mut proof = Proof::from(found);
     // What the recorder says of what could not be compared.
     if !proof.unseen.is_empty() {
-        let of_kvm = snapshot.missing.iter().filter(|part| part.what == "kvm" || part.what.starts_with("MSRs"));
+        let unread = proof.unseen.iter().any(|unseen| unseen.contains("were not read"));
+        let of_kvm = snapshot.missing.iter();
+        let of_kvm = of_kvm.filter(|part| part.what == "kvm" || unread && part.what.starts_with("MSRs"));
         proof.unseen.extend(of_kvm.map(record::missing));
     }
     Ok(proof.into())

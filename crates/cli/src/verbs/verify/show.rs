@@ -8,6 +8,7 @@ use cpusieve_model::Stage;
 use serde_json::{Value, json};
 
 use super::Section;
+use super::super::flags;
 use crate::json;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 
@@ -24,7 +25,8 @@ pub(super) fn as_text(sections: &[Section], outside: Option<&Outside>) -> String
     let differences: Vec<Value> = differences.collect();
     let outside = outside.map(|outside| {
         let lost: Vec<Value> = outside.lost.iter().map(json::item).collect();
-        json!({"generation": outside.generation, "lost": lost})
+        let assumed: Vec<Value> = outside.assumed.iter().map(json::assumption).collect();
+        json!({"generation": outside.generation, "lost": lost, "assumed": assumed})
     });
     json::pretty(&json!({
         "format": 1,
@@ -136,6 +138,8 @@ fn around(page: &mut String, outside: &Outside, width: usize) {
     let what = "Flags that CPUs of this generation have, and that do not reach this machine; the sieve that most likely \
                 took them:";
     page.push_str(&page::wrap(what, "  ", "  ", width));
+    let with = page::wrap(&format!("With {}.", flags::assumed(&outside.assumed)), "  ", "  ", width);
+    let _ = writeln!(page, "{}", styled(QUIET, with.trim_end()));
     for stage in Stage::ALL.into_iter().map(Some).chain([None]) {
         let names: Vec<&str> =
             outside.lost.iter().filter(|item| item.at == stage).map(|item| item.flag.as_str()).collect();
