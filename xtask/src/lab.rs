@@ -7,6 +7,7 @@ mod archive;
 mod bounded;
 mod capture;
 mod guest;
+mod initramfs;
 mod matrix;
 
 use std::error::Error;
@@ -114,7 +115,7 @@ impl Lab {
         fs::create_dir_all(&scratch)?;
         let with_initramfs = |kernel: Kernel| -> Result<_, Box<dyn Error>> {
             let path = scratch.join(format!("{}.cpio", kernel.release));
-            fs::write(&path, cpusieve_probe::guest::build(&init, kernel.msr.as_deref()))?;
+            fs::write(&path, initramfs::build(&init, kernel.msr.as_deref()))?;
             Ok((kernel, path))
         };
         let kernels = kernels.into_iter().map(with_initramfs).collect::<Result<_, _>>()?;

@@ -6,7 +6,7 @@ use cpusieve_knowledge::linux;
 use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, FlagList, Snapshot, State};
 use cpusieve_stages::Machine;
 
-use crate::diff::{Assumption, Diff, Item, diff};
+use crate::diff::{Assumption, Diff, Item, Relation, diff};
 
 /// What the sieves outside a guest most likely took.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,9 @@ pub fn outside(snapshot: &Snapshot) -> Option<Outside> {
     let identity = identity(snapshot)?;
     let cpuinfo = Cpuinfo { identity, flags: Some(line), ..Cpuinfo::default() };
     let host = Snapshot { cpus: vec![Cpu { cpuinfo: Some(cpuinfo), ..Cpu::default() }], ..Snapshot::default() };
-    let Diff { lost, assumed, .. } = diff(&host, snapshot).ok()?;
+    // Whoever looks like a host is asked no more: what took its flags is no sieve that is known here.
+    let Diff { lost, assumed, .. } =
+        diff(&host, snapshot).ok().filter(|found| found.relation == Relation::HostAndGuest)?;
     let lost = lost.into_iter().filter(|item| missing.contains(item.flag.as_str())).collect();
     Some(Outside { generation: generation.name, lost, assumed })
 }
