@@ -115,10 +115,8 @@ fn needs_libraries(elf: &[u8]) -> bool {
 ///
 /// If QEMU cannot be run. A guest that does not report is an answer: [`Boot::report`].
 pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
-    let problem = |error: &dyn std::fmt::Display| Refusal::Program {
-        path: start.binary.to_owned(),
-        problem: error.to_string(),
-    };
+    let problem =
+        |error: &dyn std::fmt::Display| Refusal::Program { path: start.binary.to_owned(), problem: error.to_string() };
     let in_memory = |name: &str| memfd_create(name, MemfdFlags::CLOEXEC).map(File::from);
     let mut initramfs = in_memory("initramfs").map_err(|error| problem(&error))?;
     initramfs.write_all(start.initramfs).map_err(|error| problem(&error))?;
@@ -237,7 +235,8 @@ mod tests {
     #[test]
     fn a_report_that_is_written_through_proc_is_read() {
         let folder = Folder::new("guest-reports");
-        let program = "#!/bin/sh\nfor word; do last=$word; done\nprintf '@release\\n6.1\\n@end\\n' > \"${last#file:}\"\n";
+        let program =
+            "#!/bin/sh\nfor word; do last=$word; done\nprintf '@release\\n6.1\\n@end\\n' > \"${last#file:}\"\n";
         folder.program("reports", program);
         let told = boot(&start(&folder.path("reports"), Duration::from_secs(20))).unwrap();
         assert_eq!(told.report.unwrap()["release"], "6.1\n");

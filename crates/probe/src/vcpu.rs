@@ -130,9 +130,7 @@ mod tests {
         /// `jmp` to itself.
         const ENDLESS: [u8; 2] = [0xeb, 0xfe];
         let clock = Instant::now();
-        let work = |stop: &watch::Stop| {
-            machine::run(&Root::machine(), &ENDLESS, &Trial::default(), Mode::Long, stop)
-        };
+        let work = |stop: &watch::Stop| machine::run(&Root::machine(), &ENDLESS, &Trial::default(), Mode::Long, stop);
         match watch::within(Duration::from_millis(200), work).unwrap() {
             Some(Ok((_, _, answers))) => {
                 assert!(matches!(answers, Err(RunError::Late(_))), "{answers:?}");

@@ -75,11 +75,7 @@ pub struct Route<'a> {
 impl Default for Route<'_> {
     /// The host as the input shows it, its first QEMU with `-cpu host`, and the host's own kernel in the guest.
     fn default() -> Self {
-        Self {
-            kvm: kvm::Question::new(Kernel::new(Stage::Host)),
-            vm: Vm::default(),
-            guest: Kernel::new(Stage::Guest),
-        }
+        Self { kvm: kvm::Question::new(Kernel::new(Stage::Host)), vm: Vm::default(), guest: Kernel::new(Stage::Guest) }
     }
 }
 
@@ -287,7 +283,9 @@ fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumptio
         Fit::Unreadable => return Err(NoWay::NoQemu(version.to_owned())),
         Fit::Same if asked.is_some() => {}
         Fit::Same => assumed.push(of("QEMU", version, "none was named; this is the first that the input lists")),
-        Fit::Older => assumed.push(of("QEMU", label, &format!("the nearest known release that is older than {version}"))),
+        Fit::Older => {
+            assumed.push(of("QEMU", label, &format!("the nearest known release that is older than {version}")))
+        }
         Fit::Oldest => {
             assumed.push(of("QEMU", label, &format!("no known release is as old as {version}; this is the oldest")));
         }
@@ -298,7 +296,8 @@ fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumptio
 fn smp(release: usize, machine: &Machine, text: Option<&str>) -> Result<Smp, NoWay> {
     let Some(text) = text else { return Ok(Smp::default()) };
     let parsed = Smp::parse(release, machine, text);
-    let failed = |error: cpusieve_stages::qemu::SmpError| NoWay::NoSmp { text: text.to_owned(), message: error.message };
+    let failed =
+        |error: cpusieve_stages::qemu::SmpError| NoWay::NoSmp { text: text.to_owned(), message: error.message };
     parsed.map(|(smp, _)| smp).map_err(failed)
 }
 

@@ -124,7 +124,8 @@ fn emulated(table: &CpuidTable, leaf: u32, subleaf: u32) -> Option<Registers> {
 pub(super) fn register_mismatch((leaf, subleaf, register): (u32, u32, Register), made: u32, real: u32) -> Mismatch {
     let bit = |bit| CpuidBit::new(leaf, subleaf, register, bit);
     let differ = (0..32).filter(|place| (made ^ real) >> place & 1 == 1);
-    let features = differ.filter_map(|place| x86::by_place(Place::Cpuid(bit(place)))).map(|feature| feature.id.to_owned());
+    let features =
+        differ.filter_map(|place| x86::by_place(Place::Cpuid(bit(place)))).map(|feature| feature.id.to_owned());
     let short = format!("{:#}", bit(0));
     Mismatch {
         what: short.trim_end_matches("[0]").to_owned(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cpusieve_knowledge::qemu::{self, Fit, RELEASES};
 use cpusieve_model::{MachineCapture, ModelExpansion, Snapshot, SurveyCapture, VcpuCapture};
 use cpusieve_stages::qemu::{
-    Accelerator, Expansion, Irqchip, Output, Protected, PropertyValue, Question, Smp, expansion, realize,
+    Accelerator, Expansion, Irqchip, Output, PropertyValue, Protected, Question, Smp, expansion, realize,
 };
 
 use super::{Mismatch, Part, Proof, vcpu};
@@ -127,8 +127,7 @@ fn compare_machine(
         Err(unknown) => return proof.unseen.push(format!("{of}: {unknown}")),
     };
     let (smp, irqchip, protected) = (Smp::default(), Irqchip::of(machine), Protected::default());
-    let question =
-        Question { release, machine, accelerator, cpu: &seen.cpu, smp, cpu_pm: false, irqchip, protected };
+    let question = Question { release, machine, accelerator, cpu: &seen.cpu, smp, cpu_pm: false, irqchip, protected };
     let made = realize(question);
     proof.compared += 1;
     let expected = made.error.as_ref().map(ToString::to_string).or_else(|| failure(&made, tried));

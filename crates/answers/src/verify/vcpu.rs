@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cpusieve_knowledge::qemu::{self, RELEASES};
-use cpusieve_model::{CpuidTable, KvmCpuidEntry, Register, Snapshot, VcpuCapture, has_subleaves};
+use cpusieve_model::{CpuidTable, KvmCpuidEntry, QemuBinary, Register, Snapshot, VcpuCapture, has_subleaves};
 use cpusieve_stages::Machine;
 use cpusieve_stages::vcpu::{Running, guest, read, running};
 
@@ -25,11 +25,10 @@ pub struct VcpuQuestion {
     pub msrs: Vec<(u32, u64)>,
 }
 
-/// The installed QEMU of the newest release.
+/// The installed QEMU of the newest release; of several, the first on the search path.
 #[must_use]
-pub fn newest_qemu(snapshot: &Snapshot) -> Option<&str> {
-    let versions = snapshot.qemu.iter().map(|binary| binary.version.as_str());
-    versions.max_by_key(|version| qemu::nearest(version).release)
+pub fn newest_qemu(snapshot: &Snapshot) -> Option<&QemuBinary> {
+    snapshot.qemu.iter().rev().max_by_key(|binary| qemu::nearest(&binary.version).release)
 }
 
 /// What a vCPU on the machine of a snapshot is to be given, with `-cpu host` on the newest QEMU that is installed.
@@ -37,7 +36,12 @@ pub fn newest_qemu(snapshot: &Snapshot) -> Option<&str> {
 /// # Errors
 /// If there is no prediction of QEMU's table.
 pub fn vcpu_question(snapshot: &Snapshot) -> Result<VcpuQuestion, NoWay> {
-    let vm = Vm { qemu: newest_qemu(snapshot), machine: Some("pc"), cpu: Some("host"), ..Vm::default() };
+    let vm = Vm {
+        qemu: newest_qemu(snapshot).map(|binary| binary.version.as_str()),
+        machine: Some("pc"),
+        cpu: Some("host"),
+        ..Vm::default()
+    };
     let prediction = until_vcpu(snapshot, &Route { vm, ..Route::default() })?;
     let mut table = prediction.qemu.cpuid.clone();
     if table.is_empty() {
@@ -139,7 +143,9 @@ pub fn vcpu(snapshot: &Snapshot, question: &VcpuQuestion, capture: &VcpuCapture)
         proof.findings.push(format!("/dev/kvm is served by {backend}, neither VMX nor SVM: {what}"));
     }
     if let Some(error) = &question.prediction.qemu.error {
-        proof.findings.push(format!("QEMU {release} would end before it has a table ({error}); KVM's offer stands for it"));
+        proof
+            .findings
+            .push(format!("QEMU {release} would end before it has a table ({error}); KVM's offer stands for it"));
     }
     if let Some(refused) = &capture.refused {
         proof.compared += 1;
@@ -188,7 +194,8 @@ fn registers(proof: &mut Proof, snapshot: &Snapshot, capture: &VcpuCapture, tree
         }
     }
     if foreign > 0 && same_as_host * 10 > foreign * 9 {
-        let what = "this KVM does not intercept CPUID: the guest reads the host's own registers, whatever its table says";
+        let what =
+            "this KVM does not intercept CPUID: the guest reads the host's own registers, whatever its table says";
         proof.findings.push(what.to_owned());
     }
 }
@@ -269,7 +276,10 @@ mod tests {
     #[test]
     fn a_cause_names_where_the_bits_come_from() {
         assert!(cause(0, 3, Some(3)).contains("own register"));
-        assert!(cause(4, 3, Some(0xff)).contains("adds bits of the host's own CPUID") && cause(4, 3, Some(0xff)).contains("hides"));
+        assert!(
+            cause(4, 3, Some(0xff)).contains("adds bits of the host's own CPUID")
+                && cause(4, 3, Some(0xff)).contains("hides")
+        );
         assert!(cause(7, 3, Some(0xff)).contains("hides"));
         assert!(cause(0, 8, Some(3)).contains("not known"));
     }

@@ -76,7 +76,13 @@ pub(super) fn mismatches(odd: &BTreeMap<Odd, Vec<u32>>, cpus: usize, cause: impl
             return Mismatch { what, predicted: None, real: None, features: Vec::new(), cause };
         }
         let what = format!("{}: {}{on}", odd.line, odd.word);
-        Mismatch { what, predicted: printed(!odd.real), real: printed(odd.real), features: vec![odd.word.clone()], cause }
+        Mismatch {
+            what,
+            predicted: printed(!odd.real),
+            real: printed(odd.real),
+            features: vec![odd.word.clone()],
+            cause,
+        }
     };
     odd.iter().map(mismatch).collect()
 }
@@ -100,7 +106,10 @@ impl Others {
         let word = odd.word.as_str();
         let hangs = assumed.iter().find(|assumed| assumed.hangs.iter().any(|name| *name == word));
         if let Some(assumed) = hangs {
-            return format!("it hangs on {}, which was assumed to be {}: {}", assumed.what, assumed.value, assumed.because);
+            return format!(
+                "it hangs on {}, which was assumed to be {}: {}",
+                assumed.what, assumed.value, assumed.because
+            );
         }
         let agrees = |output: &Output| !word.is_empty() && made(output, odd.line).contains(&word) == odd.real;
         match self.0.iter().find(|(_, output)| agrees(output)) {

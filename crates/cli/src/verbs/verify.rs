@@ -84,7 +84,8 @@ fn of_record(options: &VerifyOptions, path: &Path) -> Result<(Snapshot, Captures
     for part in parts {
         match part {
             Part::Host => {
-                sections.push(verify::host(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?.into());
+                sections
+                    .push(verify::host(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?.into());
             }
             Part::Kvm => sections.push(kvm(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?),
             _ if !held(&part) => {
@@ -105,7 +106,8 @@ fn of_captures(snapshot: &Snapshot, captures: &Captures, part: Part) -> Vec<Sect
         Part::Vcpu => tried.map(|seen| of_vcpu(snapshot, seen).unwrap_or_else(refused)).into_iter().collect(),
         Part::Qemu => captures.surveys.iter().map(|seen| verify::qemu(snapshot, seen, tried).into()).collect(),
         Part::Guest => {
-            let proof = |seen| verify::guest(snapshot, seen).map_or_else(|error| refused(error.to_string()), Section::from);
+            let proof =
+                |seen| verify::guest(snapshot, seen).map_or_else(|error| refused(error.to_string()), Section::from);
             captures.guest.as_ref().map(proof).into_iter().collect()
         }
         Part::Host | Part::Kvm => Vec::new(),

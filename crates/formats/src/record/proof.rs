@@ -106,8 +106,13 @@ fn read_vcpu(fields: &mut Fields<'_>, object: Value<'_>) -> Option<VcpuCapture> 
             "table" => seen.table = kvm_entries(fields, value, "proof.vcpu.table[]").unwrap_or_default(),
             "refused" => seen.refused = fields.text(value),
             "answers" => {
-                let answers = list(fields, value, MAX_ENTRIES, |fields, item| fields.entry(item, "proof.vcpu.answers[]"));
-                let plain = answers.into_iter().map(|e| CpuidEntry { leaf: e.leaf, subleaf: e.subleaf, registers: e.registers });
+                let answers =
+                    list(fields, value, MAX_ENTRIES, |fields, item| fields.entry(item, "proof.vcpu.answers[]"));
+                let plain = answers.into_iter().map(|e| CpuidEntry {
+                    leaf: e.leaf,
+                    subleaf: e.subleaf,
+                    registers: e.registers,
+                });
                 seen.answers = plain.collect();
             }
             "failed" => seen.failed = fields.text(value),

@@ -1,9 +1,7 @@
 //! The virtual machine itself.
 
 use cpusieve_model::{CpuidEntry, KvmCpuidEntry};
-use kvm_bindings::{
-    CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region,
-};
+use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_msr_entry, kvm_regs, kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::memory::{self, Memory};
@@ -87,9 +85,8 @@ fn takes(vcpu: &VcpuFd, index: u32, data: u64) -> bool {
 /// Asks the kernel for AMX's state in guests, as QEMU does before it makes a vCPU
 /// (`target/i386/cpu.c`, `kvm_request_xsave_components`). Without the permission KVM refuses the table.
 fn permit_tiles(table: &[KvmCpuidEntry]) {
-    let has = |entry: &KvmCpuidEntry| {
-        entry.leaf == 0xd && entry.subleaf == 0 && entry.registers.eax >> TILE_DATA & 1 == 1
-    };
+    let has =
+        |entry: &KvmCpuidEntry| entry.leaf == 0xd && entry.subleaf == 0 && entry.registers.eax >> TILE_DATA & 1 == 1;
     if table.iter().any(has) {
         // SAFETY: a plain system call on numbers; it widens what guests of this process may use, and nothing else. That
         // it may fail is no matter: KVM then refuses the table and says so.

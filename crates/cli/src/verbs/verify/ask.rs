@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use cpusieve_answers::verify;
 use cpusieve_formats::lab::{self, Setup};
 use cpusieve_formats::qmp::{Notice, NoticeKind};
-use cpusieve_knowledge::qemu;
 use cpusieve_model::{GuestCapture, MachineCapture, QemuBinary, Snapshot, SurveyCapture, VcpuCapture};
 use cpusieve_probe::qmp::{self, Start};
 use cpusieve_probe::{guest as boots, machine, vcpu as vcpus};
@@ -37,8 +36,7 @@ pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, Duration), Strin
         Ok(answers) => (answers, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
-    let capture =
-        VcpuCapture { table: trial.table, refused: outcome.table.err(), answers, failed, msrs: outcome.msrs };
+    let capture = VcpuCapture { table: trial.table, refused: outcome.table.err(), answers, failed, msrs: outcome.msrs };
     Ok((capture, clock.elapsed()))
 }
 
@@ -57,11 +55,7 @@ pub(super) fn surveys(
     asked.map(|(binary, kvm)| survey(binary, kvm, tried)).collect()
 }
 
-fn survey(
-    binary: &QemuBinary,
-    kvm: bool,
-    tried: Option<&VcpuCapture>,
-) -> Result<(SurveyCapture, Duration), String> {
+fn survey(binary: &QemuBinary, kvm: bool, tried: Option<&VcpuCapture>) -> Result<(SurveyCapture, Duration), String> {
     let clock = Instant::now();
     let start = Start::new(&binary.path, if kvm { "kvm" } else { "tcg" });
     let seen = qmp::survey(&start, None).map_err(|error| error.to_string())?;
@@ -110,7 +104,7 @@ pub(super) fn guest(
     kernel: Option<&Path>,
     tried: Option<&VcpuCapture>,
 ) -> Result<(GuestCapture, Duration), String> {
-    let binary = snapshot.qemu.iter().max_by_key(|binary| qemu::nearest(&binary.version).release);
+    let binary = verify::newest_qemu(snapshot);
     let binary = binary.ok_or("no qemu-system-x86_64 is on the search path, and a guest needs one")?;
     let kernel = boots::find(kernel).map_err(|refusal| format!("no kernel to boot: {refusal}; {NAME_A_KERNEL}"))?;
     let program = boots::this_program().map_err(|refusal| refusal.to_string())?;

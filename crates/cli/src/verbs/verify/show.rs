@@ -7,8 +7,8 @@ use cpusieve_answers::verify::{Mismatch, Outside, Part, Proof};
 use cpusieve_model::Stage;
 use serde_json::{Value, json};
 
-use super::Section;
 use super::super::flags;
+use super::Section;
 use crate::json;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 
