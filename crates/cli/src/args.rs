@@ -351,6 +351,9 @@ pub(crate) struct VerifyOptions {
     /// The kernel image of the guest; else the running one, else the newest in /boot
     #[arg(long, value_name = "FILE", conflicts_with = "record")]
     pub(crate) kernel: Option<PathBuf>,
+    /// The longest that QEMU may take for an answer, and a guest for its boot
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) limit: u64,
     /// Write a record with all that was asked to FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) keep: Option<PathBuf>,

@@ -94,7 +94,7 @@ fn registers(proof: &mut Proof, predicted: &CpuidTable, seen: &CpuidTable, kvm: 
     });
     // Nobody asks for state components that 0DH does not announce.
     let asked = |&(leaf, subleaf): &(u32, u32)| {
-        leaf != 0xd || subleaf < 2 || subleaf > 31 || (announced[0] | announced[1]) >> subleaf & 1 == 1
+        leaf != 0xd || !(2..32).contains(&subleaf) || (announced[0] | announced[1]) >> subleaf & 1 == 1
     };
     for (leaf, subleaf) in keys.into_iter().filter(asked) {
         let made = if kvm { predicted.get(leaf, subleaf) } else { emulated(predicted, leaf, subleaf) };

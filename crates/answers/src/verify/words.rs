@@ -104,7 +104,7 @@ impl Others {
     /// The likely cause of an odd word.
     pub(super) fn cause(&self, odd: &Odd, assumed: &[Assumption]) -> String {
         let word = odd.word.as_str();
-        let hangs = assumed.iter().find(|assumed| assumed.hangs.iter().any(|name| *name == word));
+        let hangs = assumed.iter().find(|assumed| assumed.hangs.contains(&word));
         if let Some(assumed) = hangs {
             return format!(
                 "it hangs on {}, which was assumed to be {}: {}",
@@ -125,7 +125,8 @@ mod tests {
 
     #[test]
     fn words_of_one_side_and_another_order_are_told() {
-        let output = Output { flags: vec!["fpu", "vme", "de"], bugs: vec!["spectre_v1"], ..Output::default() };
+        let mut output = Output::default();
+        (output.flags, output.bugs) = (vec!["fpu", "vme", "de"], vec!["spectre_v1"]);
         let lines = |flags: &str, bugs: &str| Cpuinfo {
             flags: Some(FlagList::from_line(flags)),
             bugs: Some(FlagList::from_line(bugs)),

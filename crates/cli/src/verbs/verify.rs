@@ -163,10 +163,10 @@ fn of_this_machine(options: &VerifyOptions) -> (Snapshot, Captures, Vec<Section>
         sections.push(section.unwrap_or_else(refused(Part::Vcpu)));
     }
     let tried = captures.vcpu.as_ref();
-    let kernel = options.kernel.as_deref();
+    let (kernel, limit) = (options.kernel.as_deref(), Duration::from_secs(options.limit));
     let (surveys, guest) = std::thread::scope(|scope| {
-        let guest = wanted(Part::Guest).then(|| scope.spawn(|| ask::guest(&snapshot, kernel, tried)));
-        let surveys = if wanted(Part::Qemu) { ask::surveys(&snapshot, tried) } else { Vec::new() };
+        let guest = wanted(Part::Guest).then(|| scope.spawn(|| ask::guest(&snapshot, kernel, tried, limit)));
+        let surveys = if wanted(Part::Qemu) { ask::surveys(&snapshot, tried, limit) } else { Vec::new() };
         let gone = || Err("the thread that booted the guest did not come to its end".to_owned());
         (surveys, guest.map(|guest| guest.join().unwrap_or_else(|_| gone())))
     });

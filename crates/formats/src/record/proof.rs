@@ -238,7 +238,7 @@ mod tests {
         let plain = print_with(&snapshot, &Captures::default());
         assert_eq!(super::captures("proof", plain.as_bytes()), Captures::default());
         for end in (0..text.len()).step_by(7) {
-            let _whatever = super::captures("cut", text[..end].as_bytes());
+            let _whatever = super::captures("cut", &text.as_bytes()[..end]);
         }
     }
 }

@@ -13,9 +13,6 @@ use cpusieve_probe::{guest as boots, machine, vcpu as vcpus};
 /// How long the program of a vCPU may take; it takes a millisecond.
 const VCPU_LIMIT: Duration = Duration::from_secs(3);
 
-/// How long a guest may take. Under TCG one takes 4 to 10 s on a core of its own.
-const GUEST_LIMIT: Duration = Duration::from_secs(60);
-
 /// What helps where there is no kernel to boot.
 const NAME_A_KERNEL: &str = "--kernel FILE names an image that can be read (Debian's linux-image-cloud-amd64 has one)";
 
@@ -44,6 +41,7 @@ pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, Duration), Strin
 pub(super) fn surveys(
     snapshot: &Snapshot,
     tried: Option<&VcpuCapture>,
+    limit: Duration,
 ) -> Vec<Result<(SurveyCapture, Duration), String>> {
     if snapshot.qemu.is_empty() {
         let why = "no qemu-system-x86_64 is on the search path (Debian: apt-get install qemu-system-x86)";
@@ -52,12 +50,17 @@ pub(super) fn surveys(
     let kvm = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
     let accelerators = [(false, true), (true, kvm)].into_iter().filter(|(_, works)| *works).map(|(kvm, _)| kvm);
     let asked = snapshot.qemu.iter().flat_map(|binary| accelerators.clone().map(move |kvm| (binary, kvm)));
-    asked.map(|(binary, kvm)| survey(binary, kvm, tried)).collect()
+    asked.map(|(binary, kvm)| survey(binary, kvm, tried, limit)).collect()
 }
 
-fn survey(binary: &QemuBinary, kvm: bool, tried: Option<&VcpuCapture>) -> Result<(SurveyCapture, Duration), String> {
+fn survey(
+    binary: &QemuBinary,
+    kvm: bool,
+    tried: Option<&VcpuCapture>,
+    limit: Duration,
+) -> Result<(SurveyCapture, Duration), String> {
     let clock = Instant::now();
-    let start = Start::new(&binary.path, if kvm { "kvm" } else { "tcg" });
+    let start = Start::new(&binary.path, if kvm { "kvm" } else { "tcg" }).limit(limit);
     let seen = qmp::survey(&start, None).map_err(|error| error.to_string())?;
     // A name's second form is the same model.
     let expansions = seen.full.into_iter().filter_map(|(name, model)| {
@@ -103,6 +106,7 @@ pub(super) fn guest(
     snapshot: &Snapshot,
     kernel: Option<&Path>,
     tried: Option<&VcpuCapture>,
+    limit: Duration,
 ) -> Result<(GuestCapture, Duration), String> {
     let binary = verify::newest_qemu(snapshot);
     let binary = binary.ok_or("no qemu-system-x86_64 is on the search path, and a guest needs one")?;
@@ -123,7 +127,7 @@ pub(super) fn guest(
             kernel: &kernel.image,
             initramfs: &initramfs,
             append: "",
-            limit: GUEST_LIMIT,
+            limit,
         };
         match boots::boot(&start) {
             Ok(boot) => match told(&boot, &start, &binary.version, &kernel) {
