@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cpusieve_answers::verify::{self, Part, Proof};
-use cpusieve_model::{Captures, Snapshot};
+use cpusieve_model::{Captures, CpuidBit, Register, Snapshot, State};
 use cpusieve_stages::linux::boot::Unlisted;
 
 use super::{Done, Failure, record};
@@ -18,11 +18,13 @@ use crate::{input, page};
 struct Section {
     proof: Proof,
     took: Option<Duration>,
+    /// What is to be thought of that time.
+    doubt: Option<&'static str>,
 }
 
 impl From<Proof> for Section {
     fn from(proof: Proof) -> Self {
-        Self { proof, took: None }
+        Self { proof, took: None, doubt: None }
     }
 }
 
@@ -48,6 +50,13 @@ pub(crate) fn run(options: &VerifyOptions, as_json: bool) -> Result<Done, Failur
         (false, true) => Done::InPart,
         (false, false) => Done::Same,
     })
+}
+
+/// Why the time that a vCPU took here says little of others.
+fn doubt(snapshot: &Snapshot) -> Option<&'static str> {
+    const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
+    let guest = snapshot.first_cpuid().is_some_and(|cpu| cpu.cpuid.state(HYPERVISOR) == State::Present);
+    Some(if guest { "once, in a machine that is itself a guest" } else { "once" })
 }
 
 /// The parts that were named; none if all are meant that there are.
@@ -158,7 +167,7 @@ fn of_this_machine(options: &VerifyOptions) -> (Snapshot, Captures, Vec<Section>
     if wanted(Part::Vcpu) {
         let section = vcpu.and_then(|(seen, took)| {
             let section = of_vcpu(&snapshot, &seen)?;
-            Ok(Section { took: Some(took), ..section })
+            Ok(Section { took: Some(took), doubt: doubt(&snapshot), ..section })
         });
         sections.push(section.unwrap_or_else(refused(Part::Vcpu)));
     }

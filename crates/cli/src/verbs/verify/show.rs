@@ -62,6 +62,7 @@ fn part(section: &Section) -> Value {
         "findings": findings,
         "assumed": assumed.collect::<Vec<_>>(),
         "microseconds": section.took.and_then(|took| u64::try_from(took.as_micros()).ok()),
+        "doubt": section.doubt,
     })
 }
 
@@ -86,7 +87,9 @@ fn one(page: &mut String, section: &Section, width: usize) {
         (all, 0) => styled(GAINED, format!("{} as predicted", counted(all, proof.counted))),
         (all, some) => styled(LOST, format!("{some} of {} not as predicted", counted(all, proof.counted))),
     };
-    let took = section.took.map_or_else(String::new, |took| format!(" {}", styled(QUIET, format!("({})", time(took)))));
+    let doubt = section.doubt.map_or_else(String::new, |doubt| format!(", {doubt}"));
+    let took = section.took.map(|took| format!(" {}", styled(QUIET, format!("({}{doubt})", time(took)))));
+    let took = took.unwrap_or_default();
     let name = styled(HEAD, format!("{:<6}", proof.part.name()));
     // Whatever could not be looked at has no name of its own.
     let of = if proof.of == proof.part.name() { String::new() } else { format!("{}: ", page::tame(&proof.of)) };
@@ -117,9 +120,13 @@ fn of_cause(page: &mut String, cause: &str, found: &[&Mismatch], width: usize) {
         let value = |value: &Option<String>| value.as_deref().map_or_else(|| "none".to_owned(), page::tame);
         let values = match (predicted, real) {
             (None, None) => String::new(),
-            _ => format!("  predicted {}, real {}", value(predicted), value(real)),
+            _ => format!(" predicted {}, real {}", value(predicted), value(real)),
         };
-        let line = format!("{}{values}  {}", page::tame(what), styled(QUIET, page::tame(&features.join(" "))));
+        // A word needs no features beside it, nor does a property.
+        let named = features.iter().filter(|feature| !what.contains(feature.as_str()));
+        let named = page::tame(&named.map(String::as_str).collect::<Vec<_>>().join(" "));
+        let named = if named.is_empty() { named } else { styled(QUIET, format!(" ({named})")) };
+        let line = format!("{}{values}{named}", page::tame(what));
         page.push_str(&page::wrap(&line, &format!("{INDENT}    "), &format!("{INDENT}      "), width));
     }
     if found.len() > SHOWN {
@@ -179,15 +186,15 @@ mod tests {
         };
         let mut proof = Proof::new(Part::Vcpu, "a vCPU".to_owned(), "property");
         (proof.compared, proof.mismatches) = (20, (0..14).map(|number| found(&format!("{number}.EAX"))).collect());
-        Section { proof, took: Some(Duration::from_micros(4200)) }
+        Section { proof, took: Some(Duration::from_micros(4200)), doubt: Some("once") }
     }
 
     #[test]
     fn differences_are_grouped_by_cause_and_counted() {
         let text = anstream::adapter::strip_str(&text(&[section()], None, 80)).to_string();
-        assert!(text.starts_with("vcpu   a vCPU: 14 of 20 properties not as predicted (4.2 ms)\n"), "{text}");
+        assert!(text.starts_with("vcpu   a vCPU: 14 of 20 properties not as predicted (4.2 ms, once)\n"), "{text}");
         assert_eq!(text.matches("one cause").count(), 1);
-        assert!(text.contains("0.EAX  predicted 0x1, real none  avx") && text.contains("and 2 more"), "{text}");
+        assert!(text.contains("0.EAX predicted 0x1, real none (avx)") && text.contains("and 2 more"), "{text}");
     }
 
     #[test]
