@@ -27,10 +27,15 @@ pub fn qemu(snapshot: &Snapshot, survey: &SurveyCapture, tried: Option<&VcpuCapt
     let name = if survey.kvm { "KVM" } else { "TCG" };
     let of = format!("QEMU {} with {name}, {} models", survey.version, survey.expansions.len());
     let mut proof = Proof::new(Part::Qemu, of, "property");
-    if nearest.fit != Fit::Same {
-        let label = RELEASES.get(nearest.release).map_or("", |release| release.label);
-        proof.findings.push(format!("QEMU {} is not known; {label} stands for it", survey.version));
-    }
+    let cause = match nearest.fit {
+        Fit::Same => "this QEMU is patched, or our knowledge of its release is wrong".to_owned(),
+        _ => {
+            let label = RELEASES.get(nearest.release).map_or("", |release| release.label);
+            let finding = format!("QEMU {} is not known; {label} stands for it", survey.version);
+            proof.findings.push(finding.clone());
+            finding
+        }
+    };
     let kvm = snapshot.kvm.as_ref().filter(|kvm| kvm.supported.is_some());
     let host = snapshot.first_cpuid().map(|cpu| &cpu.cpuid);
     let accelerator = match (survey.kvm, host.zip(kvm)) {
@@ -45,9 +50,9 @@ pub fn qemu(snapshot: &Snapshot, survey: &SurveyCapture, tried: Option<&VcpuCapt
     for model in &survey.expansions {
         compare_model(&mut proof, &mut odd, nearest.release, accelerator, model);
     }
-    proof.mismatches.extend(odd.mismatches());
+    proof.mismatches.extend(odd.mismatches(&cause));
     for machine in &survey.machines {
-        compare_machine(&mut proof, nearest.release, accelerator, machine, tried);
+        compare_machine(&mut proof, &cause, nearest.release, accelerator, (machine, tried));
     }
     proof
 }
@@ -61,8 +66,8 @@ impl Odd {
         self.0.entry((property.to_owned(), predicted, real)).or_default().push(model.to_owned());
     }
 
-    fn mismatches(self) -> impl Iterator<Item = Mismatch> {
-        self.0.into_iter().map(|((property, predicted, real), models)| {
+    fn mismatches(self, cause: &str) -> impl Iterator<Item = Mismatch> {
+        self.0.into_iter().map(move |((property, predicted, real), models)| {
             let named: Vec<&str> = models.iter().map(String::as_str).take(3).collect();
             let more = if models.len() > 3 { format!(" and {} more", models.len() - 3) } else { String::new() };
             Mismatch {
@@ -70,7 +75,7 @@ impl Odd {
                 predicted,
                 real,
                 features: vec![property],
-                cause: "this QEMU is patched, or our knowledge of its release is wrong".to_owned(),
+                cause: cause.to_owned(),
             }
         })
     }
@@ -116,10 +121,10 @@ fn shown(value: &PropertyValue) -> String {
 
 fn compare_machine(
     proof: &mut Proof,
+    cause: &str,
     release: usize,
     accelerator: Accelerator<'_>,
-    seen: &MachineCapture,
-    tried: Option<&VcpuCapture>,
+    (seen, tried): (&MachineCapture, Option<&VcpuCapture>),
 ) {
     let of = format!("-machine {} -cpu {}", seen.machine, seen.cpu);
     let machine = match qemu::machine(release, &seen.machine) {
@@ -131,10 +136,9 @@ fn compare_machine(
     let made = realize(question);
     proof.compared += 1;
     let expected = made.error.as_ref().map(ToString::to_string).or_else(|| failure(&made, tried));
-    let mut put = |what: String, predicted: Option<String>, real: Option<String>, cause: &str| {
+    let mut put = |what: String, predicted: Option<String>, real: Option<String>| {
         proof.mismatches.push(Mismatch { what, predicted, real, features: Vec::new(), cause: cause.to_owned() });
     };
-    let patched = "this QEMU is patched, or our knowledge of its release is wrong";
     match (&expected, &seen.failed) {
         (None, None) => {}
         (Some(expected), Some(failed)) if failed.contains(expected.as_str()) => {
@@ -143,18 +147,18 @@ fn compare_machine(
         (expected, failed) => {
             let real = failed.clone().unwrap_or_else(|| "starts".to_owned());
             let predicted = expected.clone().unwrap_or_else(|| "starts".to_owned());
-            return put(of, Some(predicted), Some(real), patched);
+            return put(of, Some(predicted), Some(real));
         }
     }
     if made.warnings != seen.lines {
-        put(format!("{of}: lines on stderr"), Some(made.warnings.join("; ")), Some(seen.lines.join("; ")), patched);
+        put(format!("{of}: lines on stderr"), Some(made.warnings.join("; ")), Some(seen.lines.join("; ")));
     }
     let mut count = 1;
     for (name, on) in made.properties() {
         let Some(&real) = seen.properties.get(name) else { continue };
         count += 1;
         if real != on {
-            put(format!("{of}: {name}"), Some(on.to_string()), Some(real.to_string()), patched);
+            put(format!("{of}: {name}"), Some(on.to_string()), Some(real.to_string()));
         }
     }
     proof.compared += count;

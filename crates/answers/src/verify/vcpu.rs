@@ -262,6 +262,9 @@ pub(super) fn remedies(refused: &VcpuCapture) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use cpusieve_knowledge::linux::TREES;
+    use cpusieve_model::{Cpu, CpuidEntry, Registers};
+
     use super::*;
 
     #[test]
@@ -282,6 +285,35 @@ mod tests {
         );
         assert!(cause(7, 3, Some(0xff)).contains("hides"));
         assert!(cause(0, 8, Some(3)).contains("not known"));
+    }
+
+    #[test]
+    fn a_backend_that_does_not_intercept_is_found() {
+        let table = |eax: u32| {
+            let registers = |leaf: u32| Registers { eax: eax.max(8), ebx: eax ^ leaf, ecx: eax, edx: eax };
+            (0..8).map(|leaf| (leaf, registers(leaf))).collect::<Vec<_>>()
+        };
+        let mut snapshot = Snapshot { cpus: vec![Cpu::default()], ..Snapshot::default() };
+        for (leaf, registers) in table(0xff) {
+            snapshot.cpus[0].cpuid.insert(leaf, 0, registers);
+        }
+        let entry = |(leaf, registers)| KvmCpuidEntry { leaf, subleaf: 0, flags: 0, registers };
+        let answer = |(leaf, registers)| CpuidEntry { leaf, subleaf: 0, registers };
+        let told = |answers: Vec<(u32, Registers)>| {
+            let capture = VcpuCapture {
+                table: table(0x10).into_iter().map(entry).collect(),
+                answers: answers.into_iter().map(answer).collect(),
+                ..VcpuCapture::default()
+            };
+            let mut proof = Proof::new(Part::Vcpu, String::new(), "item");
+            registers(&mut proof, &snapshot, &capture, TREES.len() - 1);
+            proof
+        };
+        let native = told(table(0xff));
+        assert!(native.findings[0].contains("does not intercept"), "{native:?}");
+        assert!(!native.mismatches.is_empty());
+        let intercepted = told(table(0x10));
+        assert_eq!(intercepted.findings, [""; 0]);
     }
 
     #[test]

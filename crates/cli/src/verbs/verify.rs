@@ -99,7 +99,7 @@ fn of_record(options: &VerifyOptions, path: &Path) -> Result<(Snapshot, Captures
             Part::Kvm => sections.push(kvm(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?),
             _ if !held(&part) => {
                 let why = format!("{name} holds no such capture; `cpusieve verify --keep FILE` makes one");
-                sections.push(Proof::unseen(part, part.name(), why).into());
+                sections.push(refused(part, why));
             }
             _ => sections.extend(of_captures(&snapshot, &captures, part)),
         }
@@ -109,7 +109,7 @@ fn of_record(options: &VerifyOptions, path: &Path) -> Result<(Snapshot, Captures
 
 /// The parts of a proof that were captured.
 fn of_captures(snapshot: &Snapshot, captures: &Captures, part: Part) -> Vec<Section> {
-    let refused = |why: String| Section::from(Proof::unseen(part, part.name(), why));
+    let refused = |why: String| refused(part, why);
     let tried = captures.vcpu.as_ref();
     match part {
         Part::Vcpu => tried.map(|seen| of_vcpu(snapshot, seen).unwrap_or_else(refused)).into_iter().collect(),
@@ -141,7 +141,7 @@ fn kvm(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Section, String> {
     Ok(proof.into())
 }
 
-/// Asks this machine. A guest boots while QEMU is asked.
+/// Asks this machine.
 fn of_this_machine(options: &VerifyOptions) -> (Snapshot, Captures, Vec<Section>) {
     let snapshot = record::this_machine();
     let mut parts = named(options);
@@ -149,15 +149,14 @@ fn of_this_machine(options: &VerifyOptions) -> (Snapshot, Captures, Vec<Section>
         parts = Part::ALL.to_vec();
     }
     let wanted = |part: Part| parts.contains(&part);
-    let refused = |part: Part| move |why: String| Section::from(Proof::unseen(part, part.name(), why));
     let mut captures = Captures::default();
     let mut sections = Vec::new();
     if wanted(Part::Host) {
         let proof = verify::host(&snapshot, Unlisted::NotSeen).map_err(|refusal| refusal.to_string());
-        sections.push(proof.map_or_else(refused(Part::Host), Section::from));
+        sections.push(proof.map_or_else(|why| refused(Part::Host, why), Section::from));
     }
     if wanted(Part::Kvm) {
-        sections.push(kvm(&snapshot, Unlisted::NotSeen).unwrap_or_else(refused(Part::Kvm)));
+        sections.push(kvm(&snapshot, Unlisted::NotSeen).unwrap_or_else(|why| refused(Part::Kvm, why)));
     }
     // QEMU and the guest want to know which MSRs KVM refuses.
     let vcpu = ask::vcpu(&snapshot);
@@ -169,35 +168,52 @@ fn of_this_machine(options: &VerifyOptions) -> (Snapshot, Captures, Vec<Section>
             let section = of_vcpu(&snapshot, &seen)?;
             Ok(Section { took: Some(took), doubt: doubt(&snapshot), ..section })
         });
-        sections.push(section.unwrap_or_else(refused(Part::Vcpu)));
+        sections.push(section.unwrap_or_else(|why| refused(Part::Vcpu, why)));
     }
+    sections.extend(of_qemu(options, &snapshot, &mut captures, (wanted(Part::Qemu), wanted(Part::Guest))));
+    (snapshot, captures, sections)
+}
+
+/// What needs QEMU: its own answers, and a guest, which boots while QEMU is asked.
+fn of_qemu(
+    options: &VerifyOptions,
+    snapshot: &Snapshot,
+    captures: &mut Captures,
+    (models, guest): (bool, bool),
+) -> Vec<Section> {
     let tried = captures.vcpu.as_ref();
     let (kernel, limit) = (options.kernel.as_deref(), Duration::from_secs(options.limit));
     let (surveys, guest) = std::thread::scope(|scope| {
-        let guest = wanted(Part::Guest).then(|| scope.spawn(|| ask::guest(&snapshot, kernel, tried, limit)));
-        let surveys = if wanted(Part::Qemu) { ask::surveys(&snapshot, tried, limit) } else { Vec::new() };
+        let guest = guest.then(|| scope.spawn(|| ask::guest(snapshot, kernel, tried, limit)));
+        let surveys = if models { ask::surveys(snapshot, tried, limit) } else { Vec::new() };
         let gone = || Err("the thread that booted the guest did not come to its end".to_owned());
         (surveys, guest.map(|guest| guest.join().unwrap_or_else(|_| gone())))
     });
-    let mut seen_surveys = Vec::new();
+    let (mut sections, mut seen_surveys) = (Vec::new(), Vec::new());
     for survey in surveys {
         match survey {
             Ok((seen, took)) => {
-                sections.push(Section { took: Some(took), ..verify::qemu(&snapshot, &seen, tried).into() });
+                sections.push(Section { took: Some(took), ..verify::qemu(snapshot, &seen, tried).into() });
                 seen_surveys.push(seen);
             }
-            Err(why) => sections.push(refused(Part::Qemu)(why)),
+            Err(why) => sections.push(refused(Part::Qemu, why)),
         }
     }
     captures.surveys = seen_surveys;
     match guest {
         Some(Ok((seen, took))) => {
-            let proof = verify::guest(&snapshot, &seen).map_err(|error| error.to_string());
-            sections.push(Section { took: Some(took), ..proof.map_or_else(refused(Part::Guest), Section::from) });
+            let proof = verify::guest(snapshot, &seen);
+            let section = proof.map_or_else(|error| refused(Part::Guest, error.to_string()), Section::from);
+            sections.push(Section { took: Some(took), ..section });
             captures.guest = Some(seen);
         }
-        Some(Err(why)) => sections.push(refused(Part::Guest)(why)),
+        Some(Err(why)) => sections.push(refused(Part::Guest, why)),
         None => {}
     }
-    (snapshot, captures, sections)
+    sections
+}
+
+/// A part that could not be looked at.
+fn refused(part: Part, why: String) -> Section {
+    Proof::unseen(part, part.name(), why).into()
 }
