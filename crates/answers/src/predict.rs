@@ -23,7 +23,7 @@ pub mod way;
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::{self, Distance};
-use cpusieve_model::{CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
+use cpusieve_model::{Cpu, CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
 
@@ -117,6 +117,21 @@ fn booted(snapshot: &Snapshot, seen: Input<'_>, Chosen { tree, config, assumed }
         .chain(boot.assumed.iter().map(Assumption::from))
         .collect();
     Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) }
+}
+
+/// Boots a kernel on every CPU of which the input shows CPUID, each as if it were the first; by the CPUs' numbers.
+///
+/// # Errors
+/// As [`predict`].
+pub fn predict_each(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Vec<(u32, Output)>, NoPrediction> {
+    let (first, Chosen { tree, config, .. }) = choose(snapshot, kernel)?;
+    let boot = |cpu: &Cpu| {
+        let in_long_mode = in_long_mode(snapshot, &cpu.cpuid);
+        let cpuid = in_long_mode.as_ref().unwrap_or(&cpu.cpuid);
+        let microcode = cpu.cpuinfo.as_ref().and_then(|cpuinfo| cpuinfo.identity.microcode).or(first.microcode);
+        (cpu.id, boot::boot(&Input { config, cpuid, msrs: &cpu.msrs, microcode, ..first }, tree))
+    };
+    Ok(snapshot.cpus.iter().filter(|cpu| !cpu.cpuid.is_empty()).map(boot).collect())
 }
 
 /// What the kernel finds on the first CPU of which the input shows CPUID, and which kernel it is.

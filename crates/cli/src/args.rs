@@ -68,7 +68,7 @@ pub(crate) enum Verb {
     /// How to get flags: the smallest change that gives them to a guest, proven, and what it costs
     #[command(after_help = WANT_EXAMPLES)]
     Want(Box<WantOptions>),
-    /// The prediction held against the real thing
+    /// Predictions held against this kernel, KVM, a vCPU, QEMU and a guest
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
@@ -437,20 +437,49 @@ pub(crate) enum To {
 }
 
 const VERIFY_EXAMPLES: &str = "\
-Predicts what KVM answers from this machine's CPUID, MSRs and kernel, asks KVM itself, and compares
-every register. A record that holds both is compared without asking.
+Predicts, asks the real thing, and compares: what this kernel prints of its own CPUs (host), what KVM
+offers (kvm), what a vCPU made by cpusieve itself reads and which MSRs it takes (vcpu), what every
+installed QEMU says of its models and of a paused machine (qemu), and what a Linux guest that QEMU boots
+sees (guest; under KVM where stock kernels run there, else under TCG). Without a selection all parts
+are asked; one that this machine does not allow is named with what helps. Nothing is left running.
+
+A record is compared without asking; --keep writes one that holds what was asked.
 
 Examples:
-  cpusieve verify                  this machine's KVM; as root, so that MSRs can be read
-  cpusieve verify --kvm host.json  the KVM of a record";
+  cpusieve verify                          everything; as root, so that MSRs can be read
+  cpusieve verify --vcpu                   does KVM give a guest what its table says?
+  cpusieve verify --guest --kernel /boot/vmlinuz-6.12.0-1-amd64
+  cpusieve verify --keep proof.json        keep all answers as a regression test
+  cpusieve verify proof.json               compare them again";
 
 /// Options of `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyOptions {
-    /// Verify KVM; the default, as there is nothing else to verify yet
+    /// This machine's own kernel: flags, bugs and vmx flags of every CPU
+    #[arg(long)]
+    pub(crate) host: bool,
+    /// What /dev/kvm offers
     #[arg(long)]
     pub(crate) kvm: bool,
-    /// A record with CPUID and KVM's answers; else this machine
+    /// A vCPU of our own that executes CPUID, and the MSRs that QEMU would write
+    #[arg(long)]
+    pub(crate) vcpu: bool,
+    /// Every installed QEMU, over QMP
+    #[arg(long)]
+    pub(crate) qemu: bool,
+    /// A guest that QEMU boots
+    #[arg(long)]
+    pub(crate) guest: bool,
+    /// The kernel image of the guest; else the running one, else the newest in /boot
+    #[arg(long, value_name = "FILE", conflicts_with = "record")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// The longest that QEMU may take for an answer, and a guest for its boot
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) limit: u64,
+    /// Write a record with all that was asked to FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep: Option<PathBuf>,
+    /// A record with CPUID and captured answers; else this machine
     #[arg(value_name = "RECORD")]
     pub(crate) record: Option<PathBuf>,
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use cpusieve_formats::{Diagnostic, Format, Parsed, Severity, lab, limits};
-use cpusieve_model::Snapshot;
+use cpusieve_model::{Captures, Snapshot};
 use cpusieve_stages::linux::boot::Unlisted;
 
 use crate::page;
@@ -51,14 +51,27 @@ pub(crate) fn read(path: &Path) -> Result<Snapshot, InputError> {
 /// A laboratory's capture lists the MSRs that are not zero; its emulators answer zero for MSRs that they do not know.
 pub(crate) fn read_for_boot(path: &Path) -> Result<(Snapshot, Unlisted), InputError> {
     let name = name(path);
+    of_bytes(&name, &bytes(path, &name)?)
+}
+
+/// The same, with what a proof asked that was kept beside a record.
+pub(crate) fn read_with_captures(path: &Path) -> Result<(Snapshot, Unlisted, Captures), InputError> {
+    let name = name(path);
     let bytes = bytes(path, &name)?;
-    let (Parsed { snapshot, mut diagnostics, .. }, unlisted) = match cpusieve_formats::recognise(&bytes) {
+    let (snapshot, unlisted) = of_bytes(&name, &bytes)?;
+    let kept = cpusieve_formats::recognise(&bytes) == Format::Record;
+    let captures = if kept { cpusieve_formats::record::captures(&name, &bytes) } else { Captures::default() };
+    Ok((snapshot, unlisted, captures))
+}
+
+fn of_bytes(name: &str, bytes: &[u8]) -> Result<(Snapshot, Unlisted), InputError> {
+    let (Parsed { snapshot, mut diagnostics, .. }, unlisted) = match cpusieve_formats::recognise(bytes) {
         Format::LabCapture => {
-            let capture = lab::capture(&name, &bytes);
+            let capture = lab::capture(name, bytes);
             let emulated = matches!(capture.setup.accel.as_str(), "tcg" | "bochs");
             (capture.parsed, if emulated { Unlisted::Zero } else { Unlisted::NotSeen })
         }
-        format => (cpusieve_formats::read_as(format, &name, &bytes), Unlisted::NotSeen),
+        format => (cpusieve_formats::read_as(format, name, bytes), Unlisted::NotSeen),
     };
     if !is_empty(&snapshot) {
         show(&diagnostics);
@@ -67,7 +80,7 @@ pub(crate) fn read_for_boot(path: &Path) -> Result<(Snapshot, Unlisted), InputEr
     let fatal = diagnostics.iter().position(|diagnostic| diagnostic.severity == Severity::Error);
     let fatal = fatal.map(|index| diagnostics.remove(index));
     show(&diagnostics);
-    Err(fatal.map_or(InputError::Empty { name }, |fatal| InputError::Useless(Box::new(fatal))))
+    Err(fatal.map_or(InputError::Empty { name: name.to_owned() }, |fatal| InputError::Useless(Box::new(fatal))))
 }
 
 /// What an input is called.

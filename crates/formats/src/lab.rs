@@ -5,10 +5,13 @@
 //! (`l2`). [`capture`] gives all of it; [`parse`] gives the outer guest alone.
 
 mod read;
+mod write;
 
 use cpusieve_model::Snapshot;
 
 use crate::Parsed;
+
+pub use write::print;
 
 /// How a guest was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

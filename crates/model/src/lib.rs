@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod capture;
 mod cpuid;
 mod grounds;
 mod msr;
@@ -27,6 +28,7 @@ mod state;
 mod step;
 mod template;
 
+pub use capture::{Captures, GuestCapture, MachineCapture, SurveyCapture, VcpuCapture};
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
 pub use grounds::Grounds;
 pub use msr::{MsrReading, MsrTable};

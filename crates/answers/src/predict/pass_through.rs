@@ -88,7 +88,7 @@ pub fn guest_of(
     vcpu: &VcpuPrediction,
 ) -> Result<(CpuidTable, Prediction), NoPrediction> {
     let msrs = guest::msrs(&vcpu.output.msrs, ignores_msrs(&vcpu.kvm));
-    let given = Given { table: guest::table(&vcpu.output.cpuid), msrs, unlisted: Unlisted::NotSeen };
+    let given = Given { table: guest::table(&vcpu.output.cpuid), msrs, unlisted: Unlisted::NotSeen, config: None };
     boot_guest(snapshot, route.kvm.kernel, route.guest, &given, vcpu.kvm.host.tree, &vcpu.assumed)
 }
 

@@ -105,6 +105,8 @@ pub struct GuestPrediction {
     pub vcpu: VcpuPrediction,
     /// What CPUID returns to the guest, once its kernel runs.
     pub cpuid: CpuidTable,
+    /// What its kernel reads of MSRs, as far as that is known.
+    pub msrs: MsrTable,
     /// The guest's kernel; its assumptions are those of the whole way.
     pub guest: Prediction,
 }
@@ -206,32 +208,48 @@ pub fn until_guest(snapshot: &Snapshot, route: &Route<'_>) -> Result<GuestPredic
 /// # Errors
 /// If QEMU ended with an error, or the guest's kernel release is none.
 pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) -> Result<GuestPrediction, NoWay> {
+    guest_with(snapshot, route, vcpu, None)
+}
+
+/// The same, of a guest's kernel whose configuration is known; it stands instead of the one of the input.
+///
+/// # Errors
+/// As [`guest_of`].
+pub fn guest_with(
+    snapshot: &Snapshot,
+    route: &Route<'_>,
+    vcpu: VcpuPrediction,
+    known: Option<&BTreeMap<String, String>>,
+) -> Result<GuestPrediction, NoWay> {
     if let Some(error) = &vcpu.qemu.error {
         let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
         return Err(NoWay::Refused { release, message: error.message.clone() });
     }
+    let table = guest::table(&vcpu.qemu.cpuid);
     let mut msrs = guest::msrs(&vcpu.qemu.msrs, vcpu.kvm.as_ref().is_none_or(ignores_msrs));
-    for (index, value) in tcg_msrs(&vcpu) {
+    for (index, value) in reset_msrs(&vcpu, &table) {
         msrs.insert(index, MsrReading::Value(value));
     }
     let unlisted = match route.vm.accel {
         Accel::Kvm => Unlisted::NotSeen,
         Accel::Tcg => Unlisted::Zero,
     };
-    let given = Given { table: guest::table(&vcpu.qemu.cpuid), msrs, unlisted };
+    let given = Given { table, msrs, unlisted, config: known };
     let host_tree = vcpu.kvm.as_ref().map_or(TREES.len() - 1, |kvm| kvm.host.tree);
     let (cpuid, guest) = boot_guest(snapshot, route.kvm.kernel, route.guest, &given, host_tree, &vcpu.assumed)?;
-    Ok(GuestPrediction { vcpu, cpuid, guest })
+    Ok(GuestPrediction { vcpu, cpuid, msrs: given.msrs, guest })
 }
 
-/// What a VMM gave to a vCPU.
-pub(super) struct Given {
+/// What a VMM gave to a vCPU, and what is known of the kernel on it.
+pub(super) struct Given<'a> {
     /// The table of `KVM_SET_CPUID2`.
     pub table: CpuidTable,
     /// What the guest reads of MSRs.
     pub msrs: MsrTable,
     /// What is to be thought of the others.
     pub unlisted: Unlisted,
+    /// The configuration of the guest's kernel; `None` for the input's, if it is of the same tree.
+    pub config: Option<&'a BTreeMap<String, String>>,
 }
 
 /// Boots the guest's kernel; its assumptions follow those that were made before.
@@ -239,7 +257,7 @@ pub(super) fn boot_guest(
     snapshot: &Snapshot,
     host: Kernel<'_>,
     kernel: Kernel<'_>,
-    given: &Given,
+    given: &Given<'_>,
     host_tree: usize,
     before: &[Assumption],
 ) -> Result<(CpuidTable, Prediction), NoPrediction> {
@@ -252,7 +270,7 @@ pub(super) fn boot_guest(
         unlisted: given.unlisted,
         microcode: None,
         cmdline: kernel.cmdline,
-        config,
+        config: given.config.or(config),
     };
     let guest::Booted { cpuid, boot } = guest::boot(&input, tree, host_tree);
     let of_guest = boot.assumed.iter().map(Assumption::from);
@@ -267,11 +285,16 @@ pub(super) fn ignores_msrs(kvm: &KvmPrediction) -> bool {
     kvm.view.params.get("kvm.ignore_msrs").is_some_and(|value| matches!(value.as_str(), "1" | "Y" | "y"))
 }
 
-/// What TCG answers of the MSRs that KVM answers otherwise (`target/i386/tcg/system/misc_helper.c:helper_rdmsr`): all but
-/// IA32_MISC_ENABLE read as zero there.
-fn tcg_msrs(vcpu: &VcpuPrediction) -> impl Iterator<Item = (u32, u64)> {
+/// What QEMU resets MSRs to (`target/i386/cpu.c:x86_cpu_reset_hold`): fast strings are on, and MWAIT if the CPU has it. Of
+/// the MSRs that KVM answers by itself, TCG answers zero for all others (`tcg/system/misc_helper.c:helper_rdmsr`).
+fn reset_msrs(vcpu: &VcpuPrediction, table: &CpuidTable) -> impl Iterator<Item = (u32, u64)> {
+    const MISC_ENABLE: u32 = 0x1a0;
     const PLATFORM_INFO: u32 = 0xce;
-    vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)).into_iter()
+    const FAST_STRINGS: u64 = 1;
+    const MWAIT: u64 = 1 << 18;
+    let monitor = table.get(1, 0).is_some_and(|leaf| leaf.ecx >> 3 & 1 == 1);
+    let misc = (MISC_ENABLE, FAST_STRINGS | if monitor { MWAIT } else { 0 });
+    [misc].into_iter().chain(vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)))
 }
 
 pub(super) fn of(what: &str, value: &str, because: &str) -> Assumption {

@@ -189,6 +189,11 @@ fn seen<'d>(fields: &mut Fields<'_>, key: &str, value: Value<'d>, parts: &mut Pa
     match key {
         "kernel_release" => parts.linux.release = fields.text(value),
         "proc_cmdline" => parts.linux.cmdline = fields.text(value),
+        "config" => {
+            let option =
+                |fields: &mut Fields<'_>, key: &str, value: Value<'_>| Some((key.to_owned(), fields.text(value)?));
+            parts.linux.config = fields.map(value, option);
+        }
         "cpuinfo" => {
             parts.linux.cpuinfo = fields.text(value);
             parts.text_at = Some(value);
