@@ -267,6 +267,7 @@ impl Counts {
                     self.guests.not_found.add(asked, count);
                 }
             }
+            What::NotFound { leaf, subleaf } => self.guests.not_found.add(Asked::new(leaf, subleaf), count),
             What::Exit { vcpu, reason, rip } => self.exit(pid, vcpu, reason, rip, count),
             What::Rip(rip) => self.guests.rips.add(rip, count),
             What::HostCpuid { asked, stack } => {

@@ -23,6 +23,13 @@ pub enum What<'a> {
         /// Whether the vCPU's table has an entry.
         found: Option<bool>,
     },
+    /// A guest executed CPUID and the vCPU's table has no entry, where these were counted apart.
+    NotFound {
+        /// The leaf.
+        leaf: u32,
+        /// The subleaf.
+        subleaf: u32,
+    },
     /// A guest left to KVM (`kvm:kvm_exit`).
     Exit {
         /// The number of the vCPU in its guest; printed from 5.10 on.

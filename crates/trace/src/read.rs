@@ -14,6 +14,7 @@ use std::fmt;
 use crate::count::Counts;
 use crate::event::{HOST_CPUID, What};
 
+pub(crate) use hist::NOT_FOUND;
 pub use hist::{Histogram, histograms};
 pub use stream::Reader;
 

@@ -9,7 +9,7 @@ use rustix::event::{Timespec, poll};
 
 use crate::count::Counts;
 use crate::event::HOST_CPUID;
-use crate::read::{Histogram, Reader, histograms};
+use crate::read::{Histogram, NOT_FOUND, Reader, histograms};
 use crate::tracefs::stale::Swept;
 use crate::tracefs::{Files, Refusal, Session};
 
@@ -83,6 +83,7 @@ impl Watch {
         if session.files().exists("events/kvm/kvm_cpuid/hist") && !by_events {
             let triggers = [
                 ("kvm/kvm_cpuid", format!("hist:keys=common_pid.execname,function.hex,index.hex:{SIZE}")),
+                ("kvm/kvm_cpuid", format!("hist:keys=function.hex,index.hex:{SIZE} if {NOT_FOUND}")),
                 ("kvm/kvm_exit", format!("hist:keys=common_pid.execname,isa,exit_reason:{SIZE}")),
                 ("kvm/kvm_exit", format!("hist:keys=guest_rip.hex:{SIZE} if {CPUID_EXITS}")),
             ];

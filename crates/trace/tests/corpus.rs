@@ -167,9 +167,9 @@ fn a_guests_boot_is_counted_as_by_hand() {
         seen += 1;
 
         // The bytes may come in any pieces.
-        for size in [1, 7, 4096] {
+        for size in [1, 4096] {
             let (mut pieces, mut reader) = (Counts::default(), Reader::default());
-            let part = &text[..text.len().min(200_000)];
+            let part = &text[..text.len().min(100_000)];
             part.chunks(size).for_each(|chunk| reader.push(chunk, &mut |event| pieces.add(event)));
             reader.finish(&mut |event| pieces.add(event));
             assert_eq!(pieces, read(part).unwrap().counts, "{name}, pieces of {size}");

@@ -60,6 +60,20 @@ fn histograms() {
     assert_eq!(counts.host.stacks.total(), 58);
 }
 
+/// The text of a Debian 6.1 whose guest executed CPUID 2001 times: 1000 times leaf 0, 1000 times 4.1, once 34120000H.
+#[test]
+fn real_histograms() {
+    let Text { form, counts, ignored, .. } = sample("hist-6.1.txt");
+    assert_eq!((form, ignored), (Form::Histogram, 0));
+    let by_question = counts.guests.by_question();
+    let rows: Vec<_> = by_question.rows().map(|(asked, count)| (asked.leaf, asked.subleaf, count)).collect();
+    assert_eq!(rows, [(0, None, 1000), (4, Some(1), 1000), (0x3412_0000, None, 1)]);
+    assert_eq!(counts.guests.exit_count(), Some(2015));
+    let rips: Vec<_> = counts.guests.rips.rows().map(|(&rip, count)| (rip, count)).collect();
+    assert_eq!(rips, [(0x1009, 1000), (0x1017, 1000), (0x1022, 1)]);
+    assert!(!counts.lost.any());
+}
+
 #[test]
 fn stackcount() {
     let Text { form, counts, ignored, .. } = sample("stackcount.txt");

@@ -4,6 +4,9 @@ use super::{MAX_FRAMES, MAX_LINE, Skipped, frame, of_stack};
 use crate::count::Counts;
 use crate::event::{Event, What, hexadecimal};
 
+/// The filter on `kvm:kvm_cpuid` for questions to which the vCPU's table has no entry.
+pub(crate) const NOT_FOUND: &str = "found == 0";
+
 /// One histogram: a trigger's counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -161,6 +164,9 @@ impl Histogram {
     fn what<'a>(&self, row: &'a Row) -> Option<What<'a>> {
         let number = |name: &str| self.number(row, name);
         let small = |name: &str| number(name).and_then(|value| u32::try_from(value).ok());
+        if let (Some(leaf), Some(subleaf), true) = (small("function"), small("index"), self.only_not_found()) {
+            return Some(What::NotFound { leaf, subleaf });
+        }
         if let Some(leaf) = small("function") {
             return Some(What::Cpuid { leaf, subleaf: small("index"), found: None });
         }
@@ -176,6 +182,11 @@ impl Histogram {
             return Some(What::HostCpuid { asked, stack: &row.stack });
         }
         (!row.stack.is_empty()).then(|| of_stack(None, &row.stack))
+    }
+
+    /// Whether only CPUIDs without an entry in the vCPU's table are counted.
+    fn only_not_found(&self) -> bool {
+        self.trigger.ends_with(&format!(" if {NOT_FOUND}"))
     }
 
     /// A key's number: the trigger says whether it is printed as hexadecimal.

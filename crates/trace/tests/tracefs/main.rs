@@ -31,6 +31,7 @@ fn guests_are_counted_in_the_kernel_and_nothing_stays() {
     let guests = &watch.counts().guests;
     assert_eq!(guests.cpuid.get(&(Some(208), Asked { leaf: 0x1a, subleaf: None })), 5);
     assert_eq!(guests.cpuid.get(&(Some(209), Asked { leaf: 4, subleaf: Some(2) })), 70);
+    assert_eq!(guests.not_found.rows().collect::<Vec<_>>(), [(&Asked { leaf: 0x1a, subleaf: None }, 2)]);
     assert_eq!(guests.exit_count(), Some(300));
     assert_eq!(guests.rips.get(&0xffff_ffff_8100_1234), 75);
     assert_eq!(watch.counts().tasks[&209].comm, "CPU 1/KVM");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cpusieve_trace::tracefs::Files;
 
 /// What `trace_pipe` of every instance holds.
-pub const STREAM: &str = "\
+pub(crate) const STREAM: &str = "\
        CPU 0/KVM-208     [000] .....    67.845586: kvm_exit: vcpu 0 reason cpuid rip 0xffffffff81001234 info1 0x0 info2 0x0
        CPU 0/KVM-208     [000] .....    67.845587: kvm_cpuid: func 1 idx 87 rax 1 rbx 0 rcx 0 rdx 0, cpuid entry found
 CPU:0 [LOST 12 EVENTS]
@@ -37,6 +37,18 @@ Totals:
     Hits: 76
     Entries: 2
     Dropped: 1
+
+# event histogram
+#
+# trigger info: hist:keys=function.hex,index.hex:vals=hitcount:sort=hitcount:size=16384 if found == 0 [active]
+#
+
+{ function: 1a, index: 3 } hitcount:          2
+
+Totals:
+    Hits: 2
+    Entries: 1
+    Dropped: 0
 ";
 const EXIT_HISTOGRAMS: &str = "\
 # event histogram
@@ -67,7 +79,7 @@ Totals:
 ";
 
 #[derive(Debug)]
-pub struct Simulated {
+pub(crate) struct Simulated {
     root: PathBuf,
     /// Operations until one is refused.
     left: Cell<Option<u32>>,
@@ -77,7 +89,7 @@ pub struct Simulated {
 
 impl Simulated {
     /// A new tracefs with an instance of somebody else's, and a probe; `hist`: the kernel has histograms.
-    pub fn new(hist: bool) -> Self {
+    pub(crate) fn new(hist: bool) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("cpusieve-tracefs-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let root = std::env::temp_dir().join(name);
@@ -93,22 +105,22 @@ impl Simulated {
     }
 
     /// One that another process has made.
-    pub fn at(root: &Path) -> Self {
+    pub(crate) fn at(root: &Path) -> Self {
         Self { root: root.to_owned(), left: Cell::new(None), owned: false }
     }
 
     /// Lets `count` operations pass and refuses the next one.
-    pub fn refuse_after(&self, count: u32) {
+    pub(crate) fn refuse_after(&self, count: u32) {
         self.left.set(Some(count));
     }
 
     /// Lets everything pass.
-    pub fn refuse_nothing(&self) {
+    pub(crate) fn refuse_nothing(&self) {
         self.left.set(None);
     }
 
     /// Every file with its text.
-    pub fn tree(&self) -> BTreeMap<PathBuf, String> {
+    pub(crate) fn tree(&self) -> BTreeMap<PathBuf, String> {
         let (mut files, mut folders) = (BTreeMap::new(), vec![self.root.clone()]);
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).unwrap().flatten() {
