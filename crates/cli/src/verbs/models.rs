@@ -14,7 +14,7 @@ use cpusieve_stages::qemu::Accelerator;
 use serde_json::{Value, json};
 
 use super::{Done, Failure, record};
-use crate::args::{ModelsAccel, ModelsOptions};
+use crate::args::{Accel, ModelsOptions};
 use crate::{input, page};
 
 pub(crate) fn run(options: &ModelsOptions, as_json: bool) -> Result<Done, Failure> {
@@ -34,7 +34,7 @@ fn answer(options: &ModelsOptions, as_json: bool) -> Result<Done, Failure> {
     let (release, assumed) = models::release(own.or(options.qemu.as_deref()), host.snapshot.as_ref())?;
     let machine = qemu::machine(release, &options.machine).map_err(NoModel::from)?;
     let accelerator = match (options.accel, host.cpuid(), &host.kvm) {
-        (ModelsAccel::Tcg, ..) => Some(Accelerator::Tcg),
+        (Accel::Tcg, ..) => Some(Accelerator::Tcg),
         (_, Some(cpuid), Some(kvm)) => Some(Accelerator::Kvm { host: cpuid, kvm: &kvm.view }),
         _ => None,
     };
@@ -74,10 +74,10 @@ impl Host {
 fn host(options: &ModelsOptions) -> Result<Host, Failure> {
     let (snapshot, unlisted) = match &options.host {
         Some(path) => input::read_for_boot(path)?,
-        None if options.accel == ModelsAccel::Tcg => (installed(options), Unlisted::NotSeen),
+        None if options.accel == Accel::Tcg => (installed(options), Unlisted::NotSeen),
         None => (record::this_machine(), Unlisted::NotSeen),
     };
-    if options.accel == ModelsAccel::Tcg {
+    if options.accel == Accel::Tcg {
         return Ok(Host { snapshot: Some(snapshot), kvm: None, unknown: None });
     }
     let kernel = Kernel { unlisted, ..Kernel::new(Stage::Host) };

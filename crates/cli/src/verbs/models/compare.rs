@@ -5,7 +5,7 @@ use cpusieve_knowledge::qemu;
 use serde_json::{Value, json};
 
 use super::{caches, installed, label, split};
-use crate::args::{ModelsAccel, ModelsOptions};
+use crate::args::{Accel, ModelsOptions};
 use crate::json;
 use crate::page::{self, GAINED, HEAD, LOST, styled};
 use crate::verbs::{Done, Failure};
@@ -23,7 +23,7 @@ pub(super) fn run(options: &ModelsOptions, names: [&str; 2], as_json: bool) -> R
         assumed = why;
         let machine = qemu::machine(release, &options.machine).map_err(NoModel::from)?;
         let tcg = cpusieve_stages::qemu::Accelerator::Tcg;
-        let accelerator = if options.accel == ModelsAccel::Tcg { Some(tcg) } else { None };
+        let accelerator = if options.accel == Accel::Tcg { Some(tcg) } else { None };
         Ok((name, Setting { release, machine, accelerator }))
     };
     let [(left, here), (right, there)] = [side(names[0])?, side(names[1])?];
