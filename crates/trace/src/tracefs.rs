@@ -42,7 +42,7 @@ pub enum Refusal {
         needed: &'static str,
     },
     /// The kernel does not have a part.
-    #[error("{}: not there; needed: {needed}", path.display())]
+    #[error("{}: not available; needed: {needed}", path.display())]
     Missing {
         /// The file that is not there.
         path: PathBuf,

@@ -39,7 +39,7 @@ pub enum Source {
     Events,
     /// Every event is read, with arguments, from a kprobe.
     Probe,
-    /// Every event is read, from the function tracer, which knows no leaf.
+    /// Every event is read, from the function tracer, which knows arguments (from 6.15 on) or stacks.
     Functions,
 }
 
@@ -77,7 +77,7 @@ impl Watch {
         let event = "events/kvm/kvm_cpuid";
         if !files.exists(event) {
             let needed = "KVM's module, loaded, in a kernel built with tracepoints";
-            return Err(Refusal::Missing { path: files.root().join(event), needed });
+            return Err(Refusal::Missing { path: files.shown(event), needed });
         }
         let mut session = Session::begin(files)?;
         if session.files().exists("events/kvm/kvm_cpuid/hist") && !by_events {
@@ -132,7 +132,7 @@ impl Watch {
             Some(Refusal::NotPermitted { path, source, needed }) => Refusal::NotPermitted { path, source, needed },
             // The kernel answers "not found" or "invalid" for a function that it does not know.
             _ => Refusal::Missing {
-                path: session.files().root().join("kprobe_events").join(HOST_CPUID[0]),
+                path: session.files().shown("kprobe_events").join(HOST_CPUID[0]),
                 needed: "KVM's module, loaded, with do_host_cpuid as a function of its own",
             },
         })
@@ -143,7 +143,7 @@ impl Watch {
         let filter = session.path("", "set_ftrace_filter");
         if !tracers.split_whitespace().any(|name| name == "function") || !session.files().exists(&filter) {
             return Err(Refusal::Missing {
-                path: session.files().root().join("kprobe_events"),
+                path: session.files().shown("kprobe_events"),
                 needed: "a kernel built with CONFIG_KPROBE_EVENTS, or with CONFIG_FUNCTION_TRACER",
             });
         }
@@ -152,15 +152,17 @@ impl Watch {
         let filtered = session.files().read(&filter).unwrap_or_default();
         if known.is_none_or(|function| !filtered.lines().any(|line| line.split_whitespace().next() == Some(function))) {
             return Err(Refusal::Missing {
-                path: session.files().root().join(filter),
+                path: session.files().shown(&filter),
                 needed: "do_host_cpuid among the functions that may be traced (available_filter_functions)",
             });
         }
-        // Only kernels from 6.15 on print arguments.
-        let _ = session.set(&session.path("", "trace_options"), "func-args");
-        let pipe = session.pipe()?;
         session.switch(&session.path("", "current_tracer"), "function", "nop")?;
-        session.set(&session.path("", "trace_options"), "func_stack_trace")?;
+        // Options of a tracer are there once it is chosen. Arguments came with 6.15, and exclude stacks.
+        if session.set(&session.path("", "trace_options"), "func-args").is_err() {
+            session.set(&session.path("", "trace_options"), "func_stack_trace")?;
+        }
+        // While somebody reads, the kernel lets nobody choose a tracer.
+        let pipe = session.pipe()?;
         Ok(Self::over(session, Source::Functions, Some(pipe)))
     }
 

@@ -75,6 +75,20 @@ fn what_is_no_program_has_no_places() {
         spoilt[at] ^= 0xff;
         let _ = places(&spoilt);
     }
+    // Tables of sections and functions stand elsewhere.
+    let whole = std::fs::read("/bin/true").unwrap();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..1500 {
+        let mut spoilt = whole.clone();
+        for _ in 0..8 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let at = usize::try_from(state).unwrap() % spoilt.len();
+            spoilt[at] = state.to_le_bytes()[5];
+        }
+        let _ = places(&spoilt);
+    }
 }
 
 /// Runs a program without output; `None`, with the reason printed, where nothing may be traced.
@@ -112,6 +126,27 @@ fn children_and_threads_are_followed_and_statuses_handed_on() {
     assert_eq!(killed.status, -15);
     let refused = run(&mut Command::new("/does/not/exist")).unwrap_err();
     assert!(refused.to_string().starts_with("/does/not/exist: "), "{refused}");
+}
+
+/// A program without a dynamic loader, where a compiler is at hand: 3 CPUIDs in `main`, and those of the C library.
+#[test]
+fn a_static_program_is_counted_too() {
+    let folder = std::env::temp_dir().join(format!("cpusieve-static-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (source, program) = (folder.join("a.c"), folder.join("a"));
+    let text = "int main(void){for(int n=0;n<3;n++){unsigned a=0x80000003u,b,c=0,d;\
+        __asm__ volatile(\"cpuid\":\"+a\"(a),\"=b\"(b),\"+c\"(c),\"=d\"(d));}return 6;}";
+    std::fs::write(&source, text).unwrap();
+    let built = Command::new("gcc").args(["-static", "-w", "-o"]).arg(&program).arg(&source).output();
+    if !built.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no compiler, or no static C library");
+    } else if let Some(executed) = traced(&mut Command::new(&program)) {
+        assert_eq!((executed.status, executed.unseen.len()), (6, 0), "{:?}", executed.unseen);
+        let asked = |leaf| executed.counts.rows().filter(move |((_, asked), _)| asked.leaf == leaf);
+        assert!(asked(0x8000_0003).map(|(_, count)| count).sum::<u64>() >= 3);
+        assert_eq!(asked(7).count(), 2, "7.0 and 7.1, by the C library");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// This test's own program, traced: it executes CPUID a known number of times, in threads too.

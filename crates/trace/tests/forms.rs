@@ -116,6 +116,32 @@ fn perf_and_trace_cmd() {
     }
 }
 
+/// As Debian's 6.1 and 7.3 print it.
+#[test]
+fn the_function_tracer() {
+    let old = "\
+        cpusieve-79      [000] ...1.     4.380051: do_host_cpuid <-__do_cpuid_func
+        cpusieve-79      [000] ...1.     4.381560: <stack trace>
+ => 0xffffffffc0737083
+ => do_host_cpuid
+ => __do_cpuid_func
+";
+    let counts = read(old.as_bytes()).unwrap().counts;
+    assert_eq!((counts.host.without_leaf, counts.host.calls.total(), counts.others), (1, 0, 0));
+    assert_eq!(counts.host.stacks.get(&(stack(&["do_host_cpuid", "__do_cpuid_func"]), Some(79))), 1);
+    let new = "\
+        cpusieve-92      [000] .B.2.     5.129581: do_host_cpuid(array=0xff8f69e0c05f3bd8, function=0x0, index=0x0) <-__do_cpuid_func
+        cpusieve-92      [000] ...2.     5.130989: do_host_cpuid(array=0xff8f69e0c05f3bd8, function=0xd, index=0x2) <-__do_cpuid_func
+";
+    let counts = read(new.as_bytes()).unwrap().counts;
+    assert_eq!((counts.host.without_leaf, asked(&counts, 0xd, Some(2))), (0, 1));
+    assert_eq!(counts.host.against(&[(0, 0), (0xd, 2)]).complete, 1);
+    // A stack of something else is something else.
+    let other = old.replace("do_host_cpuid", "vcpu_enter_guest");
+    let counts = read(other.as_bytes()).unwrap().counts;
+    assert_eq!((counts.others, counts.host.stacks.is_empty()), (2, true));
+}
+
 #[test]
 fn what_is_no_trace_is_refused_and_long_lines_are_left_out() {
     for text in ["", "fpu vme de pse", "processor\t: 0\nflags\t\t: fpu\n", "{\"format\": 1}\n", "\0\0\0"] {

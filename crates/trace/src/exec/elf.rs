@@ -1,8 +1,9 @@
 //! Where a program file executes CPUID.
 //!
 //! The bytes of CPUID count only where an instruction begins for certain: on the way from the start of a function whose
-//! bounds the file itself tells (`.eh_frame_hdr`, which unwinders use and stripped files keep). Other places are returned as
-//! doubtful, and are left alone.
+//! bounds the file itself tells: the table of `.eh_frame_hdr`, or in statically linked files, which lack it, the section
+//! `.eh_frame`; unwinders use them, so that stripped files keep them. Other places are returned as doubtful, and are left
+//! alone.
 
 use super::length::length;
 
@@ -20,6 +21,12 @@ pub struct Places {
 
 /// The most places that are looked at.
 const MAX_PLACES: usize = 1 << 16;
+
+/// The most functions of a file.
+const MAX_FUNCTIONS: usize = 1 << 22;
+
+/// The encoding of addresses as four signed bytes (DW_EH_PE_sdata4).
+const SIGNED_4: u8 = 0x0b;
 
 /// A loaded part of a file.
 struct Segment {
@@ -40,7 +47,8 @@ struct Image<'a> {
 pub fn places(bytes: &[u8]) -> Places {
     let mut places = Places::default();
     let Some((image, unwind)) = Image::of(bytes) else { return places };
-    let functions = unwind.map(|address| image.functions(address)).unwrap_or_default();
+    let functions = unwind.map(|address| image.functions(address)).filter(|functions| !functions.is_empty());
+    let functions = functions.or_else(|| image.functions_of_section()).unwrap_or_default();
     for segment in image.segments.iter().filter(|segment| segment.executable) {
         let code = image.slice(segment.offset, segment.size);
         let found = code.windows(CPUID.len()).enumerate().filter(|(_, window)| *window == CPUID);
@@ -69,13 +77,14 @@ impl<'a> Image<'a> {
         let mut unwind = None;
         for n in 0..count {
             let header = usize::try_from(table.checked_add(n.checked_mul(size)?)?).ok()?;
-            let (kind, flags) = (u32(bytes, header)?, u32(bytes, header + 4)?);
-            let (offset, address) = (u64(bytes, header + 8)?, u64(bytes, header + 16)?);
+            let field = |at| header.checked_add(at);
+            let (kind, flags) = (u32(bytes, header)?, u32(bytes, field(4)?)?);
+            let (offset, address) = (u64(bytes, field(8)?)?, u64(bytes, field(16)?)?);
             match kind {
                 // PT_LOAD; PF_X
                 1 => image.segments.push(Segment {
                     offset,
-                    size: u64(bytes, header + 32)?,
+                    size: u64(bytes, field(32)?)?,
                     address,
                     executable: flags & 1 == 1,
                 }),
@@ -123,12 +132,60 @@ impl<'a> Image<'a> {
 
     /// The size of the function that an entry of `.eh_frame` describes.
     fn size_of(&self, entry: u64) -> Option<u64> {
-        const SIGNED_4: u8 = 0x0b;
         let bytes = self.at(entry)?;
-        let common = self.at((entry + 4).checked_sub(u64::from(u32(bytes, 4)?))?)?;
+        let common = self.at(entry.checked_add(4)?.checked_sub(u64::from(u32(bytes, 4)?))?)?;
         // Where addresses have four bytes, so has the size.
         let encoding = pointer_encoding(common)?;
         (encoding & 0x0f == SIGNED_4).then(|| u32(bytes, 12).map(u64::from)).flatten()
+    }
+
+    /// The same functions by the section `.eh_frame`, one entry after the other.
+    fn functions_of_section(&self) -> Option<Vec<(u64, u64)>> {
+        let (address, size) = self.section(b".eh_frame")?;
+        let bytes = self.at(address)?;
+        let (mut functions, mut at) = (Vec::new(), 0);
+        while at + 4 <= usize::try_from(size).unwrap_or(usize::MAX) && functions.len() < MAX_FUNCTIONS {
+            // Entries of four gigabytes and more are no program's; one of no length is the last.
+            let length = u32(bytes, at).filter(|length| !matches!(*length, 0 | u32::MAX))?;
+            let entry = address.checked_add(at as u64)?;
+            // An entry without a reference is what others refer to.
+            if u32(bytes, at + 4)? != 0
+                && let Some(size) = self.size_of(entry)
+                && self.is_relative(entry)
+            {
+                let relative = i64::from(u32(bytes, at + 8)?.cast_signed());
+                functions.push((entry.wrapping_add(8).wrapping_add_signed(relative), size));
+            }
+            at = at.checked_add(usize::try_from(length).ok()?)?.checked_add(4)?;
+            if u32(bytes, at).is_none_or(|length| length == 0) {
+                break;
+            }
+        }
+        functions.sort_unstable();
+        Some(functions)
+    }
+
+    /// Whether an entry's addresses are relative to themselves (DW_EH_PE_pcrel), as compilers write them.
+    fn is_relative(&self, entry: u64) -> bool {
+        let reference = self.at(entry).and_then(|bytes| u32(bytes, 4));
+        let common = reference.and_then(|back| self.at(entry.checked_add(4)?.checked_sub(u64::from(back))?));
+        common.and_then(pointer_encoding) == Some(0x10 | SIGNED_4)
+    }
+
+    /// The address and size of a section.
+    fn section(&self, name: &[u8]) -> Option<(u64, u64)> {
+        let (table, size) = (u64(self.bytes, 40)?, u64::from(u16(self.bytes, 58)?));
+        let header = |n: u16| usize::try_from(table.checked_add(size.checked_mul(n.into())?)?).ok();
+        let names = u64(self.bytes, header(u16(self.bytes, 62)?)?.checked_add(24)?)?;
+        for n in 0..u16(self.bytes, 60)? {
+            let at = header(n)?;
+            let word = usize::try_from(names.checked_add(u32(self.bytes, at)?.into())?).ok()?;
+            let text = self.bytes.get(word..)?;
+            if text.starts_with(name) && text.get(name.len()) == Some(&0) {
+                return Some((u64(self.bytes, at.checked_add(16)?)?, u64(self.bytes, at.checked_add(32)?)?));
+            }
+        }
+        None
     }
 
     /// Whether an instruction begins at `address`; `None` if that is not known.

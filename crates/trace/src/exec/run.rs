@@ -279,3 +279,35 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, clippy::print_stderr, reason = "tests run programs and say what they skip")]
+
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_made_in_a_programs_place_and_leaves_no_trace() {
+        const NO_SUCH_DEVICE: i64 = -19;
+        let mut command = Command::new("/bin/sh");
+        let tid = match ptrace::start(command.args(["-c", "exit 9"]).stdin(Stdio::null())) {
+            Ok(tid) => tid,
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                return;
+            }
+        };
+        let before =
+            (ptrace::registers(tid).unwrap().ip(), ptrace::peek(tid, ptrace::registers(tid).unwrap().ip()).unwrap());
+        let result = make_fault(tid).unwrap();
+        let after = (ptrace::registers(tid).unwrap().ip(), ptrace::peek(tid, before.0).unwrap());
+        assert_eq!(after, before);
+        assert_eq!(result, if ptrace::can_fault() { 0 } else { NO_SUCH_DEVICE });
+        let method = if result == 0 { Method::Faulting } else { Method::Breakpoints };
+        let executed = Run::new(tid, method).finish().unwrap();
+        assert_eq!(executed.status, 9);
+        assert!(executed.counts.total() > 10);
+    }
+}

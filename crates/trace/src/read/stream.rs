@@ -1,7 +1,7 @@
 //! Events as they come: bytes in pieces of any size, events out, one line of memory.
 
 use super::{MAX_FRAMES, MAX_LINE, Skipped, frame, line};
-use crate::event::{self, Event, What};
+use crate::event::{self, Event, HOST_CPUID, What};
 
 /// Reads a stream of event lines.
 #[derive(Clone, Debug, Default)]
@@ -133,9 +133,16 @@ impl Reader {
     }
 
     fn end_stack(&mut self, sink: &mut impl FnMut(&Event<'_>)) {
-        if let Some(Stack { comm, pid, frames }) = self.stack.take().filter(|stack| !stack.frames.is_empty()) {
-            sink(&Event { comm: &comm, pid: Some(pid), what: What::Stack(&frames) });
+        let Some(Stack { comm, pid, mut frames }) = self.stack.take().filter(|stack| !stack.frames.is_empty()) else {
+            return;
+        };
+        // The function tracer's own code comes first, and has no name.
+        if frames.first().is_some_and(|name| name.starts_with("0x")) {
+            frames.remove(0);
         }
+        let is_host = frames.first().is_some_and(|name| HOST_CPUID.contains(&name.as_str()));
+        let what = if is_host { What::Stack(&frames) } else { What::Other };
+        sink(&Event { comm: &comm, pid: Some(pid), what });
     }
 }
 

@@ -23,6 +23,11 @@ pub trait Files: Debug {
     /// Where the root is.
     fn root(&self) -> &Path;
 
+    /// A file as it is to be called in words.
+    fn shown(&self, path: &str) -> PathBuf {
+        self.root().join(path)
+    }
+
     /// The text of a file.
     ///
     /// # Errors
@@ -152,6 +157,11 @@ impl Mounted {
 impl Files for Mounted {
     fn root(&self) -> &Path {
         &self.root
+    }
+
+    fn shown(&self, path: &str) -> PathBuf {
+        // A mount of our own has no place that anybody else could look at.
+        if self._own.is_some() { Path::new("tracefs").join(path) } else { self.root.join(path) }
     }
 }
 

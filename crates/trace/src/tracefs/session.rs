@@ -151,7 +151,7 @@ impl Session {
     }
 
     pub(crate) fn refusal(&self, path: &str, source: io::Error) -> Refusal {
-        Refusal::of(self.files.root().join(path), source, NEEDED)
+        Refusal::of(self.files.shown(path), source, NEEDED)
     }
 
     fn undo_all(&mut self) -> Vec<String> {

@@ -57,7 +57,7 @@ fn guests(page: &mut String, seen: &Seen, guests: &Guests, width: usize) {
     if let Some(time) = seen.time {
         let _ = write!(head, ", {:.0} a second", total as f64 / time.as_secs_f64().max(0.001));
     }
-    if let Some(exits) = guests.exit_count() {
+    if let Some(exits) = guests.exit_count().filter(|&exits| exits > 0) {
         let _ = write!(head, ", {} of {exits} exits", percent(total, exits));
     }
     let source = page::tame(&seen.source);
