@@ -98,10 +98,10 @@ pub(super) fn item(passage: Passage, at: Option<Stage>, words: Reason, confidenc
 /// How sure a decided passage is.
 pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let Some(step) = passage.culprit() else { return Confidence::Possible };
-    if step.at == Stage::Guest && passage.assumed {
+    if passage.assumed {
         return Confidence::Likely;
     }
-    if step.because.iter().any(|evidence| matches!(evidence, Evidence::Register { .. })) {
+    if step.because.iter().any(|evidence| proves(step, evidence)) {
         return Confidence::Certain;
     }
     if step.effect == Effect::Unknown || passage.outcome == State::Unknown {
@@ -114,6 +114,12 @@ pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
         _ => false,
     };
     if of_release { Confidence::Likely } else { Confidence::Certain }
+}
+
+/// Whether a captured register proves what a stage did: the host's own CPUID is what goes into KVM, not what comes out.
+fn proves(step: &Step, evidence: &Evidence) -> bool {
+    let Evidence::Register { of, answer, .. } = evidence else { return false };
+    !(step.at == Stage::Kvm && *of == Stage::Host.name() && *answer == "CPUID")
 }
 
 /// Whether KVM of every release drops the bit.

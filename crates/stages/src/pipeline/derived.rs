@@ -1,0 +1,192 @@
+//! Who took a flag that Linux derives: the first sieve whose output lacks what the kernel's rule needs.
+//!
+//! A rule that fails because the guest is a guest, by its vendor, family or model, or by an option, a parameter or the
+//! kernel's own judgement, is the kernel's decision, whatever else it lacks. Where several rules could have set the flag on the host, it is gone only once
+//! the last of them fails.
+
+use std::borrow::Cow;
+
+use cpusieve_knowledge::linux;
+use cpusieve_knowledge::rules::{self, Condition, Field, Need, Rule, RuleEffect, Software};
+use cpusieve_model::{Cite, CpuidBit, CpuidTable, Effect, Evidence, MsrBit, Place, RuleId, Stage, State, Step};
+
+use super::{DEPTH, Way, World};
+use crate::kvm;
+use crate::linux::conditions::{self, Observed, all, compares};
+use crate::linux::setup::{self, Ruling};
+use crate::machine::known_name;
+
+/// What made a rule of the guest's kernel fail.
+pub(super) struct Cause {
+    /// The steps that lead there.
+    pub(super) steps: Vec<Step>,
+    /// The position of the one that decided.
+    pub(super) decided: usize,
+    /// The flag from whose loss it follows.
+    pub(super) follows: Option<Cow<'static, str>>,
+    /// Whether it hangs on something that nobody saw.
+    pub(super) assumed: bool,
+}
+
+impl Cause {
+    fn one(step: Step, assumed: bool) -> Self {
+        Self { steps: vec![step], decided: 0, follows: None, assumed }
+    }
+
+    fn at(&self) -> Option<Stage> {
+        self.steps.get(self.decided).map(|step| step.at)
+    }
+}
+
+impl Way<'_> {
+    /// The sieve before the guest's kernel that took what a flag is derived from; `None` if the kernel itself decided.
+    pub(super) fn cause(&self, id: &str, ruling: &Ruling, on_host: State) -> Option<Cause> {
+        let World { host, host_tree, guest_tree, .. } = self.world;
+        let decided = ruling.exact.as_ref().is_some_and(|exact| exact.step.is_some());
+        if decided || self.depth >= DEPTH {
+            return None;
+        }
+        let observed = Observed { machine: host, tree: host_tree };
+        let ways = setup::of_tree(id, guest_tree).filter(|rule| rule.effect != RuleEffect::Clears);
+        let came = |rule: &&'static Rule| on_host == State::Present && all(&observed, rule.needs).state != State::Absent;
+        let mut rules: Vec<&'static Rule> = ways.filter(came).collect();
+        if rules.is_empty() {
+            rules.extend(ruling.rule);
+        }
+        let mut last: Option<Cause> = None;
+        for rule in rules {
+            let cause = self.of_rule(id, rule, on_host)?;
+            if last.as_ref().is_none_or(|last| last.at() < cause.at()) {
+                last = Some(cause);
+            }
+        }
+        last
+    }
+
+    /// The first sieve that makes one rule fail.
+    fn of_rule(&self, id: &str, rule: &'static Rule, on_host: State) -> Option<Cause> {
+        let state = |need: &&'static Need| conditions::holds(self, need).state.known();
+        let mut failing: Vec<&'static Need> = rule.needs.iter().filter(|need| state(need) == Some(false)).collect();
+        if failing.is_empty() {
+            failing.extend(rule.needs.iter().find(|need| state(need).is_none()));
+        }
+        let mut first: Option<Cause> = None;
+        for need in failing {
+            let cause = self.of_need(id, need, on_host)?;
+            if first.as_ref().is_none_or(|first| cause.at() < first.at()) {
+                first = Some(cause);
+            }
+        }
+        first
+    }
+
+    /// The sieve that made a condition fail; `None` if it is for the kernel to judge.
+    fn of_need(&self, id: &str, need: &'static Need, on_host: State) -> Option<Cause> {
+        match need.condition {
+            _ if need.negated => None,
+            Condition::Cpuid(bit) => self.of_bit(id, bit, on_host),
+            Condition::Flag(flag) => self.of_flag(flag),
+            Condition::Field(field) => self.of_field(id, field),
+            Condition::Msr(bit) => self.of_msr(id, bit),
+            _ => None,
+        }
+    }
+
+    fn of_bit(&self, flag: &str, bit: CpuidBit, on_host: State) -> Option<Cause> {
+        let World { host, host_tree, .. } = self.world;
+        let incoming = host.bit(host_tree, bit).0;
+        // The host's kernel made the same flag of the same bit.
+        let same_bit = incoming == State::Unknown && on_host == State::Present;
+        let incoming = if same_bit { State::Present } else { incoming };
+        let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
+        let decisions = self.vcpu(named.unwrap_or(flag), bit, incoming);
+        let decided = decisions.iter().position(|decision| decision.state.known() == Some(false))?;
+        let steps = decisions.into_iter().map(|decision| decision.step).collect();
+        Some(Cause { steps, decided, follows: None, assumed: false })
+    }
+
+    fn of_flag(&self, flag: &str) -> Option<Cause> {
+        let cause = Way { depth: self.depth + 1, ..*self }.pass(flag);
+        let step = cause.culprit().filter(|_| cause.outcome.known() == Some(false))?.clone();
+        let follows = Some(cause.follows.unwrap_or(cause.feature));
+        Some(Cause { follows, ..Cause::one(step, cause.assumed) })
+    }
+
+    /// A field of CPUID: KVM's answer lacks it, or else QEMU's table.
+    fn of_field(&self, id: &str, field: Field) -> Option<Cause> {
+        let World { host, host_tree, guest, .. } = self.world;
+        let has = |table: &CpuidTable| compares(table, field) == State::Present;
+        let lacks = |of, answer, table: &CpuidTable| {
+            let value = table.get(field.low.leaf, field.low.subleaf).map(|leaf| leaf.get(field.low.register));
+            vec![Evidence::Register { of, answer, bit: field.low, value }]
+        };
+        let answer = self.world.kvm_table();
+        match answer.filter(|(table, _)| !has(table)) {
+            Some((table, true)) => {
+                let because = lacks(host.role, "KVM_GET_SUPPORTED_CPUID", table);
+                return Some(Cause::one(kvm::unmet(host, host_tree, id, field.low, because).0, false));
+            }
+            Some((_, false)) => {
+                let (step, always) = kvm::unmet(host, host_tree, id, field.low, Vec::new());
+                return Some(Cause::one(step, !always));
+            }
+            None => {}
+        }
+        if answer.is_none() {
+            let (step, always) = kvm::unmet(host, host_tree, id, field.low, Vec::new());
+            return always.then(|| Cause::one(step, true));
+        }
+        let seen = guest.and_then(|guest| Some((guest.role, guest.cpuid()?)));
+        if let Some((role, table)) = seen.filter(|(_, table)| !table.is_empty()) {
+            let because = lacks(role, "CPUID", table);
+            return (!has(table)).then(|| Cause::one(self.qemu_step(id, table, field.low, because), false));
+        }
+        let realized = self.world.realized().filter(|realized| !has(&realized.table))?;
+        Some(Cause::one(self.qemu_step(id, &realized.table, field.low, Vec::new()), true))
+    }
+
+    /// QEMU fills a register by itself, or its CPU model has no such leaf.
+    fn qemu_step(&self, id: &str, table: &CpuidTable, bit: CpuidBit, because: Vec<Evidence>) -> Step {
+        /// The performance monitoring unit, which QEMU passes on with `pmu=on`.
+        const PMU: u32 = 0xa;
+        let when = if table.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) {
+            "level"
+        } else if bit.leaf == PMU {
+            "model"
+        } else {
+            "constant-leaf"
+        };
+        Step { because, ..step_of(id, Stage::Qemu, rules::generic(Software::Qemu, when)) }
+    }
+
+    /// A bit of a feature MSR: KVM does not list it, or QEMU did not write it.
+    fn of_msr(&self, id: &str, bit: MsrBit) -> Option<Cause> {
+        let World { host, guest, .. } = self.world;
+        let answered = self.world.answered()?;
+        let captured = host.snapshot.kvm.as_ref().is_some_and(|kvm| kvm.msr_features.is_some());
+        match answered.msr(bit).known()? {
+            false => {
+                let step = step_of(id, Stage::Kvm, rules::generic(Software::Kvm, "msr-dropped"));
+                Some(Cause::one(step, !captured && answered.assumes_msrs()))
+            }
+            true => {
+                let step = step_of(id, Stage::Qemu, rules::generic(Software::Qemu, "model"));
+                let seen = guest.map(|guest| guest.msr(bit)).and_then(State::known);
+                (seen == Some(false)).then(|| Cause::one(step, !captured))
+            }
+        }
+    }
+}
+
+/// A step that dropped what a flag is derived from.
+fn step_of(id: &str, at: Stage, rule: Option<&Rule>) -> Step {
+    Step {
+        feature: known_name(id),
+        place: None,
+        at,
+        effect: Effect::Dropped,
+        rule: rule.map_or(RuleId(""), |rule| rule.id),
+        cite: rule.map_or(Cite(""), |rule| rule.cite),
+        because: Vec::new(),
+    }
+}
