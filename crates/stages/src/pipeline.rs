@@ -204,6 +204,7 @@ impl Way<'_> {
             vcpu.iter().position(|decision| decision.step.effect == Effect::Dropped && decision.state == State::Absent);
         let open = vcpu.iter().position(|decision| decision.open);
         let added = vcpu.iter().rposition(|decision| decision.step.effect == Effect::Added);
+        let unsure = culprit.is_some_and(|culprit| vcpu.iter().take(culprit + 1).any(|decision| decision.open));
         let offset = passage.steps.len();
         passage.steps.extend(vcpu.into_iter().map(|decision| decision.step));
 
@@ -221,7 +222,7 @@ impl Way<'_> {
         if delivered.known() == Some(false) {
             passage.decided = before_kvm(passage).or(passage.decided);
         }
-        passage.assumed = hangs(&ruling);
+        passage.assumed = unsure && delivered.known() == Some(false);
         if ruling.rule.is_some() {
             self.guest_step(passage, place, delivered, &ruling);
             passage.follows = ruling.exact.as_ref().and_then(Exact::cleared_with).or(passage.follows.take());
@@ -229,8 +230,8 @@ impl Way<'_> {
             // the bit.
             if ruling.state != State::Unknown || passage.decided.is_none() {
                 passage.decided = Some(passage.steps.len() - 1);
+                passage.assumed = hangs(&ruling);
             }
-            passage.assumed &= passage.culprit().is_some_and(|step| step.at == Stage::Guest);
         } else if delivered == State::Present {
             let evidence = guest.and_then(|guest| guest.capability(guest_tree, id).evidence);
             self.printed(passage, id, place, ruling.exact.and_then(|exact| exact.step), evidence);
@@ -328,10 +329,14 @@ impl Way<'_> {
         if let Some(source) = vcpu::mirrored(bit) {
             return vec![vcpu::edit(id, bit, self.bit(source).state)];
         }
-        let offered = self.offered(id, bit, incoming);
+        let mut offered = self.offered(id, bit, incoming);
         let mut given = self.given(id, bit, offered.state);
         let guest = self.world.guest;
         if let Some((known, evidence)) = guest.and_then(|guest| self.arrived(guest, bit)) {
+            if !known && offered.open && self.rather_kvm(id, bit) {
+                offered.state = State::Absent;
+                offered.step.effect = Effect::Dropped;
+            }
             given = observed(given, offered.state, known, evidence);
         }
         vec![offered, given]

@@ -110,7 +110,8 @@ pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let release_told = |machine: &Machine<'_>| machine.trees().iter().count() == 1;
     let of_release = match step.at {
         Stage::Kvm => !in_every_kernel(step) && !release_told(world.host),
-        Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest)) && !everywhere(step),
+        Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest) && !everywhere(step, guest)),
+        Stage::Qemu => step.effect == Effect::Added && !release_told(world.host) && may_be_kvms(world, step),
         _ => false,
     };
     if of_release { Confidence::Likely } else { Confidence::Certain }
@@ -124,12 +125,23 @@ fn proves(step: &Step, evidence: &Evidence) -> bool {
 
 /// Whether KVM of every release drops the bit.
 fn in_every_kernel(step: &Step) -> bool {
-    step.place.and_then(Place::cpuid).is_some_and(|bit| kvm::trees_offering(bit).is_empty())
+    let hands_on = |bit| (0..linux::TREES.len()).any(|tree| kvm::handling(tree, bit) == Handling::Raw);
+    let bit = step.place.and_then(Place::cpuid);
+    bit.is_some_and(|bit| kvm::trees_offering(bit).is_empty() && !hands_on(bit))
 }
 
-/// Whether a rule holds for every kernel.
-fn everywhere(step: &Step) -> bool {
-    rules::rule(step.rule.0).is_some_and(|rule| rule.trees.iter().count() == linux::TREES.len())
+/// Whether KVM of a kernel that may run on the host offers what QEMU added by this one.
+fn may_be_kvms(world: &World<'_>, step: &Step) -> bool {
+    let offering = step.place.and_then(Place::cpuid).map(kvm::trees_offering);
+    offering.is_some_and(|trees| !trees.intersection(world.host.trees()).is_empty())
+}
+
+/// Whether a rule holds for every kernel, and a name is missing from every kernel that may run here.
+fn everywhere(step: &Step, guest: &Machine<'_>) -> bool {
+    let Some(rule) = rules::rule(step.rule.0) else { return false };
+    let naming = matches!(rule.when, Some("hidden" | "no-name"));
+    let prints = |tree| cpusieve_stages::linux::kernel::prints(tree, &step.feature);
+    rule.trees.iter().count() == linux::TREES.len() && !(naming && guest.trees().iter().any(prints))
 }
 
 pub(super) fn group(world: &World<'_>, passage: &Passage) -> Group {

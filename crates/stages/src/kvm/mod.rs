@@ -71,7 +71,12 @@ fn decide(
         // Its tables are its own: without its answer nothing is known.
         (Some(_), _) => generic("own-answer", State::Unknown),
         (None, Some(exact)) => exact,
-        (None, None) => predict(host, tree, feature, bit, incoming),
+        (None, None) => {
+            let predicted = predict(host, tree, feature, bit, incoming);
+            let lacks = answered.is_some_and(|answered| answered.step(bit).is_none());
+            // The whole answer has no such leaf.
+            if lacks && predicted.state == State::Present { generic("above-limit", State::Absent) } else { predicted }
+        }
     };
     // A leaf that is missing from KVM's answer is not offered.
     let Some(table) = captured else { return decision(feature, bit, tree, incoming, predicted) };

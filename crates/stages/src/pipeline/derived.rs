@@ -65,17 +65,23 @@ impl Way<'_> {
 
     /// The first sieve that makes one rule fail.
     fn of_rule(&self, id: &str, rule: &'static Rule, on_host: State) -> Option<Cause> {
-        let state = |need: &&'static Need| conditions::holds(self, need).state.known();
-        let mut failing: Vec<&'static Need> = rule.needs.iter().filter(|need| state(need) == Some(false)).collect();
-        if failing.is_empty() {
-            failing.extend(rule.needs.iter().find(|need| state(need).is_none()));
-        }
+        let states: Vec<_> = rule.needs.iter().map(|need| (need, conditions::holds(self, need).state.known())).collect();
+        let fails = states.iter().any(|(_, state)| *state == Some(false));
+        let unknown = states.iter().find(|(_, state)| state.is_none()).map(|(need, _)| *need);
         let mut first: Option<Cause> = None;
-        for need in failing {
-            let cause = self.of_need(id, need, on_host)?;
-            if first.as_ref().is_none_or(|first| cause.at() < first.at()) {
-                first = Some(cause);
-            }
+        for (need, state) in states {
+            let cause = match state {
+                Some(true) => continue,
+                Some(false) => Some(self.of_need(id, need, on_host)?),
+                // A leaf or a register that the guest was not seen to have may be missing since an earlier sieve.
+                None if matches!(need.condition, Condition::Field(_) | Condition::Msr(_)) => {
+                    self.of_need(id, need, on_host)
+                }
+                None if !fails && unknown == Some(need) => Some(self.of_need(id, need, on_host)?),
+                None => None,
+            };
+            let earlier = |cause: &Cause| first.as_ref().is_none_or(|first| cause.at() < first.at());
+            first = cause.filter(earlier).or(first);
         }
         first
     }
@@ -100,16 +106,20 @@ impl Way<'_> {
         let incoming = if same_bit { State::Present } else { incoming };
         let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
         let decisions = self.vcpu(named.unwrap_or(flag), bit, incoming);
-        let decided = decisions.iter().position(|decision| decision.state.known() == Some(false))?;
+        let lacks = decisions.iter().position(|decision| decision.state.known() == Some(false));
+        let decided = lacks.or_else(|| decisions.iter().position(|decision| decision.open))?;
+        let assumed = decisions.iter().take(decided + 1).any(|decision| decision.open);
         let steps = decisions.into_iter().map(|decision| decision.step).collect();
-        Some(Cause { steps, decided, follows: None, assumed: false })
+        Some(Cause { steps, decided, follows: None, assumed })
     }
 
     fn of_flag(&self, flag: &str) -> Option<Cause> {
         let cause = Way { depth: self.depth + 1, ..*self }.pass(flag);
-        let step = cause.culprit().filter(|_| cause.outcome.known() == Some(false))?.clone();
+        let gone = cause.outcome.known() == Some(false);
+        let open = |step: &&Step| step.effect == Effect::Unknown && step.at < Stage::Guest;
+        let step = cause.culprit().filter(|step| gone || open(step))?.clone();
         let follows = Some(cause.follows.unwrap_or(cause.feature));
-        Some(Cause { follows, ..Cause::one(step, cause.assumed) })
+        Some(Cause { follows, ..Cause::one(step, cause.assumed || !gone) })
     }
 
     /// A field of CPUID: KVM's answer lacks it, or else QEMU's table.

@@ -62,6 +62,13 @@ impl Way<'_> {
         self.world.realized().and_then(|realized| self.whole_qemu(&realized, id, bit, offered)).unwrap_or(by_the_bit)
     }
 
+    /// Whether a bit that did not arrive, and that KVM offers under a condition that nobody saw, was rather dropped by KVM
+    /// than by QEMU: KVM lacks it if what was not seen is as on most machines, or QEMU would have passed it on.
+    pub(super) fn rather_kvm(&self, id: &str, bit: CpuidBit) -> bool {
+        let usual = self.world.answered().map(|answered| answered.state(bit));
+        usual == Some(State::Absent) || self.given(id, bit, State::Present).state == State::Present
+    }
+
     /// What the whole QEMU gives, if KVM offered it what it is taken to offer.
     fn whole_qemu(&self, realized: &Realized, id: &str, bit: CpuidBit, offered: State) -> Option<Decision> {
         let (table, captured) = self.world.kvm_table()?;
