@@ -40,7 +40,8 @@ const SEEN: [Seen; 4] = [Seen::All, Seen::Cpuid, Seen::HostCpuid, Seen::Lines];
 /// The same CPU as bare metal: without the hypervisor bit and the hypervisor's leaves, and nothing but it.
 fn bare(snapshot: &Snapshot) -> Option<Snapshot> {
     let cpu = snapshot.first_cpuid()?;
-    let mut cpuid: CpuidTable = cpu.cpuid.entries().iter().filter(|entry| entry.leaf >> 16 != 0x4000).copied().collect();
+    let mut cpuid: CpuidTable =
+        cpu.cpuid.entries().iter().filter(|entry| entry.leaf >> 16 != 0x4000).copied().collect();
     let first = cpuid.get(1, 0)?;
     cpuid.insert(1, 0, Registers { ecx: first.ecx & !(1 << 31), ..first });
     Some(Snapshot { cpus: vec![Cpu { cpuid, msrs: cpu.msrs.clone(), ..Cpu::default() }], ..Snapshot::default() })
@@ -73,7 +74,8 @@ fn name(path: &Path) -> String {
 fn own_hosts() -> Vec<(String, Snapshot)> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus");
     let captured = ["guests-bochs", "guests-kvm"].iter().flat_map(|folder| files(&corpus.join(folder)));
-    let captured = captured.filter(|path| path.to_string_lossy().contains("json") && !path.to_string_lossy().contains("trace"));
+    let captured =
+        captured.filter(|path| path.to_string_lossy().contains("json") && !path.to_string_lossy().contains("trace"));
     let captured = captured.map(|path| (name(&path), lab::capture(&name(&path), &bytes(&path)).parsed.snapshot));
     let records = files(&corpus.join("qemu-oracle/hosts")).into_iter();
     let records = records.map(|path| (name(&path), cpusieve_formats::read(&name(&path), &bytes(&path)).snapshot));
@@ -97,10 +99,9 @@ fn dumps() -> Vec<(String, Snapshot)> {
 
 /// A machine with this CPUID and these MSRs, on which a kernel of this tree prints this line.
 fn end(cpu: Option<Cpu>, flags: &[&str], tree: usize) -> Snapshot {
-    let linux = cpu.is_some().then(|| LinuxView {
-        release: Some(linux::TREES[tree].version.to_owned()),
-        ..LinuxView::default()
-    });
+    let linux = cpu
+        .is_some()
+        .then(|| LinuxView { release: Some(linux::TREES[tree].version.to_owned()), ..LinuxView::default() });
     let cpuinfo = Some(Cpuinfo { flags: Some(flags.iter().copied().collect()), ..Cpuinfo::default() });
     Snapshot { cpus: vec![Cpu { cpuinfo, ..cpu.unwrap_or_default() }], linux, ..Snapshot::default() }
 }

@@ -57,8 +57,14 @@ pub(super) fn choose<'a>(
         only(&|subject| subject.bit.is_some_and(|bit| vcpu::mirrored(bit).is_none() && differs_by_qemu(bit)));
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
-    let first =
-        World { guest: Some(guest), guest_tree, qemu: newest, guest_proves: false, whole: false, ..World::of_host(host) };
+    let first = World {
+        guest: Some(guest),
+        guest_tree,
+        qemu: newest,
+        guest_proves: false,
+        whole: false,
+        ..World::of_host(host)
+    };
     let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })

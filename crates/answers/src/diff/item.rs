@@ -6,6 +6,7 @@ use cpusieve_knowledge::kvm::{self, Handling};
 use cpusieve_knowledge::rules::{self, RemedyKind};
 use cpusieve_knowledge::{linux, x86};
 use cpusieve_model::{Effect, Evidence, Place, RuleId, Stage, State, Step};
+use cpusieve_stages::linux::kernel;
 use cpusieve_stages::{Machine, Passage, World};
 
 use super::{Item, Other};
@@ -111,7 +112,7 @@ pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let of_release = match step.at {
         Stage::Kvm => !in_every_kernel(step) && !release_told(world.host),
         Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest) && !everywhere(step, guest)),
-        Stage::Qemu => step.effect == Effect::Added && !release_told(world.host) && may_be_kvms(world, step),
+        Stage::Qemu => !release_told(world.host) && may_be_kvms(world, step),
         _ => false,
     };
     if of_release { Confidence::Likely } else { Confidence::Certain }
@@ -130,18 +131,23 @@ fn in_every_kernel(step: &Step) -> bool {
     bit.is_some_and(|bit| kvm::trees_offering(bit).is_empty() && !hands_on(bit))
 }
 
-/// Whether KVM of a kernel that may run on the host offers what QEMU added by this one.
+/// Whether KVM of some kernel that may run on the host offers what QEMU added, or lacks what QEMU dropped.
 fn may_be_kvms(world: &World<'_>, step: &Step) -> bool {
-    let offering = step.place.and_then(Place::cpuid).map(kvm::trees_offering);
-    offering.is_some_and(|trees| !trees.intersection(world.host.trees()).is_empty())
+    let Some(bit) = step.place.and_then(Place::cpuid).filter(|_| world.host.kvm_supported().is_none()) else {
+        return false;
+    };
+    let offering = kvm::trees_offering(bit);
+    let offers = |tree| offering.contains(tree) || kvm::handling(tree, bit) == Handling::Raw;
+    world.host.trees().iter().any(|tree| offers(tree) == (step.effect == Effect::Added))
 }
 
 /// Whether a rule holds for every kernel, and a name is missing from every kernel that may run here.
 fn everywhere(step: &Step, guest: &Machine<'_>) -> bool {
     let Some(rule) = rules::rule(step.rule.0) else { return false };
     let naming = matches!(rule.when, Some("hidden" | "no-name"));
-    let prints = |tree| cpusieve_stages::linux::kernel::prints(tree, &step.feature);
-    rule.trees.iter().count() == linux::TREES.len() && !(naming && guest.trees().iter().any(prints))
+    let prints = |tree| kernel::prints(tree, &step.feature);
+    let differs = naming && guest.trees().iter().any(prints) || kernel::differs(guest.trees(), &step.feature);
+    rule.trees.iter().count() == linux::TREES.len() && !differs
 }
 
 pub(super) fn group(world: &World<'_>, passage: &Passage) -> Group {

@@ -5,7 +5,7 @@ use cpusieve_answers::predict::kvm::KvmPrediction;
 use cpusieve_answers::predict::way::GuestPrediction;
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Condition, Field, Need, Rule, RuleEffect, Software};
-use cpusieve_model::{Cpu, CpuidBit, CpuidTable, MsrBit, MsrReading, Place, Stage};
+use cpusieve_model::{Cpu, CpuidBit, CpuidTable, MsrBit, Place, Stage};
 use cpusieve_stages::vcpu::guest;
 
 /// KVM sets these in the running guest, if the guest's kernel asks for them.
@@ -183,7 +183,9 @@ impl<'a> Truth<'a> {
     fn msr(&self, bit: MsrBit) -> Option<(bool, Option<Stage>)> {
         let set = |value: u64| value >> bit.bit & 1 == 1;
         let ours = guest::msrs(&self.found.vcpu.qemu.msrs, false);
-        let reads = matches!(ours.iter().find(|(index, _)| *index == bit.index), Some((_, MsrReading::Value(value))) if set(value));
+        // QEMU writes the registers of what may really be chosen, and KVM makes those of older CPUs of them.
+        let written = if (0x481..=0x484).contains(&bit.index) { bit.index + 0xc } else { bit.index };
+        let reads = ours.get(written).is_some_and(set);
         let offered = self.kvm.msr_features.iter().find(|(index, _)| *index == bit.index);
         let at = match offered {
             Some((_, Some(value))) if !set(*value) => Some(Stage::Kvm),

@@ -311,7 +311,8 @@ fn by_kernel(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Sta
 /// Whether an adjustment is code of this host's vendor module.
 fn runs(host: &Machine<'_>, by: By) -> bool {
     match (by, host.vendor()) {
-        (By::Intel, Some(vendor)) => matches!(vendor, Vendor::Intel | Vendor::Centaur | Vendor::Zhaoxin),
+        // kvm_intel loads wherever the CPU has VMX.
+        (By::Intel, Some(vendor)) => !matches!(vendor, Vendor::Amd | Vendor::Hygon),
         (By::Amd, Some(vendor)) => matches!(vendor, Vendor::Amd | Vendor::Hygon),
         (By::Common | By::CommonLate, _) | (_, None) => true,
     }

@@ -48,9 +48,11 @@ impl Way<'_> {
         }
         let observed = Observed { machine: host, tree: host_tree };
         let ways = setup::of_tree(id, guest_tree).filter(|rule| rule.effect != RuleEffect::Clears);
-        let came = |rule: &&'static Rule| on_host == State::Present && all(&observed, rule.needs).state != State::Absent;
+        let came =
+            |rule: &&'static Rule| on_host == State::Present && all(&observed, rule.needs).state != State::Absent;
         let mut rules: Vec<&'static Rule> = ways.filter(came).collect();
-        if rules.is_empty() {
+        // If no rule could have set it on the host, the two kernels go by different rules.
+        if on_host != State::Present {
             rules.extend(ruling.rule);
         }
         let mut last: Option<Cause> = None;
@@ -65,7 +67,8 @@ impl Way<'_> {
 
     /// The first sieve that makes one rule fail.
     fn of_rule(&self, id: &str, rule: &'static Rule, on_host: State) -> Option<Cause> {
-        let states: Vec<_> = rule.needs.iter().map(|need| (need, conditions::holds(self, need).state.known())).collect();
+        let states: Vec<_> =
+            rule.needs.iter().map(|need| (need, conditions::holds(self, need).state.known())).collect();
         let fails = states.iter().any(|(_, state)| *state == Some(false));
         let unknown = states.iter().find(|(_, state)| state.is_none()).map(|(need, _)| *need);
         let mut first: Option<Cause> = None;
@@ -83,7 +86,9 @@ impl Way<'_> {
             let earlier = |cause: &Cause| first.as_ref().is_none_or(|first| cause.at() < first.at());
             first = cause.filter(earlier).or(first);
         }
-        first
+        // A leaf or a register of which nothing is known may be missing since an earlier sieve.
+        let blind = self.world.kvm_table().is_none() && unknown.is_some();
+        first.map(|cause| Cause { assumed: cause.assumed || blind, ..cause })
     }
 
     /// The sieve that made a condition fail; `None` if it is for the kernel to judge.
@@ -115,6 +120,14 @@ impl Way<'_> {
 
     fn of_flag(&self, flag: &str) -> Option<Cause> {
         let cause = Way { depth: self.depth + 1, ..*self }.pass(flag);
+        let hidden = rules::generic(Software::Linux, "hidden").map(|rule| rule.id);
+        // The capability has no name, so no line shows whether it is there. What would follow from it is not: QEMU left
+        // the bit out.
+        if cause.culprit().is_some_and(|step| Some(step.rule) == hidden) {
+            let step = step_of(flag, Stage::Qemu, rules::generic(Software::Qemu, "model"));
+            let step = Step { place: cause.place, ..step };
+            return Some(Cause { follows: Some(cause.feature), ..Cause::one(step, true) });
+        }
         let gone = cause.outcome.known() == Some(false);
         let open = |step: &&Step| step.effect == Effect::Unknown && step.at < Stage::Guest;
         let step = cause.culprit().filter(|step| gone || open(step))?.clone();
@@ -182,7 +195,12 @@ impl Way<'_> {
             true => {
                 let step = step_of(id, Stage::Qemu, rules::generic(Software::Qemu, "model"));
                 let seen = guest.map(|guest| guest.msr(bit)).and_then(State::known);
-                (seen == Some(false)).then(|| Cause::one(step, !captured))
+                let written = || {
+                    let realized = self.world.realized()?;
+                    Some(realized.output.msrs.get(&bit.index).is_some_and(|value| value >> bit.bit & 1 == 1))
+                };
+                let known = seen.is_some() || self.world.command.is_some();
+                (seen.or_else(written)? == false).then(|| Cause::one(step, !captured || !known))
             }
         }
     }

@@ -52,10 +52,7 @@ impl<'a> Command<'a> {
 
     /// Whether this is the command line that was run before.
     fn is(&self, key: &Key) -> bool {
-        key.machine.name == self.machine.name
-            && key.cpu == self.cpu
-            && key.smp == self.smp
-            && key.cpu_pm == self.cpu_pm
+        key.machine.name == self.machine.name && key.cpu == self.cpu && key.smp == self.smp && key.cpu_pm == self.cpu_pm
     }
 }
 
