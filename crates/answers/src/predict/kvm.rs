@@ -23,10 +23,11 @@ mod params;
 
 use std::collections::BTreeMap;
 
-use cpusieve_model::{Cpu, CpuidEntry, CpuidTable, KvmView, Snapshot, Step};
+use cpusieve_model::{CpuidTable, KvmView, Snapshot, Step};
 use cpusieve_stages::kvm::answer::{self, Finding};
 use cpusieve_stages::kvm::msrs::{FeatureMsrs, feature_msrs};
 use cpusieve_stages::linux::boot::{self, Output};
+use cpusieve_stages::linux::kinds;
 
 use super::{Assumption, Kernel, NoPrediction, Prediction, booted, choose, in_long_mode};
 
@@ -183,37 +184,11 @@ fn joined(
 
 /// What the kernel makes of the CPUs that differ from the first in what is not their place in the machine.
 fn other_kernels(snapshot: &Snapshot, seen: boot::Input<'_>, tree: usize) -> Vec<Output> {
-    let mut kinds: Vec<&Cpu> = Vec::new();
-    for cpu in snapshot.cpus.iter().filter(|cpu| !cpu.cpuid.is_empty()) {
-        if kinds.iter().all(|kind| !same_kind(&kind.cpuid, &cpu.cpuid)) {
-            kinds.push(cpu);
-        }
-    }
-    let others = kinds.into_iter().filter(|cpu| !same_kind(&cpu.cpuid, seen.cpuid));
-    let boots = others.map(|cpu| {
+    let boots = kinds::others(snapshot).into_iter().map(|cpu| {
         let fixed = in_long_mode(snapshot, &cpu.cpuid);
         let microcode = cpu.cpuinfo.as_ref().and_then(|cpuinfo| cpuinfo.identity.microcode).or(seen.microcode);
         let cpuid = fixed.as_ref().unwrap_or(&cpu.cpuid);
         boot::boot(&boot::Input { cpuid, msrs: &cpu.msrs, microcode, ..seen }, tree)
     });
     boots.collect()
-}
-
-/// Whether two CPUs announce the same, but for their numbers in the machine and for what they share with neighbours.
-fn same_kind(one: &CpuidTable, other: &CpuidTable) -> bool {
-    /// Topology, caches and what the operating system assigned: leaves that differ between equal CPUs.
-    const OF_PLACE: [u32; 8] = [0x4, 0xb, 0x1b, 0x1f, 0x8000_001d, 0x8000_001e, 0x8000_0026, 0x4000_0000];
-    let of_kind = |entry: &&CpuidEntry| !OF_PLACE.contains(&entry.leaf) && entry.leaf >> 16 != 0x4000;
-    let plain = |entry: &CpuidEntry| {
-        let mut entry = *entry;
-        if entry.leaf == 1 {
-            entry.registers.ebx &= 0x00ff_ff00;
-        }
-        // The current size of the XSAVE area, and the last byte of it that is in use.
-        if entry.leaf == 0xd && entry.subleaf < 2 {
-            entry.registers.ebx = 0;
-        }
-        entry
-    };
-    one.entries().iter().filter(of_kind).map(plain).eq(other.entries().iter().filter(of_kind).map(plain))
 }

@@ -92,6 +92,10 @@ pub struct VcpuPrediction {
     pub machine: &'static Machine,
     /// The text of `-cpu`.
     pub cpu: String,
+    /// `-smp`, all parts filled in.
+    pub smp: Smp,
+    /// Whether `-overcommit cpu-pm=on` is given.
+    pub cpu_pm: bool,
     /// QEMU's table, its warnings, its error.
     pub qemu: Output,
     /// What was assumed, of the host first.
@@ -192,7 +196,8 @@ pub fn until_vcpu(snapshot: &Snapshot, route: &Route<'_>) -> Result<VcpuPredicti
     };
     let of_host = kvm.iter().flat_map(|found| found.assumed.clone());
     let assumed = of_host.chain(assumed).chain(qemu.assumed.iter().map(Assumption::from)).collect();
-    Ok(VcpuPrediction { kvm, release, machine, cpu: cpu.to_owned(), qemu, assumed })
+    let (cpu, cpu_pm) = (cpu.to_owned(), route.vm.cpu_pm);
+    Ok(VcpuPrediction { kvm, release, machine, cpu, smp, cpu_pm, qemu, assumed })
 }
 
 /// The guest's kernel on that vCPU.

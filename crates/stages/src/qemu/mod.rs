@@ -29,6 +29,7 @@ mod output;
 mod program;
 mod properties;
 mod realize;
+mod realized;
 mod refusal;
 mod release;
 mod start;
@@ -44,6 +45,7 @@ pub use expansion::{Expansion, PropertyValue, expansion};
 pub use leaves::{EpcSection, Instruction, Protected, Running, Sev, SmpError};
 pub use output::Output;
 pub use realize::realize;
+pub use realized::{Command, Realized};
 pub use refusal::Refusal;
 
 use std::cmp::Reverse;

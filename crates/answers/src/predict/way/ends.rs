@@ -1,11 +1,12 @@
-//! A predicted host and a predicted guest, as if both had been captured: what one lacks of the other is [`diff`]'s answer.
+//! A predicted host and a predicted guest, as if both had been captured: what one lacks of the other is [`diff`](crate::diff::diff)'s answer.
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Cpu, CpuidTable, Cpuinfo, KvmView, LinuxView, MsrReading, QemuBinary, Snapshot};
+use cpusieve_stages::qemu::Command;
 
-use super::GuestPrediction;
-use crate::diff::{Diff, diff};
+use super::{GuestPrediction, VcpuPrediction};
+use crate::diff::{Diff, diff_under};
 use crate::predict::Prediction;
 
 impl GuestPrediction {
@@ -28,7 +29,8 @@ impl GuestPrediction {
             cpu.msrs.insert(index, MsrReading::Value(value));
         }
         let second = Snapshot { kvm: None::<KvmView>, ..end(self.cpuid.clone(), cpu, &self.guest) };
-        diff(&first, &second).ok()
+        let VcpuPrediction { smp, cpu_pm, machine, release, ref cpu, .. } = self.vcpu;
+        diff_under(&first, &second, release, Command { machine, cpu, smp, cpu_pm }).ok()
     }
 }
 
