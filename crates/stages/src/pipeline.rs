@@ -6,14 +6,14 @@ mod sieves;
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
+use cpusieve_knowledge::rules::{self, Condition, Need, Rule, RuleEffect, Software};
 use cpusieve_knowledge::x86;
 use cpusieve_knowledge::{linux, qemu};
 use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step};
 
 use crate::kvm::Decision;
 use crate::linux::booted::Exact;
-use crate::linux::conditions::{Inputs, Observed, Sight, all};
+use crate::linux::conditions::{self, Inputs, Observed, Sight};
 use crate::linux::kernel;
 use crate::linux::setup::{self, Ruling};
 use crate::machine::known_name;
@@ -177,7 +177,10 @@ impl Way<'_> {
         let runs = |rule: &&Rule| !rule.trees.intersection(host.trees()).is_empty();
         let mut sets =
             rules::of_feature(Software::Linux, id).filter(runs).filter(|rule| rule.effect != RuleEffect::Clears);
-        sets.any(|rule| all(&observed, rule.needs).state != State::Absent)
+        // A generation that the flags betray is a guess.
+        let guessed = |need: &Need| matches!(need.condition, Condition::Signature(_)) && host.family_model().is_none();
+        let fails = |need: &Need| !guessed(need) && conditions::holds(&observed, need).state == State::Absent;
+        sets.any(|rule| !rule.needs.iter().any(fails))
     }
 
     /// The host's CPU, if its CPUID was seen to lack the bit.

@@ -15,6 +15,7 @@ use crate::kvm;
 use crate::linux::conditions::{self, Observed, all, compares};
 use crate::linux::setup::{self, Ruling};
 use crate::machine::known_name;
+use crate::qemu::CpuArgument;
 
 /// What made a rule of the guest's kernel fail.
 pub(super) struct Cause {
@@ -144,40 +145,41 @@ impl Way<'_> {
             vec![Evidence::Register { of, answer, bit: field.low, value }]
         };
         let answer = self.world.kvm_table();
-        match answer.filter(|(table, _)| !has(table)) {
-            Some((table, true)) => {
-                let because = lacks(host.role, "KVM_GET_SUPPORTED_CPUID", table);
-                return Some(Cause::one(kvm::unmet(host, host_tree, id, field.low, because).0, false));
-            }
-            Some((_, false)) => {
-                let (step, always) = kvm::unmet(host, host_tree, id, field.low, Vec::new());
-                return Some(Cause::one(step, !always));
-            }
-            None => {}
+        if let Some((table, captured)) = answer.filter(|(table, _)| !has(table)) {
+            let because = if captured { lacks(host.role, "KVM_GET_SUPPORTED_CPUID", table) } else { Vec::new() };
+            let (step, always) = kvm::unmet(host, host_tree, id, field.low, because);
+            return Some(Cause::one(step, !captured && !always));
         }
         if answer.is_none() {
             let (step, always) = kvm::unmet(host, host_tree, id, field.low, Vec::new());
-            return always.then(|| Cause::one(step, true));
+            if always {
+                return Some(Cause::one(step, true));
+            }
         }
         let seen = guest.and_then(|guest| Some((guest.role, guest.cpuid()?)));
         if let Some((role, table)) = seen.filter(|(_, table)| !table.is_empty()) {
             let because = lacks(role, "CPUID", table);
-            return (!has(table)).then(|| Cause::one(self.qemu_step(id, table, field.low, because), false));
+            return (!has(table)).then(|| Cause::one(self.qemu_step(id, Some(table), field.low, because), false));
         }
-        let realized = self.world.realized().filter(|realized| !has(&realized.table))?;
-        Some(Cause::one(self.qemu_step(id, &realized.table, field.low, Vec::new()), true))
+        match self.world.realized() {
+            Some(realized) if has(&realized.table) => None,
+            Some(realized) => Some(Cause::one(self.qemu_step(id, Some(&realized.table), field.low, Vec::new()), true)),
+            // A named model may lack anything.
+            None if self.world.cpu == CpuArgument::Other => {
+                Some(Cause::one(self.qemu_step(id, None, field.low, Vec::new()), true))
+            }
+            None => None,
+        }
     }
 
     /// QEMU fills a register by itself, or its CPU model has no such leaf.
-    fn qemu_step(&self, id: &str, table: &CpuidTable, bit: CpuidBit, because: Vec<Evidence>) -> Step {
+    fn qemu_step(&self, id: &str, table: Option<&CpuidTable>, bit: CpuidBit, because: Vec<Evidence>) -> Step {
         /// The performance monitoring unit, which QEMU passes on with `pmu=on`.
         const PMU: u32 = 0xa;
-        let when = if table.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) {
-            "level"
-        } else if bit.leaf == PMU {
-            "model"
-        } else {
-            "constant-leaf"
+        let when = match table {
+            Some(table) if table.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) => "level",
+            Some(_) if bit.leaf != PMU => "constant-leaf",
+            _ => "model",
         };
         Step { because, ..step_of(id, Stage::Qemu, rules::generic(Software::Qemu, when)) }
     }
