@@ -16,6 +16,7 @@ use crate::linux::conditions::{self, Observed, all, compares};
 use crate::linux::setup::{self, Ruling};
 use crate::machine::known_name;
 use crate::qemu::CpuArgument;
+use crate::vcpu;
 
 /// What made a rule of the guest's kernel fail.
 pub(super) struct Cause {
@@ -64,6 +65,33 @@ impl Way<'_> {
             }
         }
         last
+    }
+
+    /// Whether the host's kernel has a capability though its CPU lacks the bit: a rule made it.
+    pub(super) fn made_without(&self, id: &str, bit: CpuidBit, seen: State) -> bool {
+        let lacks = || self.world.host.cpuid().is_some_and(|table| table.state(bit).known() == Some(false));
+        seen == State::Present && vcpu::mirrored(bit).is_none() && lacks() && self.may_be_made(id, 0)
+    }
+
+    /// Whether a kernel that may run on the host may have made a capability by a rule, without its bit.
+    pub(super) fn may_be_made(&self, id: &str, depth: u8) -> bool {
+        let World { host, host_tree, .. } = self.world;
+        let observed = Observed { machine: host, tree: host_tree };
+        let runs = |rule: &&Rule| !rule.trees.intersection(host.trees()).is_empty();
+        let mut sets =
+            rules::of_feature(Software::Linux, id).filter(runs).filter(|rule| rule.effect != RuleEffect::Clears);
+        let fails = |need: &Need| match (need.condition, conditions::holds(&observed, need).state.known()) {
+            // A generation that the flags betray is a guess.
+            (Condition::Signature(_), _) if host.family_model().is_none() => false,
+            // What no line shows and no bit announces must itself have been made.
+            (Condition::Flag(flag), None) if !need.negated && depth < DEPTH => {
+                let row = linux::feature_by_id(host_tree, flag);
+                let announced = row.and_then(|row| linux::place(host_tree, row)?.cpuid()).is_some();
+                !announced && !self.may_be_made(flag, depth + 1)
+            }
+            (_, state) => state == Some(false),
+        };
+        sets.any(|rule| !rule.needs.iter().any(fails))
     }
 
     /// The first sieve that makes one rule fail.
@@ -202,7 +230,7 @@ impl Way<'_> {
                     Some(realized.output.msrs.get(&bit.index).is_some_and(|value| value >> bit.bit & 1 == 1))
                 };
                 let known = seen.is_some() || self.world.command.is_some();
-                (seen.or_else(written)? == false).then(|| Cause::one(step, !captured || !known))
+                (!seen.or_else(written)?).then(|| Cause::one(step, !captured || !known))
             }
         }
     }
