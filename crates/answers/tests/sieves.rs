@@ -190,10 +190,10 @@ impl Tally {
     }
 }
 
-/// The guests of one host: four pairs of host kernel and QEMU, three times `-cpu`.
-fn guests(tally: &mut Tally, name: &str, host: &Snapshot) {
+/// The guests of one host: some pairs of host kernel and QEMU, three times `-cpu`.
+fn guests(tally: &mut Tally, name: &str, host: &Snapshot, pairs: &[(&str, &str)]) {
     let amd = matches!(host.vendor(), Some(Vendor::Amd | Vendor::Hygon));
-    for (release, version) in HOSTS {
+    for &(release, version) in pairs {
         for cpu in ["host", "host,migratable=off", if amd { "EPYC" } else { "Skylake-Client" }] {
             let kernel = Kernel { release: Some(release), ..Kernel::new(Stage::Host) };
             let route = Route {
@@ -211,7 +211,7 @@ fn guests(tally: &mut Tally, name: &str, host: &Snapshot) {
 fn the_sieve_that_is_blamed_is_the_first_that_lacks_it_on_machines_of_the_corpus() {
     let mut tally = Tally::default();
     for (name, host) in own_hosts() {
-        guests(&mut tally, &name, &host);
+        guests(&mut tally, &name, &host, &HOSTS);
     }
     tally.close(100);
 }
@@ -220,8 +220,9 @@ fn the_sieve_that_is_blamed_is_the_first_that_lacks_it_on_machines_of_the_corpus
 fn the_sieve_that_is_blamed_is_the_first_that_lacks_it_on_real_cpus() {
     let dumps = dumps();
     let mut tally = Tally::default();
-    for (name, host) in &dumps {
-        guests(&mut tally, name, host);
+    // Half of the pairs each, in turn: the answers to these are many.
+    for (index, (name, host)) in dumps.iter().enumerate() {
+        guests(&mut tally, name, host, if index % 2 == 0 { &HOSTS[..2] } else { &HOSTS[2..] });
     }
     tally.close(if dumps.is_empty() { 0 } else { 400 });
 }

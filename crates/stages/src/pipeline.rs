@@ -13,7 +13,7 @@ use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Grounds, Place, RuleId, S
 
 use crate::kvm::Decision;
 use crate::linux::booted::Exact;
-use crate::linux::conditions::{Inputs, Observed, Sight, all};
+use crate::linux::conditions::{Inputs, Observed, Sight};
 use crate::linux::kernel;
 use crate::linux::setup::{self, Ruling};
 use crate::machine::known_name;
@@ -150,7 +150,7 @@ impl Way<'_> {
         let elsewhere = || x86::feature(id).and_then(x86::Feature::place).filter(|place| place.cpuid().is_some());
         passage.place = passage.place.or_else(elsewhere);
         match passage.place.filter(|_| on_guest.is_none()).or(on_guest) {
-            Some(Place::Cpuid(bit)) if self.made_without(id, bit, &seen) => {
+            Some(Place::Cpuid(bit)) if self.made_without(id, bit, seen.state) => {
                 self.host_step(&mut passage, on_host, &seen);
                 self.invented(&mut passage, id, seen.state);
             }
@@ -162,22 +162,6 @@ impl Way<'_> {
             None => self.host_step(&mut passage, None, &seen),
         }
         passage
-    }
-
-    /// Whether the host's kernel has a capability though its CPU lacks the bit: a rule made it.
-    fn made_without(&self, id: &str, bit: CpuidBit, seen: &Sight) -> bool {
-        let lacks = || self.world.host.cpuid().is_some_and(|table| table.state(bit).known() == Some(false));
-        seen.state == State::Present && vcpu::mirrored(bit).is_none() && lacks() && self.may_be_made(id)
-    }
-
-    /// Whether a kernel that may run on the host may have made a capability by a rule, without its bit.
-    fn may_be_made(&self, id: &str) -> bool {
-        let World { host, host_tree, .. } = self.world;
-        let observed = Observed { machine: host, tree: host_tree };
-        let runs = |rule: &&Rule| !rule.trees.intersection(host.trees()).is_empty();
-        let mut sets =
-            rules::of_feature(Software::Linux, id).filter(runs).filter(|rule| rule.effect != RuleEffect::Clears);
-        sets.any(|rule| all(&observed, rule.needs).state != State::Absent)
     }
 
     /// The host's CPU, if its CPUID was seen to lack the bit.
@@ -243,7 +227,7 @@ impl Way<'_> {
         if delivered.known() == Some(false) {
             passage.decided = before_kvm(passage).or(passage.decided);
         }
-        let made = host.cpuid().is_none() && seen_present && self.may_be_made(id);
+        let made = host.cpuid().is_none() && seen_present && self.may_be_made(id, 0);
         passage.assumed = (unsure || made) && delivered.known() == Some(false);
         if ruling.rule.is_some() {
             self.guest_step(passage, place, delivered, &ruling);

@@ -17,6 +17,8 @@ use crate::kvm;
 use crate::linux::conditions::{self, Observed, all, compares};
 use crate::linux::setup::{self, Ruling};
 use crate::machine::known_name;
+use crate::qemu::CpuArgument;
+use crate::vcpu;
 
 /// What made a rule of the guest's kernel fail.
 pub(super) struct Cause {
@@ -65,6 +67,33 @@ impl Way<'_> {
             }
         }
         last
+    }
+
+    /// Whether the host's kernel has a capability though its CPU lacks the bit: a rule made it.
+    pub(super) fn made_without(&self, id: &str, bit: CpuidBit, seen: State) -> bool {
+        let lacks = || self.world.host.cpuid().is_some_and(|table| table.state(bit).known() == Some(false));
+        seen == State::Present && vcpu::mirrored(bit).is_none() && lacks() && self.may_be_made(id, 0)
+    }
+
+    /// Whether a kernel that may run on the host may have made a capability by a rule, without its bit.
+    pub(super) fn may_be_made(&self, id: &str, depth: u8) -> bool {
+        let World { host, host_tree, .. } = self.world;
+        let observed = Observed { machine: host, tree: host_tree };
+        let runs = |rule: &&Rule| !rule.trees.intersection(host.trees()).is_empty();
+        let mut sets =
+            rules::of_feature(Software::Linux, id).filter(runs).filter(|rule| rule.effect != RuleEffect::Clears);
+        let fails = |need: &Need| match (need.condition, conditions::holds(&observed, need).state.known()) {
+            // A generation that the flags betray is a guess.
+            (Condition::Signature(_), _) if host.family_model().is_none() => false,
+            // What no line shows and no bit announces must itself have been made.
+            (Condition::Flag(flag), None) if !need.negated && depth < DEPTH => {
+                let row = linux::feature_by_id(host_tree, flag);
+                let announced = row.and_then(|row| linux::place(host_tree, row)?.cpuid()).is_some();
+                !announced && !self.may_be_made(flag, depth + 1)
+            }
+            (_, state) => state == Some(false),
+        };
+        sets.any(|rule| !rule.needs.iter().any(fails))
     }
 
     /// The first sieve that makes one rule fail.
@@ -146,40 +175,43 @@ impl Way<'_> {
             Grounds::one(Evidence::Register { of, answer, bit: field.low, value })
         };
         let answer = self.world.kvm_table();
-        match answer.filter(|(table, _)| !has(table)) {
-            Some((table, true)) => {
-                let because = lacks(host.role, "KVM_GET_SUPPORTED_CPUID", table);
-                return Some(Cause::one(kvm::unmet(host, host_tree, id, field.low, because).0, false));
-            }
-            Some((_, false)) => {
-                let (step, always) = kvm::unmet(host, host_tree, id, field.low, Grounds::NONE);
-                return Some(Cause::one(step, !always));
-            }
-            None => {}
+        if let Some((table, captured)) = answer.filter(|(table, _)| !has(table)) {
+            let because = if captured { lacks(host.role, "KVM_GET_SUPPORTED_CPUID", table) } else { Grounds::NONE };
+            let (step, always) = kvm::unmet(host, host_tree, id, field.low, because);
+            return Some(Cause::one(step, !captured && !always));
         }
         if answer.is_none() {
             let (step, always) = kvm::unmet(host, host_tree, id, field.low, Grounds::NONE);
-            return always.then(|| Cause::one(step, true));
+            if always {
+                return Some(Cause::one(step, true));
+            }
         }
         let seen = guest.and_then(|guest| Some((guest.role, guest.cpuid()?)));
         if let Some((role, table)) = seen.filter(|(_, table)| !table.is_empty()) {
             let because = lacks(role, "CPUID", table);
-            return (!has(table)).then(|| Cause::one(self.qemu_step(id, table, field.low, because), false));
+            return (!has(table)).then(|| Cause::one(self.qemu_step(id, Some(table), field.low, because), false));
         }
-        let realized = self.world.realized().filter(|realized| !has(&realized.table))?;
-        Some(Cause::one(self.qemu_step(id, &realized.table, field.low, Grounds::NONE), true))
+        match self.world.realized() {
+            Some(realized) if has(&realized.table) => None,
+            Some(realized) => {
+                Some(Cause::one(self.qemu_step(id, Some(&realized.table), field.low, Grounds::NONE), true))
+            }
+            // A named model may lack anything.
+            None if self.world.cpu == CpuArgument::Other => {
+                Some(Cause::one(self.qemu_step(id, None, field.low, Grounds::NONE), true))
+            }
+            None => None,
+        }
     }
 
     /// QEMU fills a register by itself, or its CPU model has no such leaf.
-    fn qemu_step(&self, id: &str, table: &CpuidTable, bit: CpuidBit, because: Grounds) -> Step {
+    fn qemu_step(&self, id: &str, table: Option<&CpuidTable>, bit: CpuidBit, because: Grounds) -> Step {
         /// The performance monitoring unit, which QEMU passes on with `pmu=on`.
         const PMU: u32 = 0xa;
-        let when = if table.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) {
-            "level"
-        } else if bit.leaf == PMU {
-            "model"
-        } else {
-            "constant-leaf"
+        let when = match table {
+            Some(table) if table.maximum(bit.leaf).is_some_and(|maximum| bit.leaf > maximum) => "level",
+            Some(_) if bit.leaf != PMU => "constant-leaf",
+            _ => "model",
         };
         Step { because, ..step_of(id, Stage::Qemu, rules::generic(Software::Qemu, when)) }
     }
@@ -202,7 +234,7 @@ impl Way<'_> {
                     Some(realized.output.msrs.get(&bit.index).is_some_and(|value| value >> bit.bit & 1 == 1))
                 };
                 let known = seen.is_some() || self.world.command.is_some();
-                (seen.or_else(written)? == false).then(|| Cause::one(step, !captured || !known))
+                (!seen.or_else(written)?).then(|| Cause::one(step, !captured || !known))
             }
         }
     }

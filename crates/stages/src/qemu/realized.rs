@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use cpusieve_knowledge::qemu::{self, Machine};
-use cpusieve_model::{CpuidBit, CpuidTable, KvmView, Place, State, Step};
+use cpusieve_model::{CpuidBit, CpuidTable, Effect, Grounds, KvmView, Place, Stage, State, Step};
 
 use super::{Accelerator, CpuArgument, Irqchip, Output, Protected, Question, Smp, realize};
 use crate::kvm::Decision;
@@ -114,9 +114,19 @@ impl Realized {
         if self.output.error.is_some() {
             return None;
         }
-        let step = self.by_bit.get(&bit).and_then(|&index| self.steps.get(index))?;
+        let known = self.by_bit.get(&bit).and_then(|&index| self.steps.get(index));
         let state = State::from_bit(self.table.state(bit) == State::Present);
-        let step = Step { feature: known_name(feature), ..step.clone() };
+        let feature = known_name(feature);
+        // Of what is neither offered nor asked for nor told there is no step.
+        let step = match known {
+            Some(step) => Step { feature, ..step.clone() },
+            None => {
+                let rule = super::generic("not-offered").filter(|_| state == State::Absent)?;
+                let (place, because) = (Some(Place::Cpuid(bit)), Grounds::NONE);
+                let (rule, cite) = (rule.id, rule.cite);
+                Step { feature, place, at: Stage::Qemu, effect: Effect::Dropped, rule, cite, because }
+            }
+        };
         Some(Decision { state, step, open: false })
     }
 }
