@@ -1,5 +1,7 @@
 //! The command line, as data.
 
+mod fleet;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,8 @@ use cpusieve_answers::predict::way::{self, Route, Vm};
 use cpusieve_answers::predict::{Kernel, kvm};
 use cpusieve_model::Stage;
 use cpusieve_stages::linux::boot::Unlisted;
+
+pub(crate) use fleet::{BaselineOptions, FleetOptions, FleetSetting, FleetVerb, Switch, To};
 
 /// Where did my CPU flag go, and how do I get it back?
 ///
@@ -60,6 +64,8 @@ pub(crate) enum Verb {
     /// The prediction held against the real thing
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
+    /// Many hosts at once: what a guest may have on all of them
+    Fleet(FleetOptions),
 }
 
 const RECORD_EXAMPLES: &str = "\

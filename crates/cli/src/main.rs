@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Some(Verb::Name(options)) => verbs::name::run(options, arguments.json),
         Some(Verb::Predict(options)) => verbs::predict::run(options, arguments.json),
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
+        Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {
         Ok(done) => done.into(),

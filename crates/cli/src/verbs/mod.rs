@@ -2,6 +2,7 @@
 
 pub(crate) mod diff;
 mod flags;
+pub(crate) mod fleet;
 pub(crate) mod name;
 pub(crate) mod overview;
 pub(crate) mod predict;

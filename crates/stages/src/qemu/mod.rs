@@ -43,6 +43,7 @@ pub use leaves::{EpcSection, Instruction, Protected, Running, Sev, SmpError};
 pub use output::Output;
 pub use realize::realize;
 pub use refusal::Refusal;
+pub use supported::{offered, supported};
 
 use std::cmp::Reverse;
 

@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::RELEASES;
-use cpusieve_model::{Cpu, Cpuinfo, CpuidTable, KvmView, LinuxView, MsrReading, QemuBinary, Snapshot};
+use cpusieve_model::{Cpu, CpuidTable, Cpuinfo, KvmView, LinuxView, MsrReading, QemuBinary, Snapshot};
 
 use super::GuestPrediction;
 use crate::diff::{Diff, diff};

@@ -155,7 +155,8 @@ fn against_host(page: &mut String, found: &GuestPrediction, snapshot: &Snapshot,
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("{name} ({})", items.len())));
         let stages = Stage::ALL.into_iter().map(Some).chain([None]);
         for stage in stages {
-            let flags: Vec<&str> = items.iter().filter(|item| item.at == stage).map(|item| item.flag.as_str()).collect();
+            let flags: Vec<&str> =
+                items.iter().filter(|item| item.at == stage).map(|item| item.flag.as_str()).collect();
             if !flags.is_empty() {
                 let first = styled(QUIET, format!("{:<8}", stage.map_or("unknown", Stage::name)));
                 page.push_str(&page::wrap(&styled(style, flags.join(" ")), &format!("  {first}"), "          ", width));
