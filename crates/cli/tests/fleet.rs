@@ -165,3 +165,47 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
     // A template is recognised for what it is, and is no host.
     assert_eq!(again.status.code(), Some(2));
 }
+
+#[test]
+fn hosts_are_compared_in_both_directions() {
+    let folder = Folder::new("compare");
+    let a = folder.file("a.json", &host("clx-5.10"));
+    let b = folder.file("b.json", &host("icx-6.1"));
+    let amd = folder.file("amd.json", &host("milan-6.18"));
+    let same = run(&["fleet", "compare", &a, &a, "--json"], b"");
+    assert_eq!((same.status.code(), json(&same)["relation"].as_str()), (Some(0), Some("identical")));
+    let one = json(&run(&["fleet", "compare", &a, &b, "--json"], b""));
+    let other = json(&run(&["fleet", "compare", &b, &a, "--json"], b""));
+    assert_eq!((&one["only_a"], &one["only_b"]), (&other["only_b"], &other["only_a"]));
+    assert_eq!((&one["b_on_a"], &one["a_on_b"]), (&other["a_on_b"], &other["b_on_a"]));
+    let vendors = run(&["fleet", "compare", &a, &amd, "--json"], b"");
+    assert_eq!((vendors.status.code(), json(&vendors)["relation"].as_str()), (Some(1), Some("incompatible")));
+    assert_eq!(json(&vendors)["why"][0], "the vendor must be AMD, and is Intel");
+}
+
+#[test]
+fn policies_of_a_libvirt_cpu_count_as_libvirt_counts_them() {
+    let folder = Folder::new("policies");
+    let host = folder.file(
+        "host.xml",
+        b"<cpu><arch>x86_64</arch><model>Penryn</model><vendor>Intel</vendor>\
+        <feature name='vmx'/></cpu>",
+    );
+    let relation = |rest: &str| {
+        let text = format!("<cpu mode='custom' {rest}</cpu>");
+        let guest = folder.file("guest.xml", text.as_bytes());
+        let output = run(&["fleet", "compare", &host, &guest, "--json"], b"");
+        (output.status.code(), output.stdout.is_empty() || json(&output)["b_on_a"] == true)
+    };
+    let penryn = "match='exact'><model>Penryn</model>";
+    assert_eq!(relation(penryn).0, Some(0));
+    assert_eq!(relation(&format!("{penryn}<feature policy='require' name='aes'/>")).0, Some(1));
+    assert_eq!(relation(&format!("{penryn}<feature policy='force' name='aes'/>")).0, Some(0));
+    assert_eq!(relation(&format!("{penryn}<feature policy='optional' name='aes'/>")).0, Some(0));
+    assert_eq!(relation(&format!("{penryn}<feature policy='forbid' name='vmx'/>")).0, Some(1));
+    assert_eq!(relation(&format!("{penryn}<feature policy='disable' name='vmx'/>")).0, Some(0));
+    assert_eq!(relation("match='strict'><model>Penryn</model>").0, Some(1));
+    assert_eq!(relation(&format!("{penryn}<vendor>AMD</vendor>")).0, Some(1));
+    assert_eq!(relation("match='exact'><model>NoSuchModel</model>").0, Some(2));
+    assert_eq!(relation(&format!("{penryn}<feature policy='require' name='no_such_feature'/>")).0, Some(2));
+}

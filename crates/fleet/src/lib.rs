@@ -34,6 +34,8 @@
 
 mod baseline;
 mod catalogue;
+mod compare;
+mod definition;
 mod fleet;
 mod host;
 mod naming;
@@ -42,6 +44,8 @@ mod target;
 
 pub use baseline::{Baseline, Cost, baseline, features};
 pub use catalogue::{Catalogue, Property};
+pub use compare::{Answer, Comparison, Relation, answer, compare};
+pub use definition::{Definition, Ids, UnknownName, feature, newest};
 pub use fleet::{Assumed, Fleet, Kind, Member};
 pub use host::{Ground, Host, NotAHost, Setting};
 pub use naming::{Named, name};

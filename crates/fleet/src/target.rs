@@ -70,6 +70,8 @@ const UNDERSCORED: [&str; 10] = [
 pub(crate) fn in_libvirt(property: &str) -> Cow<'_, str> {
     match property {
         "pclmulqdq" => Cow::Borrowed("pclmuldq"),
+        // QEMU's name is a slip: the bit is INVVPID's.
+        "vmx-invept-single-context-noglobals" => Cow::Borrowed("vmx-invvpid-single-context-noglobals"),
         _ if UNDERSCORED.contains(&property) => Cow::Owned(property.replace('-', "_")),
         _ => Cow::Borrowed(property),
     }

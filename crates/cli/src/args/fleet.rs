@@ -16,6 +16,17 @@ Examples:
   cpusieve fleet baseline hosts/ --qemu 10.0 --to libvirt
   for h in $HOSTS; do ssh $h cpusieve record | jq -c .; done | cpusieve fleet baseline -";
 
+const COMPARE_EXAMPLES: &str = "\
+Each end is a host, as for baseline, or libvirt's <cpu> XML, whose policies then count as libvirt does.
+
+Examples:
+  cpusieve fleet compare old.json new.json   superset: what runs on the second runs on the first
+  cpusieve fleet compare host.json guest.xml
+
+Exit status:
+  0  identical, or a superset
+  1  a subset, or incompatible";
+
 /// Options of `fleet`.
 #[derive(Debug, Args)]
 pub(crate) struct FleetOptions {
@@ -30,6 +41,9 @@ pub(crate) enum FleetVerb {
     /// The best CPU that a guest may have on every host, and what each host costs
     #[command(after_help = FLEET_EXAMPLES)]
     Baseline(BaselineOptions),
+    /// Whether what runs on one host runs on another
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareOptions),
 }
 
 /// The software of a fleet.
@@ -95,4 +109,15 @@ pub(crate) enum To {
     Kubevirt,
     /// OpenStack Nova's nova.conf
     Openstack,
+}
+
+/// Options of `fleet compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The host
+    pub(crate) a: PathBuf,
+    /// What is to run on it: another host's guests, or a CPU's definition
+    pub(crate) b: PathBuf,
 }

@@ -1,6 +1,7 @@
 //! `fleet`: many hosts at once.
 
 mod baseline;
+mod compare;
 mod load;
 mod sources;
 
@@ -15,6 +16,7 @@ use crate::args::{FleetOptions, FleetSetting, FleetVerb};
 pub(crate) fn run(options: &FleetOptions, as_json: bool) -> Result<Done, Failure> {
     match &options.verb {
         FleetVerb::Baseline(options) => baseline::run(options, as_json),
+        FleetVerb::Compare(options) => compare::run(options, as_json),
     }
 }
 
