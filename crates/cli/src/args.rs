@@ -10,7 +10,9 @@ use cpusieve_answers::predict::{Kernel, kvm};
 use cpusieve_model::Stage;
 use cpusieve_stages::linux::boot::Unlisted;
 
-pub(crate) use fleet::{BaselineOptions, CompareOptions, FleetOptions, FleetSetting, FleetVerb, Switch, To};
+pub(crate) use fleet::{
+    BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch, To,
+};
 
 /// Where did my CPU flag go, and how do I get it back?
 ///

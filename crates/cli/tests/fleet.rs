@@ -209,3 +209,42 @@ fn policies_of_a_libvirt_cpu_count_as_libvirt_counts_them() {
     assert_eq!(relation("match='exact'><model>NoSuchModel</model>").0, Some(2));
     assert_eq!(relation(&format!("{penryn}<feature policy='require' name='no_such_feature'/>")).0, Some(2));
 }
+
+#[test]
+fn pools_gain_what_one_host_took() {
+    let folder = Folder::new("pools");
+    folder.file("a.json", &host("clx-5.10"));
+    folder.file("b.json", &host("icx-6.1"));
+    let output = run(&["fleet", "pools", folder.path(), "--k", "3", "--json"], b"");
+    assert_eq!(output.status.code(), Some(0));
+    let frontier = json(&output)["frontier"].as_array().unwrap().clone();
+    assert_eq!(frontier.len(), 2);
+    assert_eq!((&frontier[0]["best"], frontier[0]["gained"].as_array().unwrap().len()), (&Value::Bool(true), 0));
+    let gained = frontier[1]["gained"].as_array().unwrap();
+    assert!(gained.iter().any(|item| item["feature"] == "gfni" && item["hosts"] == 1), "{gained:?}");
+    let weighed = json(&run(&["fleet", "pools", folder.path(), "--weight", "gfni=1000", "--json"], b""));
+    let value = |frontier: &Value| frontier[1]["value"].as_u64().unwrap();
+    assert_eq!(value(&weighed["frontier"]), value(&Value::Array(frontier)) + 999);
+    assert_eq!(run(&["fleet", "pools", folder.path(), "--weight", "gfni=much"], b"").status.code(), Some(2));
+    assert_eq!(run(&["fleet", "pools", folder.path(), "--k", "0"], b"").status.code(), Some(2));
+}
+
+#[test]
+fn drift_tells_what_changed_on_each_host() {
+    let (old, new) = (Folder::new("drift-old"), Folder::new("drift-new"));
+    old.file("a.json", &host("clx-5.10"));
+    new.file("a.json", &host("clx-5.10"));
+    let same = run(&["fleet", "drift", old.path(), new.path()], b"");
+    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
+    old.file("b.json", &host("clx-5.10"));
+    new.file("b.json", &host("icx-6.1"));
+    new.file("c.json", &host("icx-6.1"));
+    let output = run(&["fleet", "drift", old.path(), new.path(), "--json"], b"");
+    assert_eq!(output.status.code(), Some(1));
+    let found = json(&output);
+    assert_eq!(found["only_new"][0], "c");
+    let b = &found["hosts"][1];
+    assert_eq!((&b["host"], &b["back"]), (&Value::from("b"), &Value::Bool(false)));
+    assert!(b["gained"].as_array().unwrap().contains(&"gfni".into()));
+    assert!(b["changed"].as_array().unwrap().iter().any(|change| change["what"] == "CPU signature"));
+}

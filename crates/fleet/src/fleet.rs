@@ -59,7 +59,7 @@ pub struct Fleet {
 impl Fleet {
     /// Takes a host in.
     pub fn push(&mut self, host: Host) {
-        let Host { name, offer, ground, tsc_khz, nested, assumed } = host;
+        let Host { name, offer, ground, tsc_khz, nested, assumed, software: _ } = host;
         let signature = ground.cpuid.get(1, 0).map_or(0, |leaf| leaf.eax);
         let next = self.kinds.len();
         let kind = *self.known.entry((offer.clone(), ground.vendor, signature)).or_insert(next);

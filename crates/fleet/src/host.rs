@@ -1,5 +1,7 @@
 //! One host: from what was seen of it to what it offers.
 
+use std::collections::BTreeMap;
+
 use cpusieve_answers::predict::kvm::{self, KvmPrediction};
 use cpusieve_answers::predict::{Assumption, Kernel, NoPrediction};
 use cpusieve_knowledge::qemu::Machine;
@@ -70,6 +72,34 @@ pub struct Host {
     pub nested: bool,
     /// What was assumed of it.
     pub assumed: Vec<Assumption>,
+    /// What was seen of its software.
+    pub software: Software,
+}
+
+/// What an input shows of the software under a host's KVM; what it does not show is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Software {
+    /// `uname -r`
+    pub kernel: Option<String>,
+    /// `/proc/cmdline`
+    pub cmdline: Option<String>,
+    /// The microcode's revision as Linux shows it.
+    pub microcode: Option<u64>,
+    /// Parameters of KVM's modules.
+    pub params: BTreeMap<String, String>,
+}
+
+impl Software {
+    fn of(seen: &Snapshot) -> Self {
+        let linux = seen.linux.as_ref();
+        let microcode = |cpu: &cpusieve_model::Cpu| cpu.cpuinfo.as_ref()?.identity.microcode;
+        Self {
+            kernel: linux.and_then(|linux| linux.release.clone()),
+            cmdline: linux.and_then(|linux| linux.cmdline.as_deref().map(|text| text.trim().to_owned())),
+            microcode: seen.cpus.iter().find_map(microcode),
+            params: seen.kvm.as_ref().map(|kvm| kvm.params.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Why an input is no host of a fleet.
@@ -117,7 +147,8 @@ impl Host {
         let own = host.words().map_or(words, |own| and(own, &words));
         let mut offer = Offer { words, own, kvm: offered(question), phys_bits: phys_bits(&ground.cpuid) };
         assumed.extend(without_vmx(&mut offer, &ground.view));
-        Ok(Self { name: name.to_owned(), offer, ground, tsc_khz, nested, assumed })
+        let software = Software::of(seen);
+        Ok(Self { name: name.to_owned(), offer, ground, tsc_khz, nested, assumed, software })
     }
 }
 

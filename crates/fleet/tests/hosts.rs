@@ -9,7 +9,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpusieve_fleet::{Baseline, Catalogue, Fleet, Host, Setting, baseline};
+use cpusieve_fleet::{Baseline, Catalogue, Fleet, Host, Kept, Setting, Weights, baseline, drift, pools};
 use cpusieve_knowledge::qemu;
 use cpusieve_stages::linux::boot::Unlisted;
 use cpusieve_stages::qemu::realize;
@@ -118,4 +118,44 @@ fn each_of_libvirts_hosts_alone_and_with_its_neighbour() {
             runs_unfiltered(&fleet, &setting, &found);
         }
     }
+}
+
+#[test]
+fn pools_are_a_frontier_and_each_of_them_runs() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle/hosts");
+    let setting = setting("10.0");
+    let fleet = fleet(&files(&folder), &setting);
+    let found = pools(&fleet, &setting, true, &Weights::new(), 9).unwrap();
+    assert_eq!(found.len(), fleet.kinds().len(), "no more pools than kinds");
+    assert_eq!(found[0].pools[0].features, baseline(&fleet, &setting, true).unwrap().features);
+    assert!(found.windows(2).all(|pair| pair[0].value <= pair[1].value));
+    for split in &found {
+        let hosts: usize = split.pools.iter().map(|pool| pool.hosts.len()).sum();
+        assert_eq!(hosts, fleet.members().len());
+        assert!(split.best && split.pools.iter().all(|pool| pool.model.is_some()));
+    }
+    // The three Intel hosts have AVX-512 among them as soon as the two others are elsewhere.
+    let avx512f = found[1].gained.iter().find(|(id, _)| *id == "avx512f");
+    assert_eq!(avx512f, Some(&("avx512f", 3)));
+}
+
+#[test]
+fn a_host_drifts_with_its_kernel() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle/hosts");
+    let file = files(&folder).into_iter().find(|file| file.to_string_lossy().contains("icx")).unwrap();
+    let catalogue = Catalogue::of(setting("10.0").release);
+    let kept = |kernel| {
+        let setting = Setting { kernel: Some(kernel), ..setting("10.0") };
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&*std::fs::read(&file).unwrap()).read_to_end(&mut plain).unwrap();
+        let seen = cpusieve_formats::read("icx", &plain).snapshot;
+        Kept::of(&Host::of("icx", &seen, Unlisted::NotSeen, &setting).unwrap(), &catalogue, true)
+    };
+    let (old, new) = (kept("5.10"), kept("6.12"));
+    assert!(drift(&old, &old).offers_the_same() && drift(&old, &old).changed.is_empty());
+    let found = drift(&old, &new);
+    let back = drift(&new, &old);
+    assert_eq!((&found.gained, &found.lost), (&back.lost, &back.gained));
+    assert_eq!((found.back, found.forth), (found.gained.is_empty(), found.lost.is_empty()));
+    assert!(!found.gained.is_empty(), "a newer KVM offers more");
 }

@@ -27,6 +27,24 @@ Exit status:
   0  identical, or a superset
   1  a subset, or incompatible";
 
+const POOLS_EXAMPLES: &str = "\
+Each host runs guests with what its whole pool has; the best split is the one with the most features over all
+hosts, each weighed 1 unless --weight says otherwise.
+
+Examples:
+  cpusieve fleet pools hosts/ --k 4
+  cpusieve fleet pools hosts/ --k 2 --weight avx512f=20 --weight amx_tile=50";
+
+const DRIFT_EXAMPLES: &str = "\
+Hosts are matched by the names of their files, without the ending.
+
+Examples:
+  cpusieve fleet drift 2025-06/ 2025-07/
+
+Exit status:
+  0  no host changed what it offers
+  1  a host did";
+
 /// Options of `fleet`.
 #[derive(Debug, Args)]
 pub(crate) struct FleetOptions {
@@ -44,6 +62,12 @@ pub(crate) enum FleetVerb {
     /// Whether what runs on one host runs on another
     #[command(after_help = COMPARE_EXAMPLES)]
     Compare(CompareOptions),
+    /// The best split into pools, and what each further pool gains
+    #[command(after_help = POOLS_EXAMPLES)]
+    Pools(PoolsOptions),
+    /// What changed on each host between two collections
+    #[command(after_help = DRIFT_EXAMPLES)]
+    Drift(DriftOptions),
 }
 
 /// The software of a fleet.
@@ -120,4 +144,31 @@ pub(crate) struct CompareOptions {
     pub(crate) a: PathBuf,
     /// What is to run on it: another host's guests, or a CPU's definition
     pub(crate) b: PathBuf,
+}
+
+/// Options of `fleet pools`.
+#[derive(Debug, Args)]
+pub(crate) struct PoolsOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The most pools
+    #[arg(long = "k", value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) most: u16,
+    /// What a feature is worth, such as avx512f=20; 1 if it is not named
+    #[arg(long = "weight", value_name = "FLAG=NUMBER", value_parser = param)]
+    pub(crate) weights: Vec<(String, String)>,
+    /// Files, folders, or `-` for standard input
+    #[arg(value_name = "INPUT", default_value = "-")]
+    pub(crate) inputs: Vec<PathBuf>,
+}
+
+/// Options of `fleet drift`.
+#[derive(Debug, Args)]
+pub(crate) struct DriftOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The earlier collection: a folder or a file
+    pub(crate) old: PathBuf,
+    /// The later collection
+    pub(crate) new: PathBuf,
 }

@@ -47,6 +47,16 @@ struct Outcome {
 
 /// Reads all inputs. With `strict`, one that cannot be used is an error; and a fleet has at least one host.
 pub(super) fn load(inputs: &[PathBuf], setting: &Setting<'_>, strict: bool) -> Result<Loaded, Failure> {
+    load_with(inputs, setting, strict, |_| {})
+}
+
+/// The same, and shows each host to `see` before it is taken in.
+pub(super) fn load_with(
+    inputs: &[PathBuf],
+    setting: &Setting<'_>,
+    strict: bool,
+    mut see: impl FnMut(&Host),
+) -> Result<Loaded, Failure> {
     let sources = Sources::of(inputs)?;
     let mut progress = Progress::new(sources.len());
     let sources = Mutex::new(sources.enumerate());
@@ -76,7 +86,7 @@ pub(super) fn load(inputs: &[PathBuf], setting: &Setting<'_>, strict: bool) -> R
             while let Some(found) = early.remove(&next) {
                 next += 1;
                 progress.show(next);
-                if let Err(why) = take(found, &mut loaded, &mut prints, strict) {
+                if let Err(why) = take(found, &mut loaded, &mut prints, strict, &mut see) {
                     failure = Some(why);
                     return;
                 }
@@ -123,7 +133,13 @@ fn outcome(source: Source, setting: &Setting<'_>) -> Outcome {
 
 type Prints = HashMap<(u64, usize), String>;
 
-fn take(found: Outcome, loaded: &mut Loaded, prints: &mut Prints, strict: bool) -> Result<(), String> {
+fn take(
+    found: Outcome,
+    loaded: &mut Loaded,
+    prints: &mut Prints,
+    strict: bool,
+    see: &mut impl FnMut(&Host),
+) -> Result<(), String> {
     let Outcome { name, host, diagnostics, print } = found;
     input::show(&diagnostics);
     match host {
@@ -134,6 +150,7 @@ fn take(found: Outcome, loaded: &mut Loaded, prints: &mut Prints, strict: bool) 
                     None => _ = prints.insert(print, name),
                 }
             }
+            see(&host);
             loaded.fleet.push(*host);
         }
         Err(why) if strict => return Err(why),

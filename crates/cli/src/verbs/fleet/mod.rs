@@ -2,7 +2,9 @@
 
 mod baseline;
 mod compare;
+mod drift;
 mod load;
+mod pools;
 mod sources;
 
 use cpusieve_answers::predict::Assumption;
@@ -17,6 +19,8 @@ pub(crate) fn run(options: &FleetOptions, as_json: bool) -> Result<Done, Failure
     match &options.verb {
         FleetVerb::Baseline(options) => baseline::run(options, as_json),
         FleetVerb::Compare(options) => compare::run(options, as_json),
+        FleetVerb::Pools(options) => pools::run(options, as_json),
+        FleetVerb::Drift(options) => drift::run(options, as_json),
     }
 }
 
