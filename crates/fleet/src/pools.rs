@@ -9,7 +9,7 @@ use crate::host::Setting;
 use crate::naming::{self, Named};
 use crate::offer::{Offer, closed};
 
-/// Kinds of hosts up to which all splits are looked at; beyond, pools are merged step by step.
+/// Kinds of hosts up to which all splits are looked at; beyond, pools are merged step by step, and single kinds moved.
 const EXACT: usize = 12;
 
 /// Kinds of hosts beyond which the most alike are not looked for: memory and time grow with their square and cube.
@@ -103,6 +103,7 @@ pub fn pools(
     let splits = if best { every(&scale, most) } else { step_by_step(&scale, most) };
     let mut all = Vec::new();
     for groups in splits {
+        let groups = if best { groups } else { improved(&scale, groups) };
         all.push(split(fleet, setting, &scale, groups, best));
     }
     let base = all.first().and_then(|split| split.pools.first()).map(|pool| pool.features.clone()).unwrap_or_default();
@@ -206,6 +207,44 @@ fn step_by_step(scale: &Scale<'_>, most: usize) -> Vec<Vec<Group>> {
     splits
 }
 
+/// Moves single kinds into other pools as long as that is worth something.
+fn improved(scale: &Scale<'_>, mut groups: Vec<Group>) -> Vec<Group> {
+    const ROUNDS: usize = 4;
+    for _ in 0..ROUNDS {
+        let mut moved = false;
+        for kind in 0..scale.kinds.len() {
+            moved |= moves(scale, &mut groups, kind).is_some();
+        }
+        if !moved {
+            break;
+        }
+    }
+    groups
+}
+
+/// Moves one kind to where it is worth most; `None` if that is where it is, or its pool would be empty.
+fn moves(scale: &Scale<'_>, groups: &mut [Group], kind: usize) -> Option<()> {
+    let from = groups.iter().position(|group| group.kinds.contains(&kind))?;
+    let own = groups.get(from)?;
+    let left: Vec<usize> = own.kinds.iter().copied().filter(|&other| other != kind).collect();
+    let offer = Fleet::common(left.iter().filter_map(|&other| scale.kinds.get(other)))?;
+    let left = scale.group(left, offer);
+    let gain = i128::from(left.value) - i128::from(own.value);
+    let alone = scale.group(vec![kind], scale.kinds.get(kind)?.offer.clone());
+    let others = groups.iter().enumerate().filter(|(at, _)| *at != from);
+    let grown = others.map(|(at, group)| {
+        let union = scale.merged(group, &alone);
+        (i128::from(union.value) - i128::from(group.value), at, union)
+    });
+    let (gained, to, union) = grown.max_by_key(|(gained, ..)| *gained)?;
+    if gain + gained <= 0 {
+        return None;
+    }
+    *groups.get_mut(from)? = left;
+    *groups.get_mut(to)? = union;
+    Some(())
+}
+
 fn split(fleet: &Fleet, setting: &Setting<'_>, scale: &Scale<'_>, groups: Vec<Group>, best: bool) -> Split {
     let value = groups.iter().fold(0_u64, |sum, group| sum.saturating_add(group.value));
     let pool = |group: Group| {
@@ -265,6 +304,9 @@ mod tests {
                 assert_eq!(of_all, (0..7).collect::<Vec<_>>());
             }
             assert!(sum(best) >= sum(merged), "{number}");
+            let improved = improved(&scale, merged.clone());
+            assert!(sum(best) >= sum(&improved) && sum(&improved) >= sum(merged), "{number}");
+            assert_eq!(improved.iter().map(|group| group.kinds.len()).sum::<usize>(), 7);
         }
         // A further pool never costs anything, and alone each kind has all that it offers.
         assert!(best.windows(2).all(|pair| sum(&pair[0]) <= sum(&pair[1])));
