@@ -1,6 +1,7 @@
 //! The command line, as data.
 
 mod choose;
+mod fleet;
 mod live;
 mod route;
 
@@ -13,6 +14,10 @@ use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use route::PREDICT_EXAMPLES;
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
+pub(crate) use fleet::{
+    BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
+    To as FleetTo,
+};
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
@@ -80,6 +85,8 @@ pub(crate) enum Verb {
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
+    /// Many hosts at once: what a guest may have on all of them
+    Fleet(FleetOptions),
 }
 
 const RECORD_EXAMPLES: &str = "\

@@ -65,6 +65,13 @@ pub(crate) fn read_with_captures(path: &Path) -> Result<(Snapshot, Unlisted, Cap
 }
 
 fn of_bytes(name: &str, bytes: &[u8]) -> Result<(Snapshot, Unlisted), InputError> {
+    let (read, diagnostics) = understand(name, bytes);
+    show(&diagnostics);
+    read
+}
+
+/// What was understood of one input, and what is to be shown of its diagnostics whether it can be used or not.
+pub(crate) fn understand(name: &str, bytes: &[u8]) -> (Result<(Snapshot, Unlisted), InputError>, Vec<Diagnostic>) {
     let (Parsed { snapshot, mut diagnostics, .. }, unlisted) = match cpusieve_formats::recognise(bytes) {
         Format::LabCapture => {
             let capture = lab::capture(name, bytes);
@@ -74,13 +81,13 @@ fn of_bytes(name: &str, bytes: &[u8]) -> Result<(Snapshot, Unlisted), InputError
         format => (cpusieve_formats::read_as(format, name, bytes), Unlisted::NotSeen),
     };
     if !is_empty(&snapshot) {
-        show(&diagnostics);
-        return Ok((snapshot, unlisted));
+        return (Ok((snapshot, unlisted)), diagnostics);
     }
     let fatal = diagnostics.iter().position(|diagnostic| diagnostic.severity == Severity::Error);
     let fatal = fatal.map(|index| diagnostics.remove(index));
-    show(&diagnostics);
-    Err(fatal.map_or(InputError::Empty { name: name.to_owned() }, |fatal| InputError::Useless(Box::new(fatal))))
+    let error =
+        fatal.map_or_else(|| InputError::Empty { name: name.to_owned() }, |fatal| InputError::Useless(Box::new(fatal)));
+    (Err(error), diagnostics)
 }
 
 /// What an input is called.

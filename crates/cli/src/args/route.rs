@@ -162,7 +162,7 @@ pub(crate) enum Accel {
 }
 
 /// `name=value`
-fn param(text: &str) -> Result<(String, String), String> {
+pub(super) fn param(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not of the form NAME=VALUE")),

@@ -2,6 +2,7 @@
 
 pub(crate) mod diff;
 mod flags;
+pub(crate) mod fleet;
 pub(crate) mod models;
 pub(crate) mod name;
 pub(crate) mod overview;

@@ -47,6 +47,7 @@ pub use output::Output;
 pub use realize::realize;
 pub use realized::{Command, Realized};
 pub use refusal::Refusal;
+pub use supported::{offered, supported};
 
 use std::cmp::Reverse;
 

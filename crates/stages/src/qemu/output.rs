@@ -57,6 +57,19 @@ impl Output {
         self.trace.as_ref().map(|trace| steps(trace, &self.cpuid)).unwrap_or_default()
     }
 
+    /// The feature words of the vCPU (`env->features`), by position in [`qemu::WORD_ORDER`]; `None` where there was no CPU.
+    #[must_use]
+    pub fn words(&self) -> Option<&[u64; qemu::WORD_COUNT]> {
+        self.trace.as_ref().map(|trace| &trace.words)
+    }
+
+    /// The bits that QEMU took out (`cpu->filtered_features`), by position in [`qemu::WORD_ORDER`]; `None` where there was
+    /// no CPU.
+    #[must_use]
+    pub fn filtered_words(&self) -> Option<&[u64; qemu::WORD_COUNT]> {
+        self.trace.as_ref().map(|trace| &trace.filtered)
+    }
+
     /// The bits that were asked for and that QEMU took out (`filtered-features`), in the order of its words.
     pub fn filtered(&self) -> impl Iterator<Item = Place> {
         self.trace.iter().flat_map(|trace| set_bits(&trace.filtered))
