@@ -110,7 +110,7 @@ pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     }
     let release_told = |machine: &Machine<'_>| machine.trees().iter().count() == 1;
     let of_release = match step.at {
-        Stage::Kvm => !in_every_kernel(step) && !release_told(world.host),
+        Stage::Kvm => !release_told(world.host) && (!in_every_kernel(step) || handed_on(world, step)),
         Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest) && !everywhere(step, guest)),
         Stage::Qemu => !release_told(world.host) && may_be_kvms(world, step),
         _ => false,
@@ -126,9 +126,13 @@ fn proves(step: &Step, evidence: &Evidence) -> bool {
 
 /// Whether KVM of every release drops the bit.
 fn in_every_kernel(step: &Step) -> bool {
-    let hands_on = |bit| (0..linux::TREES.len()).any(|tree| kvm::handling(tree, bit) == Handling::Raw);
-    let bit = step.place.and_then(Place::cpuid);
-    bit.is_some_and(|bit| kvm::trees_offering(bit).is_empty() && !hands_on(bit))
+    step.place.and_then(Place::cpuid).is_some_and(|bit| kvm::trees_offering(bit).is_empty())
+}
+
+/// Whether KVM of some kernel that may run on the host hands the bit on as the CPU has it.
+fn handed_on(world: &World<'_>, step: &Step) -> bool {
+    let raw = |bit| world.host.trees().iter().any(|tree| kvm::handling(tree, bit) == Handling::Raw);
+    step.place.and_then(Place::cpuid).is_some_and(raw)
 }
 
 /// Whether KVM of some kernel that may run on the host offers what QEMU added, or lacks what QEMU dropped.
