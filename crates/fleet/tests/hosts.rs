@@ -9,8 +9,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpusieve_fleet::{Baseline, Catalogue, Fleet, Host, Kept, Setting, Weights, baseline, drift, pools};
+use cpusieve_fleet::{Baseline, Catalogue, Fleet, Host, Kept, Memory, Setting, Weights, baseline, drift, pools};
 use cpusieve_knowledge::qemu;
+use cpusieve_model::Snapshot;
 use cpusieve_stages::linux::boot::Unlisted;
 use cpusieve_stages::qemu::realize;
 
@@ -158,4 +159,28 @@ fn a_host_drifts_with_its_kernel() {
     assert_eq!((&found.gained, &found.lost), (&back.lost, &back.gained));
     assert_eq!((found.back, found.forth), (found.gained.is_empty(), found.lost.is_empty()));
     assert!(!found.gained.is_empty(), "a newer KVM offers more");
+}
+
+#[test]
+fn a_remembered_host_is_the_host_itself() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle/hosts");
+    let setting = Setting { nested: true, ..setting("10.0") };
+    let memory = Memory::default();
+    for file in &files(&folder) {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&*std::fs::read(file).unwrap()).read_to_end(&mut plain).unwrap();
+        let record = cpusieve_formats::read("host", &plain).snapshot;
+        let bare = Snapshot { cpus: vec![record.cpus[0].clone()], ..Snapshot::default() };
+        for number in [0, 7, 200] {
+            let mut seen = bare.clone();
+            seen.cpus[0].cpuinfo = None;
+            let mut leaf = seen.cpus[0].cpuid.get(1, 0).unwrap();
+            leaf.ebx = leaf.ebx & 0x00ff_ffff | number << 24;
+            seen.cpus[0].cpuid.insert(1, 0, leaf);
+            let facts = |host: Host| (host.offer, host.assumed, host.tsc_khz, host.nested);
+            let itself = Host::of("a", &seen, Unlisted::NotSeen, &setting).map(facts);
+            let remembered = memory.host("a", &seen, Unlisted::NotSeen, &setting).map(facts);
+            assert_eq!(itself, remembered, "{file:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use cpusieve_fleet::{Fleet, Host, Setting};
+use cpusieve_fleet::{Fleet, Host, Memory, Setting};
 use cpusieve_formats::Diagnostic;
 use serde_json::{Value, json};
 
@@ -61,18 +61,19 @@ pub(super) fn load_with(
     let mut progress = Progress::new(sources.len());
     let sources = Mutex::new(sources.enumerate());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = Memory::default();
     let mut loaded = Loaded::default();
     let mut prints = HashMap::new();
     let mut failure = None;
     std::thread::scope(|scope| {
         let (sender, outcomes) = mpsc::sync_channel(4 * workers);
         for _ in 0..workers {
-            let (sender, sources) = (sender.clone(), &sources);
+            let (sender, sources, memory) = (sender.clone(), &sources, &memory);
             scope.spawn(move || {
                 loop {
                     let next = sources.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some((number, source)) = next else { return };
-                    if sender.send((number, outcome(source, setting))).is_err() {
+                    if sender.send((number, outcome(source, setting, memory))).is_err() {
                         return;
                     }
                 }
@@ -109,7 +110,7 @@ fn nothing(loaded: &Loaded) -> String {
     }
 }
 
-fn outcome(source: Source, setting: &Setting<'_>) -> Outcome {
+fn outcome(source: Source, setting: &Setting<'_>, memory: &Memory) -> Outcome {
     let Source { name, content } = source;
     let bytes = match content {
         Content::File(path) => input::bytes(&path, &name),
@@ -125,7 +126,7 @@ fn outcome(source: Source, setting: &Setting<'_>) -> Outcome {
     let print = Some((hasher.finish(), bytes.len()));
     let (read, diagnostics) = input::understand(&name, &bytes);
     let host = read.map_err(|error| error.to_string()).and_then(|(seen, unlisted)| {
-        let host = Host::of(&name, &seen, unlisted, setting);
+        let host = memory.host(&name, &seen, unlisted, setting);
         host.map(Box::new).map_err(|why| format!("{name}: {why}"))
     });
     Outcome { name, host, diagnostics, print }
