@@ -123,7 +123,7 @@ pub(crate) struct BaselineOptions {
 pub(crate) enum To {
     /// QEMU's -cpu
     Qemu,
-    /// libvirt's <cpu>
+    /// libvirt's `<cpu>`
     Libvirt,
     /// A Firecracker CPU template
     Firecracker,
