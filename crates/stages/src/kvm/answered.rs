@@ -1,6 +1,6 @@
 //! What the whole KVM of one tree answers on a machine whose CPUID was seen, and which of it is sure.
 //!
-//! [`answer`](super::answer) decides everything, and lists what it had to assume; a decision about one bit has to say
+//! [`super::answer`] decides everything, and lists what it had to assume; a decision about one bit has to say
 //! whether it hangs on an assumption. Here both are looked up by the bit, as `linux::booted` does for a kernel.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
