@@ -43,8 +43,33 @@ pub(crate) fn run() -> Outcome {
     } else {
         println!("cpuid(1) is not installed: record has no yardstick here");
     }
+    models(&program)?;
     println!("Doubts: a shared machine moves all of these; under a hypervisor each CPUID is an exit of microseconds.");
     Ok(ExitCode::SUCCESS)
+}
+
+/// All models of the installed QEMU, under TCG, which asks nothing of the host: QEMU tells them over QMP.
+fn models(program: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let Some(qemu) = installed("qemu-system-x86_64") else {
+        println!("qemu-system-x86_64 is not installed: models has no yardstick here");
+        return Ok(());
+    };
+    // The shell only gives it the questions and becomes it.
+    let questions =
+        ["qmp_capabilities", "query-cpu-definitions", "quit"].map(|name| format!("{{\"execute\":\"{name}\"}}"));
+    let asks = format!(
+        "printf '%s' '{}' | exec {} -accel tcg -machine none -nodefaults -no-user-config -display none -S -qmp stdio",
+        questions.join(" "),
+        qemu.display()
+    );
+    let version = Command::new(&qemu).arg("--version").output()?.stdout;
+    let version = String::from_utf8_lossy(&version);
+    let version = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
+    let ours = [os("models"), os("--accel"), os("tcg"), os("--qemu"), os(version.unwrap_or("7.2")), os("--json")];
+    pair(
+        ("QEMU's query-cpu-definitions", Path::new("/bin/sh"), &[os("-c"), asks.into()]),
+        ("models --accel tcg", program, &ours),
+    )
 }
 
 fn os(text: &str) -> std::ffi::OsString {

@@ -10,8 +10,8 @@ use cpusieve_formats::{Format, fuzz};
 
 use crate::{Outcome, root};
 
-/// The targets of `fuzz/`, and the format that each is fed to; `read` recognises.
-const TARGETS: [(&str, Option<Format>); 13] = [
+/// The targets of `fuzz/`, and the format that each is fed to; `read` recognises, `trace` reads traces.
+const TARGETS: [(&str, Option<Format>); 14] = [
     ("cpuid_r", Some(Format::CpuidR)),
     ("kcpuid", Some(Format::Kcpuid)),
     ("aida64", Some(Format::Aida64)),
@@ -25,6 +25,7 @@ const TARGETS: [(&str, Option<Format>); 13] = [
     ("record", Some(Format::Record)),
     ("lab", Some(Format::LabCapture)),
     ("read", None),
+    ("trace", None),
 ];
 
 /// The longest input that the loop makes.
@@ -100,7 +101,8 @@ fn by_loop(
     let (start, mut runs) = (Instant::now(), 0_u64);
     while start.elapsed() < time {
         let input = mutated(&pool, &mut random);
-        if let Err(broken) = fuzz::check(format, &input) {
+        let checked = if name == "trace" { cpusieve_trace::fuzz::check(&input) } else { fuzz::check(format, &input) };
+        if let Err(broken) = checked {
             let kept = keep(name, &input)?;
             println!("{name}: {broken}; the input is kept in {}", kept.display());
             return Ok(false);

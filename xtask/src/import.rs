@@ -1,5 +1,6 @@
-//! `cargo xtask import`: from a kernel's or QEMU's source tree into `knowledge/`, and whether `knowledge/` is in order.
+//! `cargo xtask import`: from a kernel's or QEMU's source tree, or a QEMU binary, into `knowledge/`, and whether `knowledge/` is in order.
 
+mod binary;
 mod qemu;
 
 use std::error::Error;
@@ -23,9 +24,13 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ["check"] => check(&root),
         ["linux", dir, ref options @ ..] => import(&root, &Request::new(Half::Linux, dir, options)?),
         ["kvm", dir, ref options @ ..] => import(&root, &Request::new(Half::Kvm, dir, options)?),
+        ["qemu", "--binary", path, ref options @ ..] => {
+            binary::import(&root, &Request::new(Half::Qemu, path, options)?)
+        }
         ["qemu", dir, ref options @ ..] => qemu::import(&root, &Request::new(Half::Qemu, dir, options)?),
         _ => {
             eprintln!("usage: cargo xtask import linux|kvm|qemu DIR [--label L] [--source TEXT] [--check]");
+            eprintln!("       cargo xtask import qemu --binary PATH [--label L] [--check]");
             eprintln!("       cargo xtask import check");
             Ok(ExitCode::from(2))
         }

@@ -9,6 +9,9 @@ mod capture;
 mod guest;
 mod initramfs;
 mod matrix;
+mod modules;
+mod nested;
+mod qemu;
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -22,6 +25,7 @@ use std::thread;
 use archive::{Archive, Kernel};
 use capture::Comparison;
 use guest::{Boot, Start};
+use qemu::Qemu;
 
 use crate::{Outcome, cargo};
 
@@ -71,6 +75,9 @@ impl Options {
 }
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
+    if let Some(("nested", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return nested::run(rest);
+    }
     let Some(options) = Options::read(arguments) else {
         eprintln!(
             "cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]"
@@ -96,7 +103,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 
 /// What boots need: QEMU, kernels, and an initial file system for each of them.
 struct Lab {
-    qemu: String,
+    qemu: Qemu,
     kernels: Vec<(Kernel, PathBuf)>,
     /// A folder of this run's own.
     scratch: PathBuf,
@@ -107,7 +114,7 @@ type Plan<'a> = (usize, &'a str, &'a str);
 
 impl Lab {
     fn set_up(options: &Options) -> Result<Self, Box<dyn Error>> {
-        let qemu = guest::version().map_err(|error| format!("{error} (Debian: apt-get install qemu-system-x86)"))?;
+        let qemu = Qemu::installed()?;
         let cache = cache()?;
         let kernels = kernels(&cache, options)?;
         let init = init()?;
@@ -133,9 +140,9 @@ impl Lab {
             dealt.map(|(place, (cpu, append))| (place % self.kernels.len(), *cpu, *append)).collect()
         };
         if let Some(folder) = &options.keep {
-            self.keep_configs(folder)?;
+            self.kernels.iter().try_for_each(|(kernel, _)| keep_config(folder, kernel))?;
         }
-        println!("{} boots under QEMU {} (TCG)", plan.len(), self.qemu);
+        println!("{} boots under QEMU {} (TCG)", plan.len(), self.qemu.version);
         let tally = self.boot_all(&plan, options.keep.as_deref())?;
         println!(
             "{} boots: {} agree, {} differ, {} did not report",
@@ -179,37 +186,36 @@ impl Lab {
     fn one(&self, plan: &Plan<'_>, keep: Option<&Path>) -> Result<(Boot, Option<Comparison>), Box<dyn Error>> {
         let (place, cpu, append) = *plan;
         let (kernel, initramfs) = self.kernels.get(place).ok_or("no such kernel")?;
-        let id = name(&self.qemu, &kernel.release, cpu, append);
+        let id = name(&self.qemu.version, &kernel.release, cpu, append);
         let scratch = self.scratch.join(id.replace('.', "_"));
-        let boot = guest::boot(&Start { image: &kernel.image, initramfs, cpu, append, scratch })?;
-        let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu, &kernel.release, cpu, &boot))?;
+        let start = Start { accel: "tcg", memory: 512, image: &kernel.image, initramfs, cpu, append, scratch };
+        let boot = guest::boot(&self.qemu, &start, guest::LIMIT)?;
+        let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu.version, &kernel.release, cpu, &boot))?;
         if let Some(folder) = keep {
-            let mut packed = flate2::write::GzEncoder::new(
-                File::create(folder.join(format!("{id}.json.gz")))?,
-                flate2::Compression::best(),
-            );
-            packed.write_all(&capture)?;
-            packed.finish()?;
+            keep_capture(folder, &id, &capture)?;
         }
-        let comparison = match &boot.report {
-            Some(_) => Some(capture::compare(&id, &capture, &kernel.config)?),
-            None => None,
-        };
+        let comparison = if boot.whole { Some(capture::compare(&id, &capture, &kernel.config)?) } else { None };
         Ok((boot, comparison))
     }
+}
 
-    /// What the kernels were built with, beside the captures.
-    fn keep_configs(&self, folder: &Path) -> Result<(), Box<dyn Error>> {
-        let configs = folder.join("configs");
-        fs::create_dir_all(&configs)?;
-        for (kernel, _) in &self.kernels {
-            let lines = kernel.config.iter().map(|(option, value)| format!("{option}={value}\n"));
-            let text =
-                "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>();
-            fs::write(configs.join(format!("{}.config", kernel.release)), text)?;
-        }
-        Ok(())
-    }
+/// Keeps a capture as it is in a corpus.
+fn keep_capture(folder: &Path, id: &str, capture: &[u8]) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join(format!("{id}.json.gz")))?;
+    let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::best());
+    packed.write_all(capture)?;
+    packed.finish()?;
+    Ok(())
+}
+
+/// Keeps what a kernel was built with, beside the captures.
+fn keep_config(folder: &Path, kernel: &Kernel) -> Result<(), Box<dyn Error>> {
+    let configs = folder.join("configs");
+    fs::create_dir_all(&configs)?;
+    let lines = kernel.config.iter().map(|(option, value)| format!("{option}={value}\n"));
+    let text = "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>();
+    Ok(fs::write(configs.join(format!("{}.config", kernel.release)), text)?)
 }
 
 /// How many boots ended in which way.

@@ -19,12 +19,17 @@ cargo xtask import kvm DIR [--label L] [--check]
                                       reads a kernel tree into knowledge/, or compares (--check)
 cargo xtask import qemu DIR [--label L] [--check]
                                       the same for a source tree of QEMU
+cargo xtask import qemu --binary PATH [--label L] [--check]
+                                      machine types and properties as a QEMU binary tells them over QMP; its models
+                                      and what they expand to are held against the tables
 cargo xtask import check              whether knowledge/ is canonical and keeps its laws
 cargo xtask fuzz [--seconds N] [TARGET...]
                                       every parser on mutated input; with cargo-fuzz and a nightly toolchain if present
 cargo xtask bench                     whole processes beside their yardsticks
 cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
+cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
+                                      a real KVM and guests under it, inside an emulated host
 cargo xtask deny                      licences, duplicates and sources of all dependencies";
 
 fn main() -> ExitCode {

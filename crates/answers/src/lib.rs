@@ -25,9 +25,11 @@
 
 pub mod diff;
 pub mod guest;
+pub mod models;
 pub mod name;
 pub mod oddity;
 pub mod predict;
 pub mod reason;
 pub mod verify;
+pub mod want;
 pub mod why;

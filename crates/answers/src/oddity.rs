@@ -2,6 +2,8 @@
 //!
 //! A kernel takes them as they are; what it makes of each is said beside it.
 
+use std::sync::OnceLock;
+
 use cpusieve_knowledge::linux;
 use cpusieve_model::{CpuidBit, CpuidTable, Place, Register, State, Vendor};
 
@@ -75,18 +77,72 @@ fn below_their_level(cpuid: &CpuidTable, tree: usize) -> Vec<String> {
 
 /// Features without one that Linux takes them to need (`cpuid-deps.c`). Old CPUs may be so by nature: MMX without FXSR.
 fn without_what_they_need(cpuid: &CpuidTable, tree: usize) -> Option<String> {
-    let lacks = |dependency: &&linux::Dependency| {
-        let state = |name| bit_of(tree, name).map_or(State::Unknown, |(_, bit)| cpuid.state(bit));
-        state(dependency.feature) == State::Present && state(dependency.needs).known() == Some(false)
-    };
-    let id = |name| bit_of(tree, name).map_or("", |(id, _)| id);
-    let pairs: Vec<String> = linux::dependencies(tree)
-        .filter(lacks)
-        .map(|dependency| format!("{} without {}", id(dependency.feature), id(dependency.needs)))
-        .collect();
+    let needs = Needs::of(tree)?;
+    let seen: Vec<(u32, u32)> = needs.registers.iter().map(|&first| set_and_clear(cpuid, first)).collect();
+    let (set, clear): (Vec<u32>, Vec<u32>) = seen.into_iter().unzip();
+    let is = |registers: &[u32], bit: &Bit| registers.get(bit.register).is_some_and(|value| value >> bit.bit & 1 == 1);
+    let lacks = |(feature, needed): &&(Bit, Bit)| is(&set, feature) && is(&clear, needed);
+    let pair = |(feature, needed): &(Bit, Bit)| format!("{} without {}", feature.id, needed.id);
+    let pairs: Vec<String> = needs.pairs.iter().filter(lacks).map(pair).collect();
     (!pairs.is_empty()).then(|| {
         format!("{}: for Linux the first needs the second, but keeps it where only CPUID lacks that", listed(&pairs))
     })
+}
+
+/// The bits of a register that are set, and those that are not, as far as either is known. `first` is its bit 0.
+fn set_and_clear(cpuid: &CpuidTable, first: CpuidBit) -> (u32, u32) {
+    match cpuid.state(first) {
+        State::Present | State::Absent => {
+            let value = cpuid.get(first.leaf, first.subleaf).unwrap_or_default().get(first.register);
+            (value, !value)
+        }
+        State::Reserved => (0, u32::MAX),
+        State::Unreadable | State::Unknown => (0, 0),
+    }
+}
+
+/// A tree's dependencies between features that CPUID tells.
+struct Needs {
+    /// The registers that tell them, each by its bit 0.
+    registers: Vec<CpuidBit>,
+    /// A feature, and what it needs.
+    pairs: Vec<(Bit, Bit)>,
+}
+
+/// A feature in one of [`Needs::registers`].
+struct Bit {
+    id: &'static str,
+    register: usize,
+    bit: u8,
+}
+
+impl Needs {
+    /// The dependencies of a tree, looked up once.
+    fn of(tree: usize) -> Option<&'static Self> {
+        static NEEDS: [OnceLock<Needs>; 64] = [const { OnceLock::new() }; 64];
+        Some(NEEDS.get(tree)?.get_or_init(|| Self::new(tree)))
+    }
+
+    fn new(tree: usize) -> Self {
+        let mut registers: Vec<CpuidBit> = Vec::new();
+        let mut bit = |macro_name: &str| {
+            let (id, place) = bit_of(tree, macro_name)?;
+            let first = CpuidBit { bit: 0, ..place };
+            let register = registers.iter().position(|&known| known == first).unwrap_or(registers.len());
+            if register == registers.len() {
+                registers.push(first);
+            }
+            Some(Bit { id, register, bit: place.bit })
+        };
+        let pairs = linux::dependencies(tree).filter_map(|pair| Some((bit(pair.feature)?, bit(pair.needs)?))).collect();
+        Self { registers, pairs }
+    }
+}
+
+/// The id of a tree's feature, and its CPUID bit.
+fn bit_of(tree: usize, macro_name: &str) -> Option<(&'static str, CpuidBit)> {
+    let feature = linux::feature(tree, macro_name)?;
+    Some((feature.id(), linux::place(tree, feature).and_then(Place::cpuid)?))
 }
 
 /// XSAVE without state components.
@@ -94,12 +150,6 @@ fn empty_state_leaf(cpuid: &CpuidTable) -> Option<String> {
     let empty = cpuid.get(0xd, 0).is_some_and(cpusieve_model::Registers::is_zero);
     (cpuid.state(XSAVE) == State::Present && empty)
         .then(|| "xsave is announced, and leaf DH holds no state component: the kernel gives XSAVE up".to_owned())
-}
-
-/// The id of a tree's feature, and its CPUID bit.
-fn bit_of(tree: usize, macro_name: &str) -> Option<(&'static str, CpuidBit)> {
-    let feature = linux::feature(tree, macro_name)?;
-    Some((feature.id(), linux::place(tree, feature).and_then(Place::cpuid)?))
 }
 
 fn listed(names: &[String]) -> String {

@@ -17,12 +17,13 @@
 //! ```
 
 pub mod kvm;
+pub mod pass_through;
 pub mod way;
 
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::{self, Distance};
-use cpusieve_model::{CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
+use cpusieve_model::{Cpu, CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
 
@@ -101,7 +102,12 @@ pub enum NoPrediction {
 /// # Errors
 /// If the input shows no CPUID, or the release that was asked for is none.
 pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
-    let (seen, Chosen { tree, config, assumed }) = choose(snapshot, kernel)?;
+    let (seen, chosen) = choose(snapshot, kernel)?;
+    Ok(booted(snapshot, seen, chosen))
+}
+
+/// Boots the kernel that was chosen.
+fn booted(snapshot: &Snapshot, seen: Input<'_>, Chosen { tree, config, assumed }: Chosen<'_>) -> Prediction {
     let in_long_mode = in_long_mode(snapshot, seen.cpuid);
     let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
     let boot = boot::boot(&Input { config, cpuid, ..seen }, tree);
@@ -110,7 +116,22 @@ pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, N
         .chain(in_long_mode.is_some().then(of_syscall))
         .chain(boot.assumed.iter().map(Assumption::from))
         .collect();
-    Ok(Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) })
+    Prediction { tree, boot, assumed, odd: oddities(cpuid, tree) }
+}
+
+/// Boots a kernel on every CPU of which the input shows CPUID, each as if it were the first; by the CPUs' numbers.
+///
+/// # Errors
+/// As [`predict`].
+pub fn predict_each(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Vec<(u32, Output)>, NoPrediction> {
+    let (first, Chosen { tree, config, .. }) = choose(snapshot, kernel)?;
+    let boot = |cpu: &Cpu| {
+        let in_long_mode = in_long_mode(snapshot, &cpu.cpuid);
+        let cpuid = in_long_mode.as_ref().unwrap_or(&cpu.cpuid);
+        let microcode = cpu.cpuinfo.as_ref().and_then(|cpuinfo| cpuinfo.identity.microcode).or(first.microcode);
+        (cpu.id, boot::boot(&Input { config, cpuid, msrs: &cpu.msrs, microcode, ..first }, tree))
+    };
+    Ok(snapshot.cpus.iter().filter(|cpu| !cpu.cpuid.is_empty()).map(boot).collect())
 }
 
 /// What the kernel finds on the first CPU of which the input shows CPUID, and which kernel it is.
@@ -189,7 +210,9 @@ fn shown<'a>(of: &'static str, snapshot: &'a Snapshot) -> Chosen<'a> {
     let named = snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let named = named.map(|release| (release, linux::nearest(release)));
     let named = named.filter(|(_, nearest)| nearest.distance != Distance::Unread);
-    let may_be = snapshot.flags().is_some().then(|| Machine::new(of, snapshot).kernel);
+    // The very release is believed whatever the line says.
+    let sure = named.is_some_and(|(_, nearest)| nearest.distance == Distance::Same);
+    let may_be = (!sure && snapshot.flags().is_some()).then(|| Machine::new(of, snapshot).kernel);
     if let Some((release, nearest)) = named
         && may_be.as_ref().is_none_or(|kernel| kernel.trees.contains(nearest.tree))
     {

@@ -9,15 +9,30 @@
 //! ```
 
 mod cause;
+mod guest;
+mod host;
+mod outside;
+mod proof;
+mod qemu;
+mod vcpu;
+mod words;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::x86;
-use cpusieve_model::{CpuidBit, KvmCpuidEntry, KvmView, MsrBit, Place, Register, Snapshot, Stage};
+use cpusieve_model::{Cpu, CpuidBit, CpuidTable, KvmCpuidEntry, KvmView, MsrBit, Place, Register, Snapshot, Stage};
 use cpusieve_stages::linux::boot::Unlisted;
 
 use crate::predict::kvm::{KvmPrediction, Question, predict};
 use crate::predict::{Kernel, NoPrediction};
+
+pub use guest::guest;
+pub use host::host;
+pub use outside::{Outside, outside};
+pub use proof::{Mismatch, Part, Proof};
+pub use qemu::{foretold, qemu};
+pub use vcpu::{VcpuQuestion, newest_qemu, vcpu, vcpu_question};
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +103,8 @@ impl Item {
 /// If nothing can be predicted: the snapshot shows no CPUID.
 pub fn kvm(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Verified, NoPrediction> {
     let kernel = Kernel { unlisted, ..Kernel::new(Stage::Host) };
+    let snapshot = answering_first(snapshot);
+    let snapshot = snapshot.as_ref();
     let prediction = predict(snapshot, &Question { predicted: true, ..Question::new(kernel) })?;
     let seen = snapshot.kvm.clone().unwrap_or_default();
     let unseen = unseen(&prediction, &seen);
@@ -96,6 +113,24 @@ pub fn kvm(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Verified, NoPredic
     let mut differences = differing(&prediction, &made, &real, &seen);
     cause::explain(snapshot, kernel, &prediction, &mut differences);
     Ok(Verified { prediction, compared, differences, unseen })
+}
+
+/// The snapshot with the CPU first that ran KVM's ioctl: KVM hands on leaf 1 EBX, with the APIC id of that CPU.
+fn answering_first(snapshot: &Snapshot) -> Cow<'_, Snapshot> {
+    let told = |table: &CpuidTable| table.get(1, 0).map(|leaf| leaf.ebx);
+    let answered = snapshot.kvm.as_ref().and_then(KvmView::supported_table).and_then(|table| told(&table));
+    let first = snapshot.cpus.iter().position(|cpu| !cpu.cpuid.is_empty());
+    let same = |cpu: &Cpu| answered.is_some() && told(&cpu.cpuid) == answered;
+    let (Some(first), Some(other)) = (first, snapshot.cpus.iter().position(same)) else {
+        return Cow::Borrowed(snapshot);
+    };
+    // Where several CPUs say the same, the first of them is as good as any.
+    if first >= other || snapshot.cpus.get(first).is_some_and(same) {
+        return Cow::Borrowed(snapshot);
+    }
+    let mut turned = snapshot.clone();
+    turned.cpus.rotate_left(other);
+    Cow::Owned(turned)
 }
 
 /// The answers of which one side is missing.
@@ -107,15 +142,17 @@ fn unseen(prediction: &KvmPrediction, seen: &KvmView) -> Vec<String> {
         ("KVM_GET_EMULATED_CPUID", made.emulated.is_some(), seen.emulated.is_some()),
         ("feature MSRs", made.msr_features.is_some(), seen.msr_features.is_some()),
     ];
-    for (part, made, seen) in parts {
-        match (made, seen) {
-            (true, true) => {}
-            (_, false) => unseen.push(format!("{part}: KVM's answer was not seen")),
-            (false, true) => {
-                let why = prediction.findings.first().map_or_else(String::new, |finding| format!(": {finding}"));
-                unseen.push(format!("{part}: nothing is predicted{why}"));
-            }
-        }
+    let named = |is: fn(bool, bool) -> bool| {
+        let names = parts.iter().filter(|(_, made, seen)| is(*made, *seen)).map(|(part, ..)| *part);
+        Some(names.collect::<Vec<_>>().join(", ")).filter(|names| !names.is_empty())
+    };
+    if let Some(parts) = named(|_, seen| !seen) {
+        unseen.push(format!("{parts}: KVM's answer was not seen"));
+    }
+    if let Some(parts) = named(|made, seen| seen && !made) {
+        // Why is among the findings.
+        let why = if prediction.findings.is_empty() { "" } else { ", for the reason above" };
+        unseen.push(format!("{parts}: nothing is predicted{why}"));
     }
     let unknown = prediction.msr_features.iter().filter(|(_, value)| value.is_none());
     let unknown: Vec<String> = unknown.map(|(index, _)| format!("{index:X}H")).collect();

@@ -39,6 +39,22 @@ fn kvm_offers_what_all_kinds_of_cpus_have() {
 }
 
 #[test]
+fn the_cpu_that_answered_is_told_by_its_apic_id() {
+    const APIC_ID: u32 = 1 << 24;
+    let mut record = host("k6.12-max");
+    let mut other = record.cpus[0].clone();
+    other.id = 1;
+    let leaf = other.cpuid.get(1, 0).unwrap();
+    other.cpuid.insert(1, 0, Registers { ebx: leaf.ebx | APIC_ID, ..leaf });
+    record.cpus.push(other);
+    assert_eq!(verify::kvm(&record, Unlisted::Zero).unwrap().differences, []);
+    for entry in record.kvm.as_mut().unwrap().supported.iter_mut().flatten().filter(|entry| entry.leaf == 1) {
+        entry.registers.ebx |= APIC_ID;
+    }
+    assert_eq!(verify::kvm(&record, Unlisted::Zero).unwrap().differences, [], "CPU 1 answered");
+}
+
+#[test]
 fn a_wrong_release_is_found_to_be_the_likely_cause() {
     let mut record = host("k6.12-max");
     // Without its flags line nothing contradicts the release.

@@ -1,12 +1,25 @@
 //! The command line, as data.
 
+mod choose;
+mod fleet;
+mod live;
+mod route;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use cpusieve_answers::predict::way::{self, Route, Vm};
-use cpusieve_answers::predict::{Kernel, kvm};
-use cpusieve_model::Stage;
-use cpusieve_stages::linux::boot::Unlisted;
+
+use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
+use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use route::PREDICT_EXAMPLES;
+
+pub(crate) use choose::{ModelsOptions, To, WantOptions};
+pub(crate) use fleet::{
+    BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
+    To as FleetTo,
+};
+pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
 ///
@@ -29,9 +42,12 @@ Examples:
   cpusieve                                  what a guest here would get
   cpusieve diff host.cpuinfo guest.cpuinfo  who took which flags
   cpusieve why nonstop_tsc                  one flag through every sieve
+  cpusieve want nonstop_tsc host.json       how a guest gets it
   cpusieve name invtsc                      its names in all systems
   cpusieve predict --until guest host.json  what a guest here will print
+  cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
+  cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
 
 Exit status:
   0  done, and the same or compatible
@@ -56,10 +72,21 @@ pub(crate) enum Verb {
     Name(NameOptions),
     /// What a kernel will print and what KVM will offer, and why
     #[command(after_help = PREDICT_EXAMPLES)]
-    Predict(PredictOptions),
-    /// The prediction held against the real thing
+    Predict(Box<PredictOptions>),
+    /// QEMU's CPU models: what runs here, what a name means, what differs
+    #[command(after_help = MODELS_EXAMPLES)]
+    Models(ModelsOptions),
+    /// How to get flags: the smallest change that gives them to a guest, proven, and what it costs
+    #[command(after_help = WANT_EXAMPLES)]
+    Want(Box<WantOptions>),
+    /// Predictions held against this kernel, KVM, a vCPU, QEMU and a guest
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
+    /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
+    #[command(after_help = TRACE_EXAMPLES)]
+    Trace(TraceOptions),
+    /// Many hosts at once: what a guest may have on all of them
+    Fleet(FleetOptions),
 }
 
 const RECORD_EXAMPLES: &str = "\
@@ -144,191 +171,4 @@ pub(crate) struct NameOptions {
     /// The feature, in any system's spelling
     #[arg(value_name = "FLAG")]
     pub(crate) flag: String,
-}
-
-const PREDICT_EXAMPLES: &str = "\
-The input is anything with CPUID in it: a cpusieve record, cpuid -r, kcpuid -r, AIDA64/InstLatx64
-and libcpuid dumps, libvirt's CPUID XML. What it lacks (kernels, command lines, MSRs, microcode) and
-what was not given is assumed, and each assumption is listed with the flags that hang on it.
-
-Examples:
-  cpusieve predict --until host host.json                     the kernel of the record itself
-  cpusieve predict --until host --host-kernel 6.12 host.json  this machine under another kernel
-  cpusieve predict --until kvm --kvm-param nested=0 host.json what KVM offers, as registers
-  cpusieve predict --until vcpu --qemu 10.0 --machine q35 --cpu EPYC,+invtsc host.json
-  cpusieve predict --until guest --cpu host,migratable=off --guest-kernel 6.12 host.json
-  cpusieve predict --from vcpu --until guest --guest-kernel 6.1 guest.cpuid
-  cpusieve predict --until guest host.json --json | jq -r '.guest.flags[]'";
-
-/// Options of `predict`.
-#[derive(Debug, Args)]
-pub(crate) struct PredictOptions {
-    /// Whose CPUID the input shows
-    #[arg(long, value_name = "STAGE", default_value = "silicon")]
-    pub(crate) from: From,
-    /// The stage whose result is wanted
-    #[arg(long, value_name = "STAGE")]
-    pub(crate) until: Until,
-    #[command(flatten)]
-    pub(crate) route: RouteOptions,
-    /// A file with CPUID in it; `-` is standard input
-    #[arg(value_name = "INPUT")]
-    pub(crate) input: PathBuf,
-}
-
-/// The software between the silicon and the guest's flags line.
-#[derive(Debug, Args)]
-pub(crate) struct RouteOptions {
-    /// The host's kernel, such as 6.1 or 6.1.0-56-cloud-amd64; else the input's own
-    #[arg(long, value_name = "RELEASE")]
-    pub(crate) host_kernel: Option<String>,
-    /// The command line of the host's kernel; else the input's own
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) host_cmdline: Option<String>,
-    /// A parameter of KVM's modules, such as nested=1 or kvm_amd.nested=1; else the input's own
-    #[arg(long = "kvm-param", value_name = "NAME=VALUE", value_parser = param)]
-    pub(crate) kvm_params: Vec<(String, String)>,
-    /// Whether KVM's answer that the input holds is used
-    #[arg(long, value_name = "HOW", default_value = "seen")]
-    pub(crate) kvm: KvmAnswer,
-    /// What executes the guest
-    #[arg(long, value_name = "NAME", default_value = "kvm")]
-    pub(crate) accel: Accel,
-    /// The version of QEMU, such as 7.2; else the first of the input
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) qemu: Option<String>,
-    /// QEMU's -machine, such as q35 or pc-q35-6.2,kernel-irqchip=split; else QEMU's default
-    #[arg(long, value_name = "TYPE")]
-    pub(crate) machine: Option<String>,
-    /// QEMU's -cpu, such as host or EPYC,+invtsc; else host, under TCG max
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) cpu: Option<String>,
-    /// QEMU's -smp, such as 4,sockets=1,cores=2,threads=2; else one CPU
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) smp: Option<String>,
-    /// QEMU's -overcommit cpu-pm=on: the guest may halt and wait by itself
-    #[arg(long)]
-    pub(crate) cpu_pm: bool,
-    /// The guest's kernel; else the input's own, which may be the host's
-    #[arg(long, value_name = "RELEASE")]
-    pub(crate) guest_kernel: Option<String>,
-    /// The command line of the guest's kernel; else a stock one, with --from vcpu the input's own
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) guest_cmdline: Option<String>,
-}
-
-impl RouteOptions {
-    /// The route from a host's silicon; `unlisted` says what is to be thought of an MSR that the input does not list.
-    pub(crate) fn route(&self, unlisted: Unlisted) -> Route<'_> {
-        let host = Kernel {
-            at: Stage::Host,
-            release: self.host_kernel.as_deref(),
-            cmdline: self.host_cmdline.as_deref(),
-            unlisted,
-        };
-        let vm = Vm {
-            accel: match self.accel {
-                Accel::Kvm => way::Accel::Kvm,
-                Accel::Tcg => way::Accel::Tcg,
-            },
-            qemu: self.qemu.as_deref(),
-            machine: self.machine.as_deref(),
-            cpu: self.cpu.as_deref(),
-            smp: self.smp.as_deref(),
-            cpu_pm: self.cpu_pm,
-        };
-        let guest = Kernel {
-            release: self.guest_kernel.as_deref(),
-            cmdline: self.guest_cmdline.as_deref(),
-            ..Kernel::new(Stage::Guest)
-        };
-        let predicted = self.kvm == KvmAnswer::Predicted;
-        Route { kvm: kvm::Question { params: &self.kvm_params, predicted, ..kvm::Question::new(host) }, vm, guest }
-    }
-
-    /// The options that were given, by the stage that they are about.
-    pub(crate) fn given(&self) -> impl Iterator<Item = (Stage, &'static str)> {
-        let all = [
-            (Stage::Host, "host-kernel", self.host_kernel.is_some()),
-            (Stage::Host, "host-cmdline", self.host_cmdline.is_some()),
-            (Stage::Kvm, "kvm-param", !self.kvm_params.is_empty()),
-            (Stage::Kvm, "kvm", self.kvm == KvmAnswer::Predicted),
-            (Stage::Qemu, "accel", self.accel == Accel::Tcg),
-            (Stage::Qemu, "qemu", self.qemu.is_some()),
-            (Stage::Qemu, "machine", self.machine.is_some()),
-            (Stage::Qemu, "cpu", self.cpu.is_some()),
-            (Stage::Qemu, "smp", self.smp.is_some()),
-            (Stage::Qemu, "cpu-pm", self.cpu_pm),
-            (Stage::Guest, "guest-kernel", self.guest_kernel.is_some()),
-            (Stage::Guest, "guest-cmdline", self.guest_cmdline.is_some()),
-        ];
-        all.into_iter().filter(|(.., given)| *given).map(|(stage, name, _)| (stage, name))
-    }
-}
-
-/// What executes a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Accel {
-    /// The host's KVM
-    Kvm,
-    /// QEMU's own emulation, which asks neither host nor KVM
-    Tcg,
-}
-
-/// `name=value`
-fn param(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
-    }
-}
-
-/// Whose answer is KVM's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KvmAnswer {
-    /// The input's own where it holds one, else the predicted one
-    Seen,
-    /// The predicted one
-    Predicted,
-}
-
-/// Where a prediction begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum From {
-    /// The CPU's own
-    Silicon,
-    /// A vCPU's, as its guest sees it
-    Vcpu,
-}
-
-/// Where a prediction ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Until {
-    /// The host's kernel
-    Host,
-    /// What KVM offers
-    Kvm,
-    /// The table that QEMU gives to the vCPU
-    Vcpu,
-    /// The guest's kernel
-    Guest,
-}
-
-const VERIFY_EXAMPLES: &str = "\
-Predicts what KVM answers from this machine's CPUID, MSRs and kernel, asks KVM itself, and compares
-every register. A record that holds both is compared without asking.
-
-Examples:
-  cpusieve verify                  this machine's KVM; as root, so that MSRs can be read
-  cpusieve verify --kvm host.json  the KVM of a record";
-
-/// Options of `verify`.
-#[derive(Debug, Args)]
-pub(crate) struct VerifyOptions {
-    /// Verify KVM; the default, as there is nothing else to verify yet
-    #[arg(long)]
-    pub(crate) kvm: bool,
-    /// A record with CPUID and KVM's answers; else this machine
-    #[arg(value_name = "RECORD")]
-    pub(crate) record: Option<PathBuf>,
 }

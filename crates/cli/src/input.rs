@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use cpusieve_formats::{Diagnostic, Format, Parsed, Severity, lab, limits};
-use cpusieve_model::Snapshot;
+use cpusieve_model::{Captures, Snapshot};
 use cpusieve_stages::linux::boot::Unlisted;
 
 use crate::page;
@@ -51,23 +51,43 @@ pub(crate) fn read(path: &Path) -> Result<Snapshot, InputError> {
 /// A laboratory's capture lists the MSRs that are not zero; its emulators answer zero for MSRs that they do not know.
 pub(crate) fn read_for_boot(path: &Path) -> Result<(Snapshot, Unlisted), InputError> {
     let name = name(path);
+    of_bytes(&name, &bytes(path, &name)?)
+}
+
+/// The same, with what a proof asked that was kept beside a record.
+pub(crate) fn read_with_captures(path: &Path) -> Result<(Snapshot, Unlisted, Captures), InputError> {
+    let name = name(path);
     let bytes = bytes(path, &name)?;
-    let (Parsed { snapshot, mut diagnostics, .. }, unlisted) = match cpusieve_formats::recognise(&bytes) {
+    let (snapshot, unlisted) = of_bytes(&name, &bytes)?;
+    let kept = cpusieve_formats::recognise(&bytes) == Format::Record;
+    let captures = if kept { cpusieve_formats::record::captures(&name, &bytes) } else { Captures::default() };
+    Ok((snapshot, unlisted, captures))
+}
+
+fn of_bytes(name: &str, bytes: &[u8]) -> Result<(Snapshot, Unlisted), InputError> {
+    let (read, diagnostics) = understand(name, bytes);
+    show(&diagnostics);
+    read
+}
+
+/// What was understood of one input, and what is to be shown of its diagnostics whether it can be used or not.
+pub(crate) fn understand(name: &str, bytes: &[u8]) -> (Result<(Snapshot, Unlisted), InputError>, Vec<Diagnostic>) {
+    let (Parsed { snapshot, mut diagnostics, .. }, unlisted) = match cpusieve_formats::recognise(bytes) {
         Format::LabCapture => {
-            let capture = lab::capture(&name, &bytes);
+            let capture = lab::capture(name, bytes);
             let emulated = matches!(capture.setup.accel.as_str(), "tcg" | "bochs");
             (capture.parsed, if emulated { Unlisted::Zero } else { Unlisted::NotSeen })
         }
-        format => (cpusieve_formats::read_as(format, &name, &bytes), Unlisted::NotSeen),
+        format => (cpusieve_formats::read_as(format, name, bytes), Unlisted::NotSeen),
     };
     if !is_empty(&snapshot) {
-        show(&diagnostics);
-        return Ok((snapshot, unlisted));
+        return (Ok((snapshot, unlisted)), diagnostics);
     }
     let fatal = diagnostics.iter().position(|diagnostic| diagnostic.severity == Severity::Error);
     let fatal = fatal.map(|index| diagnostics.remove(index));
-    show(&diagnostics);
-    Err(fatal.map_or(InputError::Empty { name }, |fatal| InputError::Useless(Box::new(fatal))))
+    let error =
+        fatal.map_or_else(|| InputError::Empty { name: name.to_owned() }, |fatal| InputError::Useless(Box::new(fatal)));
+    (Err(error), diagnostics)
 }
 
 /// What an input is called.
@@ -75,7 +95,8 @@ pub(crate) fn name(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
+/// The bytes of a file, or of standard input, of bounded size.
+pub(crate) fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     let failed = |source| InputError::Read { name: name.to_owned(), source };
     let limit = u64::try_from(limits::MAX_FILE).unwrap_or(u64::MAX) + 1;
     let mut bytes = Vec::new();
@@ -93,7 +114,8 @@ fn bytes(path: &Path, name: &str) -> Result<Vec<u8>, InputError> {
     if bytes.len() > limits::MAX_FILE { Err(InputError::TooLarge { name: name.to_owned() }) } else { Ok(bytes) }
 }
 
-fn show(diagnostics: &[Diagnostic]) {
+/// Shows diagnostics on standard error, notes excepted.
+pub(crate) fn show(diagnostics: &[Diagnostic]) {
     for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.severity != Severity::Note) {
         page::warn(diagnostic);
     }

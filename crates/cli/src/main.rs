@@ -18,6 +18,11 @@ use args::{Arguments, Verb};
 use verbs::Done;
 
 fn main() -> ExitCode {
+    // The first process of a guest that `verify` has booted tells what it sees, and ends the guest.
+    if let Some(port) = cpusieve_probe::guest::port() {
+        page::complain(&cpusieve_probe::guest::run(port.as_ref()));
+        return Done::Nothing.into();
+    }
     let arguments = Arguments::parse();
     let done = match &arguments.verb {
         None => verbs::overview::run(arguments.json),
@@ -26,7 +31,11 @@ fn main() -> ExitCode {
         Some(Verb::Why(options)) => verbs::why::run(options, arguments.json),
         Some(Verb::Name(options)) => verbs::name::run(options, arguments.json),
         Some(Verb::Predict(options)) => verbs::predict::run(options, arguments.json),
+        Some(Verb::Models(options)) => verbs::models::run(options, arguments.json),
+        Some(Verb::Want(options)) => verbs::want::run(options, arguments.json),
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
+        Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
+        Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {
         Ok(done) => done.into(),

@@ -11,7 +11,7 @@ pub(crate) const LOST: Style = AnsiColor::Red.on_default();
 pub(crate) const GAINED: Style = AnsiColor::Green.on_default();
 pub(crate) const QUIET: Style = Style::new().dimmed();
 const WRONG: Style = AnsiColor::Red.on_default().bold();
-const DOUBT: Style = AnsiColor::Yellow.on_default();
+pub(crate) const DOUBT: Style = AnsiColor::Yellow.on_default();
 
 /// The narrowest and the widest page.
 const WIDTHS: std::ops::RangeInclusive<usize> = 40..=110;

@@ -139,7 +139,7 @@ fn a_host_without_kvm_is_a_finding_and_no_table() {
 
 #[test]
 fn verify_asks_this_machines_kvm() {
-    let output = run(&["verify", "--json"], b"");
+    let output = run(&["verify", "--kvm", "--json"], b"");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     match output.status.code() {
         Some(0) => eprintln!("{} registers of this machine's KVM are as predicted", found["compared"]),

@@ -125,3 +125,27 @@ fn a_wrong_cpu_is_answered_in_qemus_words() {
     assert!(text.contains("-cpu Icelake-Server,+amx-tile\n                      ^\n"), "{text}");
     assert!(text.contains("QEMU 7.2, 10.0, 11.1 knows it"), "{text}");
 }
+
+#[test]
+fn firecracker_stands_where_qemu_stands() {
+    let host = unpacked("qemu-oracle/hosts/icx-6.1.json.gz");
+    let route = ["--until", "guest", "--vmm", "firecracker", "--template", "T2", "--host-kernel", "6.1"];
+    let found = answer(&route, &host, 0);
+    let has = |flag: &str| found["guest"]["flags"].as_array().unwrap().iter().any(|word| word == flag);
+    // T2 takes AVX-512 from every host that it knows.
+    assert!(has("avx2") && has("hypervisor") && !has("avx512f"));
+    assert_eq!(found["vcpu"]["vmm"], "Firecracker");
+    let taken =
+        found["steps"].as_array().unwrap().iter().find(|step| step["feature"] == "avx512f" && step["at"] == "qemu");
+    assert_eq!(taken.unwrap()["effect"], "dropped");
+    let other = answer(&["--until", "vcpu", "--vmm", "firecracker", "--template", "T2A"], &host, 1);
+    assert!(other["vcpu"]["error"].as_str().unwrap().contains("T2A"));
+    let whole = answer(&["--until", "vcpu", "--vmm", "cloud-hypervisor", "--smp", "4"], &host, 0);
+    assert_eq!(whole["vcpu"]["vmm"], "Cloud Hypervisor");
+    for (refused, words) in [(["--cpu", "host"], "for QEMU"), (["--smp", "four"], "number of vCPUs")] {
+        let output =
+            run(&[&["predict", "--until", "vcpu", "--vmm", "firecracker"], &refused[..], &["-"]].concat(), &host);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words));
+    }
+}

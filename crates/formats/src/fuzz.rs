@@ -35,6 +35,20 @@ pub fn check(format: Option<Format>, bytes: &[u8]) -> Result<(), String> {
     if back.has_errors() || back.snapshot != parsed.snapshot {
         return Err(format!("what is printed as a {} is not read back: {:?}", Format::Record, back.diagnostics));
     }
+    if format == Some(Format::Record) { check_proof(&parsed.snapshot, bytes) } else { Ok(()) }
+}
+
+/// What a proof asked, beside a record.
+fn check_proof(snapshot: &Snapshot, bytes: &[u8]) -> Result<(), String> {
+    let captures = record::captures("fuzz", bytes);
+    let printed = record::print_with(snapshot, &captures);
+    if record::captures("printed", printed.as_bytes()) != captures {
+        return Err("what a proof asked is not read back as it was printed".to_owned());
+    }
+    let back = record::parse("printed", printed.as_bytes());
+    if back.has_errors() || &back.snapshot != snapshot {
+        return Err(format!("a record with a proof is not read back: {:?}", back.diagnostics));
+    }
     Ok(())
 }
 

@@ -5,10 +5,13 @@
 //! (`l2`). [`capture`] gives all of it; [`parse`] gives the outer guest alone.
 
 mod read;
+mod write;
 
 use cpusieve_model::Snapshot;
 
 use crate::Parsed;
+
+pub use write::print;
 
 /// How a guest was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +60,9 @@ pub struct Capture {
     pub setup: Setup,
     /// The guests that were started inside it.
     pub nested: Vec<Guest>,
+    /// Leaf and subleaf of each call of `do_host_cpuid` that one `KVM_GET_SUPPORTED_CPUID` made, in their order; empty if
+    /// nobody counted.
+    pub host_cpuid_calls: Vec<(u32, u32)>,
     /// What each QEMU inside it answered on QMP: its version and its expansions.
     pub qemu: Vec<Snapshot>,
 }

@@ -135,7 +135,7 @@ fn all_guests_of_the_laboratory_are_read() {
 #[test]
 fn nested_captures_hold_all_their_guests() {
     let Some(path) = shared("guests-kvm") else { return };
-    let mut guests = 0;
+    let (mut guests, mut calls) = (0, 0);
     for (name, bytes) in files(&path, ".json.gz", 7) {
         let capture = lab::capture(&name, &bytes);
         assert_eq!((capture.setup.accel.as_str(), &capture.setup.status), ("tcg", &String::new()), "{name}");
@@ -143,12 +143,16 @@ fn nested_captures_hold_all_their_guests() {
         for told in &capture.qemu {
             assert!(told.qemu.len() == 1 && told.expansions.len() >= 9, "{name}");
         }
+        // A complete answer takes one call an entry.
+        let entries = capture.parsed.snapshot.kvm.iter().flat_map(|kvm| &kvm.supported).flatten().count();
+        assert!([0, entries].contains(&capture.host_cpuid_calls.len()), "{name}");
+        calls += capture.host_cpuid_calls.len();
         for guest in &capture.nested {
             assert_eq!(guest.snapshot.cpus.is_empty(), guest.setup.status != "ok", "{name}");
             guests += guest.snapshot.cpus.len();
         }
     }
-    assert!(guests >= 30, "{guests}");
+    assert!(guests >= 30 && calls >= 300, "{guests} {calls}");
 }
 
 const CPUDATA: &str = "<!-- A CPU -->

@@ -1,7 +1,7 @@
 //! QEMU's tables of CPUs, read out of a source tree: feature words, models, versions, caches, dependencies and more.
 //!
 //! [`QemuFacts::read`] takes a source tree and returns what its tables say. What only a running binary can tell (machine
-//! types, properties of objects) is in [`BinaryFacts`]. Understood are the layouts from 5.2 on.
+//! types, properties of objects) is in [`BinaryFacts`](crate::tables::qemu::BinaryFacts). Understood are the layouts from 5.2 on.
 //!
 //! ```
 //! use cpusieve_import::qemu;
@@ -12,7 +12,6 @@
 //! assert!(error.to_string().starts_with("target/i386/cpu.h"));
 //! ```
 
-mod binary;
 mod compat;
 mod hyperv;
 mod initializer;
@@ -24,7 +23,6 @@ mod words;
 use crate::SourceTree;
 use macros::Macros;
 
-pub use binary::{BinaryFacts, BinaryMachine, BinaryProperty};
 pub use words::{FeatureWord, Register};
 
 /// What one QEMU tree says about CPUs.

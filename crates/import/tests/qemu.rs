@@ -1,7 +1,7 @@
 //! A small QEMU of our own, read and put into tables; and the stored tables are as the importer writes them.
 #![allow(clippy::unwrap_used, reason = "tests fail by panics")]
 
-use cpusieve_import::qemu::{self, BinaryFacts, BinaryMachine, BinaryProperty, QemuError, QemuFacts};
+use cpusieve_import::qemu::{self, QemuError, QemuFacts};
 use cpusieve_import::tables::qemu::{QemuImportError, QemuTables};
 use cpusieve_import::tables::{TableError, Tree};
 
@@ -234,57 +234,4 @@ fn contradictions_are_refused() {
     let mut swapped = QemuFacts::read(&tree(CPU)).unwrap();
     swapped.models.swap(0, 1);
     assert_eq!(tables.import(release("12.1"), &swapped), Err(QemuImportError::Order("models.tsv")));
-}
-
-fn machine(name: &str, deprecated: bool) -> BinaryMachine {
-    BinaryMachine { name: name.to_owned(), alias: None, max_cpus: 8, default_cpu: Some("Small".to_owned()), deprecated }
-}
-
-#[test]
-fn answers_of_a_binary_become_machines_and_properties() {
-    let mut tables = QemuTables::parse(empty).unwrap();
-    tables.import(release("12.0"), &QemuFacts::read(&tree(CPU)).unwrap()).unwrap();
-    let property = |name: &str, kind: &str, default: Option<&str>, max_only| BinaryProperty {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        default: default.map(str::to_owned),
-        max_only,
-    };
-    let facts = BinaryFacts {
-        machines: vec![
-            machine("microvm", false),
-            machine("pc-q35-4.0", true),
-            machine("pc-q35-12.0", false),
-            machine("pc-i440fx-12.0", false),
-            machine("strange", false),
-        ],
-        properties: vec![
-            property("vmx", "bool", None, false),
-            property("level", "uint32", Some("4294967295"), false),
-            property("migratable", "bool", Some("on"), true),
-            property("feature-words", "X86CPUFeatureWordInfo", None, false),
-        ],
-    };
-    tables.import_binary(release("12.0"), &facts).unwrap();
-    let rows = |tables: &QemuTables, file: &str| -> Vec<String> {
-        let text = text(tables, file);
-        text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
-    };
-    assert_eq!(
-        rows(&tables, "machines.tsv"),
-        [
-            "pc-i440fx-12.0 12.0.. pc 12.0 - 1 Small - 8 -",
-            "pc-q35-12.0 12.0.. q35 12.0 - 1 Small - 8 -",
-            "pc-q35-4.0 12.0.. q35 4.0 - legacy Small - 8 deprecated",
-            "microvm 12.0.. microvm - - latest Small - 8 -",
-            "strange 12.0.. other - - 1 Small - 8 -",
-        ]
-    );
-    assert_eq!(
-        rows(&tables, "properties.tsv"),
-        ["feature-words read-only - * 12.0..", "level uint32 4294967295 * 12.0..", "migratable bool on max 12.0..",]
-    );
-    let before = tables.clone();
-    tables.import_binary(release("12.0"), &facts).unwrap();
-    assert_eq!(tables, before);
 }

@@ -34,7 +34,7 @@ pub use machine::{
     Accelerator, CompatProperty, DefaultCpuVersion, DefaultProperty, Machine, MachineKind, MaxMoment, MaxProperty,
     UnknownMachine, compat, default_properties, machine, machines, max_properties,
 };
-pub use model::{Model, Resolved, Version, cpu_names, model, models, resolve, versions};
+pub use model::{Model, Resolved, Version, cpu_names, model, models, near_cpu_names, resolve, versions};
 pub use property::{Property, PropertyKind, properties, property, property_aliases};
 pub use release::{Fit, Nearest, Release, nearest};
 

@@ -229,6 +229,12 @@ pub fn of_feature(software: Software, feature: &str) -> impl Iterator<Item = &'s
     indices.iter().map(|&index| &RULES[usize::from(index)]).filter(move |rule| rule.software == software)
 }
 
+/// The features of which rules speak by name, each with these rules in order of identity.
+pub fn by_feature() -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'static Rule> + Clone)> {
+    let rule = |index: &u16| RULES.get(usize::from(*index));
+    BY_FEATURE.iter().map(move |(name, indices)| (*name, indices.iter().filter_map(rule)))
+}
+
 /// The generic rule of a situation.
 #[must_use]
 pub fn generic(software: Software, when: &str) -> Option<&'static Rule> {

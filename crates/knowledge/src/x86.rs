@@ -24,6 +24,7 @@ use std::fmt;
 use cpusieve_model::{CpuidBit, LinuxBit, MsrBit, Place, Register, Vendor};
 
 pub use generation::{Generation, Guess, Known, Member, Reason, Telling, Trait, by_signature, generation, guess};
+pub(crate) use names::distance;
 pub use names::{fold, resolve, suggest};
 
 include!(concat!(env!("OUT_DIR"), "/x86.rs"));
@@ -184,6 +185,11 @@ pub fn feature(id: &str) -> Option<&'static Feature> {
 pub fn by_place(place: Place) -> Option<&'static Feature> {
     let found = BY_PLACE.binary_search_by(|(known, _)| known.cmp(&place)).ok()?;
     BY_PLACE.get(found).and_then(|&(_, index)| FEATURES.get(usize::from(index)))
+}
+
+/// All bits that stand for a feature, by place.
+pub fn places() -> impl Iterator<Item = (Place, &'static Feature)> {
+    BY_PLACE.iter().filter_map(|&(place, index)| Some((place, FEATURES.get(usize::from(index))?)))
 }
 
 /// The features of one CPUID register or MSR, with their places, by bit. `first` is the place of its bit 0.

@@ -265,15 +265,23 @@ impl CpuidTable {
     /// `?`.
     #[must_use]
     pub fn vendor_string(&self) -> Option<String> {
+        Some(self.vendor_bytes()?.map(char::from).iter().collect())
+    }
+
+    fn vendor_bytes(&self) -> Option<[u8; 12]> {
         let leaf = self.get(0, 0)?;
-        let bytes = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat();
-        Some(bytes.iter().map(|&byte| if (0x20..0x7f).contains(&byte) { char::from(byte) } else { '?' }).collect())
+        let mut bytes = [0; 12];
+        for (four, register) in bytes.chunks_exact_mut(4).zip([leaf.ebx, leaf.edx, leaf.ecx]) {
+            four.copy_from_slice(&register.to_le_bytes());
+        }
+        Some(bytes.map(|byte| if (0x20..0x7f).contains(&byte) { byte } else { b'?' }))
     }
 
     /// The vendor of leaf 0.
     #[must_use]
     pub fn vendor(&self) -> Option<Vendor> {
-        self.vendor_string().map(|string| Vendor::from_string(&string))
+        let bytes = self.vendor_bytes()?;
+        std::str::from_utf8(&bytes).ok().map(Vendor::from_string)
     }
 
     /// Display family, display model and stepping out of leaf 1 EAX, composed as the kernel does it
@@ -298,7 +306,9 @@ impl CpuidTable {
     }
 
     fn position(&self, leaf: u32, subleaf: u32) -> Result<usize, usize> {
-        self.entries.binary_search_by_key(&(leaf, subleaf), |entry| (entry.leaf, entry.subleaf))
+        // One number to compare instead of two: this is what predictions do most.
+        let key = |leaf: u32, subleaf: u32| u64::from(leaf) << 32 | u64::from(subleaf);
+        self.entries.binary_search_by_key(&key(leaf, subleaf), |entry| key(entry.leaf, entry.subleaf))
     }
 }
 

@@ -18,7 +18,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod capture;
 mod cpuid;
+mod grounds;
 mod msr;
 mod place;
 mod snapshot;
@@ -26,7 +28,9 @@ mod state;
 mod step;
 mod template;
 
+pub use capture::{Captures, GuestCapture, MachineCapture, SurveyCapture, VcpuCapture};
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
+pub use grounds::Grounds;
 pub use msr::{MsrReading, MsrTable};
 pub use place::{CpuidBit, LinuxBit, MsrBit, Place};
 pub use snapshot::{

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{CpuidBit, Place};
+use crate::{CpuidBit, Grounds, Place};
 
 /// The six sieves, in machine order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,5 +193,5 @@ pub struct Step {
     /// Where that stands in the real software.
     pub cite: Cite,
     /// The captured values on which the decision rests; empty if it rests on the rule alone.
-    pub because: Vec<Evidence>,
+    pub because: Grounds,
 }

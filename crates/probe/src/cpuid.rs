@@ -120,6 +120,12 @@ pub fn enumerate_here() -> Enumeration {
     enumerate(instruction)
 }
 
+/// Whether a leaf looks at ECX. For the others ECX is whatever the program left there.
+#[must_use]
+pub fn has_subleaves(leaf: u32) -> bool {
+    RULES.iter().any(|(ruled, _)| *ruled == leaf)
+}
+
 /// One execution of the CPUID instruction on the CPU on which this thread runs.
 #[must_use]
 pub fn instruction(leaf: u32, subleaf: u32) -> Registers {

@@ -3,7 +3,8 @@
 //!
 //! Each module asks one source and fills one part of a [`cpusieve_model::Snapshot`]; [`record`] calls them all. What
 //! the machine does not show is not an error: it becomes a [`cpusieve_model::MissingPart`] with the kernel's answer and
-//! what helps. Nothing on the machine is changed.
+//! what helps. Nothing on the machine is changed: the virtual machines that [`vcpu`] and [`guest`] make are gone when they
+//! return, and leave no file behind.
 //!
 //! This crate does not know what any bit means, which kernel or QEMU it looks at, or what a guest would get; it parses
 //! nothing but what it must to find its way (the list of CPUs, a version, a kernel option); what a QEMU answers is read by
@@ -28,16 +29,21 @@ pub mod affinity;
 mod anonymous;
 pub mod cpuid;
 mod files;
+pub mod guest;
 pub mod kvm;
 pub mod linux;
 pub mod machine;
 pub mod msr;
+mod process;
+pub mod ptrace;
 pub mod qemu;
 pub mod qmp;
 mod record;
 mod refusal;
+pub mod signals;
 #[cfg(test)]
 mod testing;
+pub mod vcpu;
 
 pub use anonymous::anonymise;
 pub use record::{Only, Options, brand, record};

@@ -16,7 +16,6 @@
 //! ```
 
 mod error;
-mod process;
 mod survey;
 mod vcpu;
 
@@ -35,8 +34,8 @@ pub use error::QmpError;
 pub use survey::{Survey, survey};
 pub use vcpu::{VcpuView, vcpu};
 
+use crate::process::{Fault, Process};
 use error::out_of_turn;
-use process::{Fault, Process};
 
 /// How long an answer may take unless the caller says otherwise. On two busy cores a start took 2.5 s.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,6 +1,6 @@
 //! Everything that this machine's stages show, in one [`Snapshot`].
 
-use cpusieve_model::{Cpu, CpuidTable, MissingPart, MsrTable, Snapshot};
+use cpusieve_model::{Cpu, CpuidTable, KvmView, MissingPart, MsrTable, Snapshot};
 
 use crate::cpuid::Enumeration;
 use crate::files::Root;
@@ -45,11 +45,28 @@ pub fn record(options: Options) -> Snapshot {
     let mut snapshot = Snapshot { title, cpus, ..Snapshot::default() };
     if everything {
         snapshot.linux = Some(linux::view(&mut missing));
-        snapshot.kvm = kvm::view(&mut missing);
+        snapshot.kvm = kvm_view(snapshot.cpus.first().map(|cpu| cpu.id), &mut missing);
         snapshot.qemu = qemu::find(&mut missing);
     }
     snapshot.missing = missing;
     snapshot
+}
+
+/// What KVM answers on a CPU: it hands on registers that tell the CPU's place in the machine, and the first CPU is the
+/// one that others take for the machine.
+fn kvm_view(cpu: Option<u32>, missing: &mut Vec<MissingPart>) -> Option<KvmView> {
+    let ask = |_| {
+        let mut missing = Vec::new();
+        (kvm::view(&mut missing), missing)
+    };
+    let asked = cpu.and_then(|cpu| affinity::on_each(&[cpu], ask).pop());
+    match asked {
+        Some((_, Ok((view, refused)))) => {
+            missing.extend(refused);
+            view
+        }
+        _ => kvm::view(missing),
+    }
 }
 
 /// What one visit to a CPU brought.

@@ -38,7 +38,6 @@ const QUESTIONS: [(&str, &str, &str); 6] = [
 fn main() {
     let hosts = oracle::hosts();
     let host = &hosts["spr-6.18"];
-    let protected = Protected::default();
     println!("{:<56} {:>8} {:>8}   us, of {ROUNDS} rounds of {REPEAT}", "", "best", "median");
     for (label, machine, cpu) in QUESTIONS {
         let release = qemu::nearest(label).release;
@@ -46,7 +45,7 @@ fn main() {
         for (name, accelerator) in
             [("kvm", Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm }), ("tcg", Accelerator::Tcg)]
         {
-            let (smp, irqchip) = (Smp::default(), Irqchip::of(machine));
+            let (smp, irqchip, protected) = (Smp::default(), Irqchip::of(machine), Protected::default());
             let question = Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected };
             let what = format!("{label} {name} {} {cpu}", machine.name);
             measure(&what, || drop(black_box(realize(black_box(question)))));
@@ -63,7 +62,7 @@ fn main() {
     let mut number = 0;
     for cpu in qemu::cpu_names(release) {
         let accelerator = Accelerator::Kvm { host: &host.cpuid, kvm: &host.kvm };
-        let (smp, irqchip) = (Smp::default(), Irqchip::of(machine));
+        let (smp, irqchip, protected) = (Smp::default(), Irqchip::of(machine), Protected::default());
         black_box(realize(Question { release, machine, accelerator, cpu, smp, cpu_pm: false, irqchip, protected }));
         number += 1;
     }

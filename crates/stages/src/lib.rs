@@ -25,6 +25,7 @@ mod generation;
 pub mod kvm;
 pub mod linux;
 mod machine;
+mod names;
 mod pipeline;
 pub mod qemu;
 pub mod vcpu;

@@ -1,8 +1,9 @@
 //! One machine as the stages read it: whatever one input says, and never more.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use cpusieve_knowledge::x86::{Generation, Guess};
 use cpusieve_knowledge::{TreeSet, linux};
@@ -11,9 +12,11 @@ use cpusieve_model::{
 };
 
 use crate::generation;
+use crate::kvm::answered::Answered;
 use crate::linux::booted::{Booted, Exact};
 use crate::linux::conditions::Sight;
 use crate::linux::kernel as linux_kernel;
+use crate::qemu::Realized;
 
 /// 1.ECX\[31\]: set by hypervisors, never by silicon.
 pub(crate) const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
@@ -62,6 +65,10 @@ pub struct Machine<'a> {
     /// The kernels of all trees on this CPU, each booted when it is first asked for; none before it is known which
     /// trees may run here, nor without CPUID.
     boots: Vec<OnceCell<Option<Box<Booted>>>>,
+    /// KVM of all trees on this machine, each run when it is first asked for; none without CPUID.
+    answers: Vec<OnceCell<Option<Box<Answered>>>>,
+    /// The QEMUs that were run on this machine.
+    pub(crate) realized: RefCell<Vec<Rc<Realized>>>,
     partly: bool,
     cpuid: Option<&'a CpuidTable>,
     supported: Option<CpuidTable>,
@@ -82,6 +89,8 @@ impl<'a> Machine<'a> {
             flags: None,
             names: HashSet::default(),
             boots: Vec::new(),
+            answers: Vec::new(),
+            realized: RefCell::default(),
             partly: false,
             cpuid,
             supported: snapshot.kvm.as_ref().and_then(cpusieve_model::KvmView::supported_table),
@@ -90,7 +99,9 @@ impl<'a> Machine<'a> {
         machine.take_flags(snapshot.flags().cloned());
         machine.vendor = machine.vendor.or_else(|| machine.vendor_from_flags());
         machine.kernel = linux_kernel::candidates(&machine);
-        machine.boots = cpuid.map(|_| vec![OnceCell::new(); linux::TREES.len()]).unwrap_or_default();
+        let trees = if cpuid.is_some() { linux::TREES.len() } else { 0 };
+        machine.boots = vec![OnceCell::new(); trees];
+        machine.answers = vec![OnceCell::new(); trees];
         if machine.flags.is_none() && machine.cpuid.is_some() {
             machine.conclude(machine.kernel.trees.last().unwrap_or(linux::TREES.len() - 1));
         }
@@ -113,21 +124,21 @@ impl<'a> Machine<'a> {
 
     /// The flags that a kernel of this tree would print.
     fn conclude(&mut self, tree: usize) {
-        let Some((booted, cpuid)) = self.boot(tree) else { return };
+        let Some((booted, cpuid)) = self.booted(tree) else { return };
         let flags = booted.output.flags.iter().copied().filter(|name| !booted.is_open(name, cpuid)).collect();
         self.take_flags(Some(flags));
         self.concluded_for = Some(tree);
     }
 
     /// A kernel of this tree on this CPU, with that CPU's CPUID; `None` if none was seen.
-    fn boot(&self, tree: usize) -> Option<(&Booted, &'a CpuidTable)> {
+    pub(crate) fn booted(&self, tree: usize) -> Option<(&Booted, &'a CpuidTable)> {
         let boot = || Booted::new(self.snapshot, tree).map(Box::new);
         self.boots.get(tree)?.get_or_init(boot).as_deref().zip(self.cpuid)
     }
 
     /// The same, if the tree is one of [`Machine::kernels`].
     fn boot_of_kernels(&self, tree: usize) -> Option<(&Booted, &'a CpuidTable)> {
-        if self.kernels().contains(tree) { self.boot(tree) } else { None }
+        if self.kernels().contains(tree) { self.booted(tree) } else { None }
     }
 
     /// The kernels whose flags these are: those that may have printed the line, or the one it was concluded for.
@@ -158,6 +169,18 @@ impl<'a> Machine<'a> {
     pub fn supposed(&self, tree: usize, id: &str, at: Stage) -> Option<Step> {
         let (booted, cpuid) = self.boot_of_kernels(tree).filter(|_| self.line(tree, id, true) == State::Unknown)?;
         booted.supposed(id, cpuid, self.role, at)
+    }
+
+    /// KVM of this tree on this machine; `None` if no CPUID was seen, or if KVM does not run here or cannot be predicted.
+    #[must_use]
+    pub fn answered(&self, tree: usize) -> Option<&Answered> {
+        let answered = || Answered::new(self, tree).map(Box::new);
+        self.answers.get(tree)?.get_or_init(answered).as_deref()
+    }
+
+    /// What a captured flags line says of a capability; unknown where there is none.
+    pub(crate) fn line_of(&self, tree: usize, id: &str) -> State {
+        self.line(tree, id, true)
     }
 
     /// What a captured flags line says of a capability, if it is to be believed.
@@ -191,7 +214,7 @@ impl<'a> Machine<'a> {
         }
         let Some(tree) = self.concluded_for else { return Some(false) };
         let elsewhere = || self.trees().iter().any(|tree| linux_kernel::prints(tree, name));
-        let open = || self.boot(tree).is_some_and(|(booted, cpuid)| booted.is_open(name, cpuid));
+        let open = || self.booted(tree).is_some_and(|(booted, cpuid)| booted.is_open(name, cpuid));
         let untold = open() || !linux_kernel::prints(tree, name) && elsewhere();
         (!untold).then_some(false)
     }

@@ -1,21 +1,23 @@
 //! One feature on its way through every sieve.
 
+mod derived;
 mod inputs;
+mod sieves;
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
+use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_knowledge::x86;
 use cpusieve_knowledge::{linux, qemu};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, RuleId, Stage, State, Step};
+use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Grounds, Place, RuleId, Stage, State, Step};
 
-use crate::kvm::{self, Decision};
+use crate::kvm::Decision;
 use crate::linux::booted::Exact;
-use crate::linux::conditions::{Inputs, Observed, Sight, Verdict};
+use crate::linux::conditions::{Inputs, Observed, Sight};
 use crate::linux::kernel;
 use crate::linux::setup::{self, Ruling};
 use crate::machine::known_name;
-use crate::qemu::{self as qemu_stage, CpuArgument, Qemu};
+use crate::qemu::{Command, CpuArgument};
 use crate::{Machine, vcpu};
 
 /// How deep one flag may follow from another.
@@ -39,6 +41,11 @@ pub struct World<'a> {
     /// Whether the guest's CPUID, or a flag that it prints, proves that its bit arrived. A hypothesis that is being
     /// tested must not take what it ought to predict for proved.
     pub guest_proves: bool,
+    /// QEMU's command line, if it is known. Otherwise [`World::cpu`] says what is supposed.
+    pub command: Option<Command<'a>>,
+    /// Whether KVM and QEMU are run whole where the host's CPUID is known. Of many hypotheses, only the one that is
+    /// chosen is worth it.
+    pub whole: bool,
 }
 
 /// One feature's way: every step, and what came of it.
@@ -56,7 +63,8 @@ pub struct Passage {
     pub decided: Option<usize>,
     /// The flag from whose loss (or gain) this one follows.
     pub follows: Option<Cow<'static, str>>,
-    /// Whether the guest's kernel lacks it by something that nobody saw, which its flags line bears out.
+    /// Whether what decided hangs on something that nobody saw: the guest's kernel lacks it by an assumption that its flags
+    /// line bears out, or what it is derived from was taken on one.
     pub assumed: bool,
 }
 
@@ -81,6 +89,8 @@ impl<'a> World<'a> {
             guest_tree: tree,
             cpu: CpuArgument::Host { migratable: true },
             guest_proves: true,
+            command: None,
+            whole: true,
         }
     }
 
@@ -96,14 +106,13 @@ impl World<'_> {
     #[must_use]
     pub fn offered(&self, feature: &str, bit: CpuidBit) -> State {
         let incoming = Way { world: *self, depth: 0 }.incoming(feature, bit);
-        kvm::offer(self.host, self.host_tree, feature, bit, incoming).state
+        Way { world: *self, depth: 0 }.offered(feature, bit, incoming).state
     }
 
     /// What QEMU gives of a bit that KVM offers, whatever was seen of the guest.
     #[must_use]
     pub fn given(&self, feature: &str, bit: CpuidBit, offered: State) -> State {
-        let qemu = Qemu { release: self.qemu, cpu: self.cpu };
-        qemu_stage::give(qemu, self.host, feature, bit, offered).state
+        Way { world: *self, depth: 0 }.given(feature, bit, offered).state
     }
 
     /// What reaches the vCPU of a bit, by the feature that the host's kernel makes of it.
@@ -141,6 +150,10 @@ impl Way<'_> {
         let elsewhere = || x86::feature(id).and_then(x86::Feature::place).filter(|place| place.cpuid().is_some());
         passage.place = passage.place.or_else(elsewhere);
         match passage.place.filter(|_| on_guest.is_none()).or(on_guest) {
+            Some(Place::Cpuid(bit)) if self.made_without(id, bit, seen.state) => {
+                self.host_step(&mut passage, on_host, &seen);
+                self.invented(&mut passage, id, seen.state);
+            }
             Some(Place::Cpuid(bit)) => self.announced(&mut passage, id, bit, seen),
             Some(Place::Linux(_) | Place::Msr(_)) => {
                 self.host_step(&mut passage, on_host, &seen);
@@ -163,7 +176,7 @@ impl Way<'_> {
                 effect: Effect::Dropped,
                 rule: rule.id,
                 cite: rule.cite,
-                because: vec![self.world.host.register_evidence("CPUID", table, bit)],
+                because: Grounds::one(self.world.host.register_evidence("CPUID", table, bit)),
             });
         }
     }
@@ -184,8 +197,9 @@ impl Way<'_> {
 
     /// A feature that CPUID announces.
     fn announced(&self, passage: &mut Passage, id: &str, bit: CpuidBit, seen: Sight) {
-        let World { host_tree, guest, guest_tree, .. } = self.world;
+        let World { host, host_tree, guest, guest_tree, .. } = self.world;
         let place = Some(Place::Cpuid(bit));
+        let seen_present = seen.state == State::Present;
         let incoming = self.incoming(id, bit);
         self.silicon_step(passage, bit, incoming);
         self.host_step(passage, place, &seen);
@@ -195,6 +209,7 @@ impl Way<'_> {
             vcpu.iter().position(|decision| decision.step.effect == Effect::Dropped && decision.state == State::Absent);
         let open = vcpu.iter().position(|decision| decision.open);
         let added = vcpu.iter().rposition(|decision| decision.step.effect == Effect::Added);
+        let unsure = culprit.is_some_and(|culprit| vcpu.iter().take(culprit + 1).any(|decision| decision.open));
         let offset = passage.steps.len();
         passage.steps.extend(vcpu.into_iter().map(|decision| decision.step));
 
@@ -212,7 +227,8 @@ impl Way<'_> {
         if delivered.known() == Some(false) {
             passage.decided = before_kvm(passage).or(passage.decided);
         }
-        passage.assumed = hangs(&ruling);
+        let made = host.cpuid().is_none() && seen_present && self.may_be_made(id, 0);
+        passage.assumed = (unsure || made) && delivered.known() == Some(false);
         if ruling.rule.is_some() {
             self.guest_step(passage, place, delivered, &ruling);
             passage.follows = ruling.exact.as_ref().and_then(Exact::cleared_with).or(passage.follows.take());
@@ -220,6 +236,7 @@ impl Way<'_> {
             // the bit.
             if ruling.state != State::Unknown || passage.decided.is_none() {
                 passage.decided = Some(passage.steps.len() - 1);
+                passage.assumed = hangs(&ruling);
             }
         } else if delivered == State::Present {
             let evidence = guest.and_then(|guest| guest.capability(guest_tree, id).evidence);
@@ -252,7 +269,7 @@ impl Way<'_> {
     ) {
         let tree = self.world.guest_tree;
         if kernel::prints(tree, id) {
-            let kept = || self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, Vec::new());
+            let kept = || self.linux_step(Stage::Guest, passage, place, Effect::Kept, None, Grounds::NONE);
             let mut step = exact.unwrap_or_else(kept);
             step.because.extend(evidence);
             passage.steps.push(step);
@@ -260,7 +277,7 @@ impl Way<'_> {
         }
         let known = linux::feature_by_id(tree, id).is_some();
         let rule = rules::generic(Software::Linux, if known { "hidden" } else { "no-name" });
-        let step = self.linux_step(Stage::Guest, passage, place, Effect::Dropped, rule, Vec::new());
+        let step = self.linux_step(Stage::Guest, passage, place, Effect::Dropped, rule, Grounds::NONE);
         passage.steps.push(step);
         passage.outcome = State::Absent;
         passage.decided = Some(passage.steps.len() - 1);
@@ -285,50 +302,18 @@ impl Way<'_> {
             }
             passage.steps.pop();
         }
-        if ruling.state == State::Absent
-            && let Some(verdict) = &ruling.verdict
+        if ruling.state != State::Present
+            && let Some(cause) = self.cause(id, &ruling, on_host)
         {
-            self.follow(passage, verdict, on_host);
+            passage.decided = Some(passage.steps.len() + cause.decided);
+            passage.steps.extend(cause.steps);
+            passage.follows = cause.follows;
+            passage.assumed = cause.assumed;
+            passage.outcome = State::Absent;
         }
         let host = State::from_bit(on_host == State::Present);
         self.guest_step(passage, place, host, &ruling);
         passage.decided = passage.decided.or(Some(passage.steps.len() - 1));
-    }
-
-    /// The condition that fails may itself be a bit or a flag that an earlier sieve took.
-    fn follow(&self, passage: &mut Passage, verdict: &Verdict, on_host: State) {
-        let Some(need) = verdict.deciding.filter(|need| !need.negated) else { return };
-        if self.depth >= DEPTH {
-            return;
-        }
-        let deeper = Way { depth: self.depth + 1, ..*self };
-        match need.condition {
-            Condition::Cpuid(bit) => {
-                let World { host, host_tree, .. } = self.world;
-                let incoming = host.bit(host_tree, bit).0;
-                // The host's kernel made the same flag of the same bit.
-                let same_bit = incoming == State::Unknown && on_host == State::Present;
-                let incoming = if same_bit { State::Present } else { incoming };
-                let named = linux::at(host_tree, Place::Cpuid(bit)).map(linux::Feature::id);
-                let id = named.map_or_else(|| passage.feature.clone(), Cow::Borrowed);
-                let decisions = self.vcpu(&id, bit, incoming);
-                let offset = passage.steps.len();
-                passage.decided = decisions
-                    .iter()
-                    .position(|decision| decision.state.known() == Some(false))
-                    .map(|index| offset + index);
-                passage.steps.extend(decisions.into_iter().map(|decision| decision.step));
-            }
-            Condition::Flag(id) => {
-                let cause = deeper.pass(id);
-                if let Some(step) = cause.culprit().filter(|_| cause.outcome.known() == Some(false)) {
-                    passage.decided = Some(passage.steps.len());
-                    passage.steps.push(step.clone());
-                    passage.follows = Some(cause.follows.clone().unwrap_or(cause.feature));
-                }
-            }
-            _ => {}
-        }
     }
 
     /// Whether a bit arrived in a guest that was seen: its CPUID says so; a flag that it prints proves it.
@@ -347,13 +332,17 @@ impl Way<'_> {
 
     /// A bit through KVM and QEMU to the vCPU; a captured CPUID of the guest decides.
     fn vcpu(&self, id: &str, bit: CpuidBit, incoming: State) -> Vec<Decision> {
-        let World { host, host_tree, guest, qemu, cpu, .. } = self.world;
         if let Some(source) = vcpu::mirrored(bit) {
             return vec![vcpu::edit(id, bit, self.bit(source).state)];
         }
-        let offered = kvm::offer(host, host_tree, id, bit, incoming);
-        let mut given = qemu_stage::give(Qemu { release: qemu, cpu }, host, id, bit, offered.state);
+        let mut offered = self.offered(id, bit, incoming);
+        let mut given = self.given(id, bit, offered.state);
+        let guest = self.world.guest;
         if let Some((known, evidence)) = guest.and_then(|guest| self.arrived(guest, bit)) {
+            if !known && offered.open && self.rather_kvm(id, bit) {
+                offered.state = State::Absent;
+                offered.step.effect = Effect::Dropped;
+            }
             given = observed(given, offered.state, known, evidence);
         }
         vec![offered, given]
@@ -382,8 +371,8 @@ impl Way<'_> {
         passage: &Passage,
         place: Option<Place>,
         effect: Effect,
-        rule: Option<&'static rules::Rule>,
-        because: Vec<Evidence>,
+        rule: Option<&'static Rule>,
+        because: Grounds,
     ) -> Step {
         let rule = rule.or_else(|| rules::generic(Software::Linux, "word"));
         Step {

@@ -5,7 +5,7 @@ pub mod guest;
 mod running;
 
 use cpusieve_knowledge::rules::{self, Software};
-use cpusieve_model::{CpuidBit, Effect, Place, Register, Stage, State, Step};
+use cpusieve_model::{CpuidBit, Effect, Grounds, Place, Register, Stage, State, Step};
 
 use crate::kvm::Decision;
 use crate::machine::known_name;
@@ -36,7 +36,7 @@ pub fn edit(feature: &str, bit: CpuidBit, source: State) -> Decision {
         effect: if state == State::Absent { Effect::Dropped } else { Effect::Unknown },
         rule: rule.map_or(cpusieve_model::RuleId(""), |rule| rule.id),
         cite: rule.map_or(cpusieve_model::Cite(""), |rule| rule.cite),
-        because: Vec::new(),
+        because: Grounds::NONE,
     };
     Decision { state, open: false, step }
 }

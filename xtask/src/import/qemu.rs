@@ -41,14 +41,20 @@ pub(super) fn import(root: &Path, request: &Request) -> Result<ExitCode> {
         label,
     };
     tables.import(entry.clone(), &QemuFacts::read(&source)?)?;
+    let differences = write(root, &tables, request.check)?;
+    Ok(finish(&entry, &differences, request.check))
+}
+
+/// Writes the tables that changed, unless it is only to be said what would change; gives the differences.
+pub(super) fn write(root: &Path, tables: &QemuTables, check: bool) -> Result<Vec<String>> {
     let mut differences = Vec::new();
     for (file, new) in tables.print() {
         let path = root.join("qemu").join(file);
         let old = fs::read_to_string(&path).unwrap_or_default();
         differences.extend(differing(&format!("qemu/{file}"), &old, &new));
-        if old != new && !request.check {
+        if old != new && !check {
             fs::write(path, new)?;
         }
     }
-    Ok(finish(&entry, &differences, request.check))
+    Ok(differences)
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::bounded;
+use super::modules::{self, Module};
+use super::qemu::Qemu;
 
 /// Suites of Debian that ship cloud kernels between 5.10 and the newest.
 const SOURCES: &str = "\
@@ -19,6 +21,9 @@ deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian
 deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie-backports main
 deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian-security bookworm-security main
 ";
+
+/// Where a cached kernel's KVM lies.
+const KVM: &str = "kvm";
 
 /// What a package of a kernel image is called around the release.
 const PACKAGE: (&str, &str) = ("linux-image-", "-cloud-amd64");
@@ -62,14 +67,52 @@ impl Archive {
         let names = bounded::must(self.apt("apt-cache").args(["pkgnames", PACKAGE.0]), UPDATE)?;
         let releases = names.lines().filter(|name| name.ends_with(PACKAGE.1));
         let releases: Vec<_> = releases.filter_map(|name| name.strip_prefix(PACKAGE.0)).map(str::to_owned).collect();
-        if releases.is_empty() {
-            // `apt-get update` calls it a success if no list could be fetched.
-            return Err("no list of the archive's packages could be fetched: is there a network?".into());
-        }
         let release = newest(wanted, releases).ok_or_else(|| format!("the archive has no cloud kernel {wanted}"))?;
         println!("fetching {release}");
         self.fetch(&release)?;
         self.load(&release)
+    }
+
+    /// A kernel's KVM for AMD and the modules that it needs, each behind those that it needs itself.
+    pub(super) fn kvm(&mut self, release: &str) -> Result<Vec<Module>, Box<dyn Error>> {
+        let folder = self.cache.join("kernels").join(release).join(KVM);
+        if !folder.is_dir() {
+            self.update()?;
+            println!("fetching the modules of {release}");
+            self.fetch(release)?;
+        }
+        modules::load(&folder)
+    }
+
+    /// The QEMU of a suite, unpacked with its libraries, firmware and loader.
+    pub(super) fn qemu(&mut self, suite: &str) -> Result<Qemu, Box<dyn Error>> {
+        let root = self.cache.join("qemu").join(suite);
+        if !root.is_dir() {
+            self.update()?;
+            println!("fetching QEMU of {suite} and its libraries");
+            let parts = self.cache.join(format!("fetch-{}-qemu", std::process::id()));
+            let done = self.fetch_qemu(&parts, suite, &root);
+            fs::remove_dir_all(&parts)?;
+            done?;
+        }
+        Qemu::unpacked(&root)
+    }
+
+    fn fetch_qemu(&self, parts: &Path, suite: &str, root: &Path) -> Result<(), Box<dyn Error>> {
+        let (packages, part) = (parts.join("packages"), parts.join("root"));
+        fs::create_dir_all(packages.join("partial"))?;
+        fs::create_dir_all(&part)?;
+        // For the package manager nothing is installed here, so it fetches everything that QEMU needs.
+        let mut fetch = self.apt("apt-get");
+        fetch.arg("-o").arg(format!("Dir::Cache::archives={}", packages.display()));
+        fetch.args(["install", "--download-only", "--no-install-recommends", "--yes", "--quiet"]);
+        bounded::must(fetch.args(["--target-release", suite, "qemu-system-x86"]), DOWNLOAD)?;
+        for package in files(&packages).iter().filter(|path| path.extension().is_some_and(|end| end == "deb")) {
+            bounded::must(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&part), DOWNLOAD)?;
+        }
+        fs::create_dir_all(self.cache.join("qemu"))?;
+        // It is in the cache whole or not at all.
+        Ok(fs::rename(part, root)?)
     }
 
     /// A kernel that is here without a download: a cached one, or one that this machine boots from.
@@ -81,8 +124,7 @@ impl Archive {
                 let config = fs::read_to_string(format!("/boot/config-{release}")).ok()?;
                 let image = PathBuf::from(format!("/boot/vmlinuz-{release}"));
                 File::open(&image).ok()?;
-                let modules = PathBuf::from(format!("/lib/modules/{release}"));
-                let msr = module(&modules).ok().flatten();
+                let msr = modules::one(&files(Path::new(&format!("/lib/modules/{release}"))), "msr").ok().flatten();
                 Some(Kernel { image, msr, config: options(&config), release })
             })
         })
@@ -129,6 +171,11 @@ impl Archive {
         );
         fs::write(apt.join("apt.conf"), configuration)?;
         bounded::must(self.apt("apt-get").arg("update"), UPDATE)?;
+        let is_list = |path: &PathBuf| path.to_string_lossy().contains("_Packages");
+        if !files(&apt.join("state/lists")).iter().any(is_list) {
+            // `apt-get update` calls it a success if no list could be fetched.
+            return Err("no list of the archive's packages could be fetched: is there a network?".into());
+        }
         self.updated = true;
         Ok(())
     }
@@ -160,20 +207,26 @@ impl Archive {
             found.iter().find(is).ok_or_else(|| format!("the packages of {release} hold no {}", names[1]))
         };
         let folder = self.cache.join("kernels").join(release);
-        let part = self.cache.join("kernels").join(format!(".{release}"));
+        let part = parts.join("kept");
         fs::create_dir_all(&part)?;
+        modules::keep(&found, &part.join(KVM))?;
+        if folder.is_dir() {
+            // It was cached before its KVM was.
+            return Ok(fs::rename(part.join(KVM), folder.join(KVM))?);
+        }
         fs::copy(named([&format!("vmlinuz-{release}"), "vmlinuz"])?, part.join("vmlinuz"))?;
         fs::copy(named([&format!("config-{release}"), "config"])?, part.join("config"))?;
-        if let Some(module) = module(parts)? {
+        if let Some(module) = modules::one(&found, "msr")? {
             fs::write(part.join("msr.ko"), module)?;
         }
         // A kernel is in the cache whole or not at all.
+        fs::create_dir_all(self.cache.join("kernels"))?;
         fs::rename(part, folder)?;
         Ok(())
     }
 }
 
-/// Unpacks a package's image, configuration and `msr` module.
+/// Unpacks a package's image, configuration and the modules that the laboratory may need.
 fn unpack(package: &Path, into: &Path) -> Result<(), Box<dyn Error>> {
     let mut files = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -184,24 +237,13 @@ fn unpack(package: &Path, into: &Path) -> Result<(), Box<dyn Error>> {
     let pipe = files.stdout.take().ok_or("dpkg-deb has no output")?;
     // A package that lacks one of these is no failure: another package of the same kernel has it.
     let _some_missing = Command::new("tar")
-        .args(["-x", "--wildcards", "*/vmlinuz*", "*/config*", "*/arch/x86/kernel/msr.ko*"])
+        .args(["-x", "--wildcards", "*/vmlinuz*", "*/config*"])
+        .args(modules::PLACES)
         .current_dir(into)
         .stdin(pipe)
         .stderr(Stdio::null())
         .status()?;
     if files.wait()?.success() { Ok(()) } else { Err(format!("{}: cannot be unpacked", package.display()).into()) }
-}
-
-/// The `msr` module below a folder, decompressed.
-fn module(folder: &Path) -> Result<Option<Vec<u8>>, Box<dyn Error>> {
-    let found = files(folder);
-    let ends = |end: &str| found.iter().find(|path| path.ends_with(format!("kernel/msr.ko{end}")));
-    if let Some(plain) = ends("") {
-        return Ok(Some(fs::read(plain)?));
-    }
-    let Some(packed) = ends(".xz") else { return Ok(None) };
-    let output = Command::new("xz").arg("-dc").arg(packed).stdin(Stdio::null()).output()?;
-    if output.status.success() { Ok(Some(output.stdout)) } else { Err(format!("xz: {}", packed.display()).into()) }
 }
 
 /// All files below a folder, in no order; what cannot be read is left out.

@@ -1,7 +1,7 @@
 //! Other programs, each with a time limit.
 
 use std::error::Error;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,14 @@ pub(super) struct Ended {
 /// Runs a program without input for at most `limit`.
 pub(super) fn run(command: &mut Command, limit: Duration) -> Result<Ended, Box<dyn Error>> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{name}: {error}"))?;
+    let mut running = Running(child);
+    let child = &mut running.0;
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
         // Both are drained while the program runs, lest it wait for a full pipe.
@@ -43,6 +45,17 @@ pub(super) fn run(command: &mut Command, limit: Duration) -> Result<Ended, Box<d
         };
         Ok(Ended { status, stdout: stdout.join().unwrap_or_default(), stderr: stderr.join().unwrap_or_default() })
     })
+}
+
+/// A program that does not outlive its caller's interest, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed, and that is well.
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
 }
 
 /// As [`run`], for a program that must succeed: what it wrote to stdout.

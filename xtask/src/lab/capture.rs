@@ -5,7 +5,7 @@ use std::error::Error;
 
 use cpusieve_formats::lab;
 use cpusieve_knowledge::linux;
-use cpusieve_model::{FlagList, Stage};
+use cpusieve_model::{FlagList, Snapshot, Stage};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{Input, Unlisted, boot};
 use serde_json::{Value, json};
@@ -28,11 +28,17 @@ pub(super) fn json(id: &str, qemu: &str, kernel: &str, cpu: &str, boot: &Boot) -
         "status": boot.status,
     });
     let Some(fields) = capture.as_object_mut() else { return capture };
-    let Some(report) = &boot.report else {
+    if !boot.whole {
         fields.insert("console_tail".to_owned(), json!(boot.console_tail));
         return capture;
-    };
-    let section = |name: &str| report.get(name).map(String::as_str).unwrap_or_default();
+    }
+    fields.extend(seen(&boot.sections, ""));
+    capture
+}
+
+/// What a guest told of itself, as fields, from the sections whose names begin so.
+pub(super) fn seen(report: &BTreeMap<String, String>, prefix: &str) -> Vec<(String, Value)> {
+    let section = |name: &str| report.get(&format!("{prefix}{name}")).map(String::as_str).unwrap_or_default();
     let pairs = |name: &str| -> Value {
         let lines = section(name).lines().filter_map(|line| line.split_once(' '));
         lines.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into()
@@ -47,9 +53,9 @@ pub(super) fn json(id: &str, qemu: &str, kernel: &str, cpu: &str, boot: &Boot) -
         ("msrs", pairs("msrs")),
         ("msrs_failed", lines("msrs_failed")),
         ("vulnerabilities", pairs("vulnerabilities")),
+        ("dmesg", lines("dmesg")),
     ];
-    fields.extend(seen.map(|(name, value)| (name.to_owned(), value)));
-    capture
+    seen.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// A prediction beside what the kernel printed.
@@ -71,14 +77,25 @@ pub(super) fn compare(
     let mut snapshot = lab::capture(name, capture).parsed.snapshot;
     let told = snapshot.linux.as_mut().ok_or("the capture says nothing of its kernel")?;
     told.config = Some(config.clone());
-    let named = linux::nearest(told.release.as_deref().ok_or("the capture names no kernel")?).tree;
-    // A flags line that contradicts the tree that the release names decides: then it is the next one that can print it.
-    let candidates = Machine::new("guest", &snapshot).trees();
-    let possible = (0..linux::TREES.len()).filter(|&tree| candidates.contains(tree));
-    let tree = possible.min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named);
-    let input = Input::of_snapshot("guest", Stage::Guest, &snapshot).ok_or("the capture holds no CPUID")?;
     // An emulator answers zero for MSRs that it does not know, and the kernel may read others than were captured.
-    let output = boot(&Input { unlisted: Unlisted::Zero, ..input }, tree);
+    compare_lines(&snapshot, Unlisted::Zero)
+}
+
+/// The kernel tree of a snapshot.
+pub(super) fn tree(snapshot: &Snapshot) -> Result<usize, Box<dyn Error>> {
+    let release = snapshot.linux.as_ref().and_then(|told| told.release.as_deref());
+    let named = linux::nearest(release.ok_or("the capture names no kernel")?).tree;
+    // A flags line that contradicts the tree that the release names decides: then it is the next one that can print it.
+    let candidates = Machine::new("guest", snapshot).trees();
+    let possible = (0..linux::TREES.len()).filter(|&tree| candidates.contains(tree));
+    Ok(possible.min_by_key(|tree| tree.abs_diff(named)).unwrap_or(named))
+}
+
+/// As [`compare`], for a snapshot that has its kernel's configuration.
+pub(super) fn compare_lines(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Comparison, Box<dyn Error>> {
+    let tree = tree(snapshot)?;
+    let input = Input::of_snapshot("guest", Stage::Guest, snapshot).ok_or("the capture holds no CPUID")?;
+    let output = boot(&Input { unlisted, ..input }, tree);
     let seen = snapshot.cpus.first().and_then(|cpu| cpu.cpuinfo.as_ref()).ok_or("the capture holds no cpuinfo")?;
     let lines = [
         ("flags", &seen.flags, &output.flags),
@@ -123,14 +140,15 @@ mod tests {
             cmdline: "quiet".to_owned(),
             warnings: Vec::new(),
             status: "ok".to_owned(),
-            report: Some(BTreeMap::from([
+            sections: BTreeMap::from([
                 section("release", "6.1.0-56-cloud-amd64\n"),
                 section("cmdline", "quiet\n"),
                 section("cpuinfo", report),
                 section("cpuid", "0x00000000 0x00: eax=0x00000001 ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69\n"),
                 section("msrs", "0x0000001b 0x00000000fee00900\n"),
                 section("msrs_failed", "0x00000033\n"),
-            ])),
+            ]),
+            whole: true,
             console_tail: Vec::new(),
             took: Duration::ZERO,
         };

@@ -4,16 +4,13 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::bounded;
+use super::qemu::Qemu;
 
-/// What runs a guest. The laboratory knows the name in `PATH` alone.
-pub(super) const QEMU: &str = "qemu-system-x86_64";
-
-/// The longest that a boot may take. One takes 4 to 10 s on a core of its own.
-const LIMIT: Duration = Duration::from_secs(90);
+/// The longest that a plain boot may take. One takes 4 to 10 s on a core of its own.
+pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
 /// The status of a boot that took longer.
 pub(super) const LATE: &str = "timeout";
@@ -23,6 +20,10 @@ const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// How one guest is started.
 pub(super) struct Start<'a> {
+    /// `-accel`
+    pub(super) accel: &'a str,
+    /// `-m`, in MiB.
+    pub(super) memory: u32,
     /// `-kernel`
     pub(super) image: &'a Path,
     /// `-initrd`
@@ -35,6 +36,41 @@ pub(super) struct Start<'a> {
     pub(super) scratch: PathBuf,
 }
 
+impl Start<'_> {
+    /// The command line that the kernel is given.
+    pub(super) fn cmdline(&self) -> String {
+        format!("{CMDLINE} {}", self.append).trim_end().to_owned()
+    }
+
+    /// The file that the guest's first serial port writes.
+    pub(super) fn console(&self) -> PathBuf {
+        self.scratch.with_extension("console")
+    }
+
+    /// The file that the guest's second serial port writes.
+    pub(super) fn report(&self) -> PathBuf {
+        self.scratch.with_extension("report")
+    }
+
+    /// QEMU's arguments.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let memory = self.memory.to_string();
+        let fixed = ["-accel", self.accel, "-machine", "pc", "-smp", "1", "-m", &memory, "-nodefaults", "-no-reboot"];
+        let mut arguments = fixed.map(str::to_owned).to_vec();
+        let rest = [
+            ("-display", "none".to_owned()),
+            ("-cpu", self.cpu.to_owned()),
+            ("-append", self.cmdline()),
+            ("-kernel", self.image.display().to_string()),
+            ("-initrd", self.initramfs.display().to_string()),
+            ("-serial", device(&self.console())),
+            ("-serial", device(&self.report())),
+        ];
+        arguments.extend(rest.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+        arguments
+    }
+}
+
 /// How one boot ended.
 pub(super) struct Boot {
     /// The command line that was asked for.
@@ -43,46 +79,37 @@ pub(super) struct Boot {
     pub(super) warnings: Vec<String>,
     /// `ok`, or how it failed.
     pub(super) status: String,
-    /// The sections of the guest's report by name; `None` if it is not whole.
-    pub(super) report: Option<BTreeMap<String, String>>,
+    /// The sections of the guest's report by name, as far as it came.
+    pub(super) sections: BTreeMap<String, String>,
+    /// Whether the end of the report is there.
+    pub(super) whole: bool,
     /// The last lines on the console.
     pub(super) console_tail: Vec<String>,
     /// How long it took.
     pub(super) took: Duration,
 }
 
-/// QEMU's version line.
-pub(super) fn version() -> Result<String, Box<dyn Error>> {
-    let text = bounded::must(Command::new(QEMU).arg("--version"), Duration::from_secs(20))?;
-    let line = text.lines().next().unwrap_or_default();
-    Ok(line.strip_prefix("QEMU emulator version ").unwrap_or(line).to_owned())
+/// Boots a guest and waits for its end, at most this long.
+pub(super) fn boot(qemu: &Qemu, start: &Start<'_>, limit: Duration) -> Result<Boot, Box<dyn Error>> {
+    let clock = Instant::now();
+    let ended = bounded::run(qemu.command().args(start.arguments()), limit)?;
+    let took = clock.elapsed();
+    let text = read_lossy(&start.console());
+    let (sections, whole) = sections(&read_lossy(&start.report()));
+    let status = match ended.status {
+        None => LATE.to_owned(),
+        Some(status) if !status.success() => format!("qemu-exit-{}", status.code().unwrap_or(-1)),
+        Some(_) if !whole => "fatal".to_owned(),
+        Some(_) => "ok".to_owned(),
+    };
+    let warnings = ended.stderr.lines().map(str::to_owned).collect();
+    Ok(Boot { cmdline: start.cmdline(), warnings, status, sections, whole, console_tail: tail(&text), took })
 }
 
-/// Boots a guest and waits for its end.
-pub(super) fn boot(start: &Start<'_>) -> Result<Boot, Box<dyn Error>> {
-    let (console, report) = (start.scratch.with_extension("console"), start.scratch.with_extension("report"));
-    let cmdline = format!("{CMDLINE} {}", start.append);
-    let cmdline = cmdline.trim_end().to_owned();
-    let mut command = Command::new(QEMU);
-    command.args(["-accel", "tcg", "-machine", "pc", "-smp", "1", "-m", "512", "-nodefaults", "-display", "none"]);
-    command.args(["-no-reboot", "-cpu", start.cpu, "-append", &cmdline]);
-    command.arg("-kernel").arg(start.image).arg("-initrd").arg(start.initramfs);
-    command.arg("-serial").arg(device(&console)).arg("-serial").arg(device(&report));
-    let clock = Instant::now();
-    let ended = bounded::run(&mut command, LIMIT)?;
-    let took = clock.elapsed();
-    let text = read_lossy(&console);
-    let report = sections(&read_lossy(&report));
-    let status = match (ended.status, &report) {
-        (None, _) => LATE.to_owned(),
-        (Some(status), _) if !status.success() => format!("qemu-exit-{}", status.code().unwrap_or(-1)),
-        (Some(_), None) => "fatal".to_owned(),
-        (Some(_), Some(_)) => "ok".to_owned(),
-    };
+/// The last lines that are not empty.
+pub(super) fn tail(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let tail = lines.iter().rev().take(12).rev().map(ToString::to_string).collect();
-    let warnings = ended.stderr.lines().map(str::to_owned).collect();
-    Ok(Boot { cmdline, warnings, status, report, console_tail: tail, took })
+    lines.iter().rev().take(12).rev().map(ToString::to_string).collect()
 }
 
 /// A character device that writes into a file. A comma in a path has to be doubled.
@@ -95,11 +122,11 @@ fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// The sections of a report, if its end is there.
-fn sections(report: &str) -> Option<BTreeMap<String, String>> {
+/// The sections of a report, and whether its end is there.
+fn sections(report: &str) -> (BTreeMap<String, String>, bool) {
     // A terminal ends lines with a carriage return too.
     let report = report.replace('\r', "");
-    let (report, _) = report.split_once("@end\n")?;
+    let (report, whole) = report.split_once("@end\n").map_or((report.as_str(), false), |(report, _)| (report, true));
     let mut sections = BTreeMap::<String, String>::new();
     let mut section = None;
     for line in report.lines() {
@@ -109,7 +136,7 @@ fn sections(report: &str) -> Option<BTreeMap<String, String>> {
             (None, None) => {}
         }
     }
-    Some(sections)
+    (sections, whole)
 }
 
 #[cfg(test)]
@@ -117,10 +144,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_without_its_end_is_none() {
-        let whole = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n").unwrap();
+    fn a_report_without_its_end_is_not_whole() {
+        let (whole, is_whole) = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n");
+        assert!(is_whole);
         assert_eq!(whole["release"], "6.1\n\n");
         assert_eq!(whole["cpuid"], "a\nb\n");
-        assert!(sections("@release\n6.1\n").is_none());
+        let (part, is_whole) = sections("@release\n6.1\n");
+        assert!(!is_whole && part["release"] == "6.1\n");
     }
 }

@@ -5,7 +5,7 @@ use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_knowledge::{TreeSet, linux, qemu};
 use cpusieve_model::{CpuidBit, FlagList, Place, Stage, State, Step};
 use cpusieve_stages::linux::kernel;
-use cpusieve_stages::qemu::CpuArgument;
+use cpusieve_stages::qemu::{Command, CpuArgument};
 use cpusieve_stages::{Machine, Passage, World, vcpu};
 
 use super::Assumption;
@@ -57,7 +57,14 @@ pub(super) fn choose<'a>(
         only(&|subject| subject.bit.is_some_and(|bit| vcpu::mirrored(bit).is_none() && differs_by_qemu(bit)));
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
-    let first = World { guest: Some(guest), guest_tree, qemu: newest, guest_proves: false, ..World::of_host(host) };
+    let first = World {
+        guest: Some(guest),
+        guest_tree,
+        qemu: newest,
+        guest_proves: false,
+        whole: false,
+        ..World::of_host(host)
+    };
     let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })
@@ -93,7 +100,7 @@ pub(super) fn choose<'a>(
         let trees = guest_trees.iter().map(|guest_tree| World { guest_tree, ..world });
         world = cheapest(trees, |world| misfits(&tells_guest, world)).unwrap_or(world);
     }
-    world.guest_proves = true;
+    (world.guest_proves, world.whole) = (true, true);
     Chosen { world, host_decided, tied, qemu_told: told, qemu_fits }
 }
 
@@ -191,6 +198,11 @@ fn contradicts(predicted: State, seen: State) -> bool {
 }
 
 impl<'a> Chosen<'a> {
+    /// Takes QEMU and its command line for known.
+    pub(super) fn start(&mut self, release: usize, command: Command<'a>) {
+        self.world = World { qemu: release, cpu: command.argument(), command: Some(command), ..self.world };
+    }
+
     /// The worlds that may answer differently for a flag: one, unless KVM's treatment of it tells the tied kernels apart.
     pub(super) fn worlds(&self, flag: &str) -> Vec<World<'a>> {
         match bit_of(self.tied, flag) {
@@ -203,9 +215,9 @@ impl<'a> Chosen<'a> {
 
     /// What the answer rests on and neither input says.
     pub(super) fn assumptions(&self) -> Vec<Assumption> {
-        let World { host, guest, host_tree, guest_tree, cpu, .. } = self.world;
+        let World { host, guest, host_tree, guest_tree, cpu, command, .. } = self.world;
         let mut assumed = Vec::new();
-        let mut add = |what: &str, value: String, because: String| {
+        let add = &mut |what: &str, value: String, because: String| {
             assumed.push(Assumption { what: what.to_owned(), value, because });
         };
         if let Some(guess) = host.generations().first() {
@@ -217,9 +229,12 @@ impl<'a> Chosen<'a> {
             };
             add("CPU", guess.generation.name.to_owned(), because);
         }
-        assumed_kernel("host kernel", host, host_tree, self.host_decided, &mut add);
+        assumed_kernel("host kernel", host, host_tree, self.host_decided, add);
         if let Some(guest) = guest {
-            assumed_kernel("guest kernel", guest, guest_tree, false, &mut add);
+            assumed_kernel("guest kernel", guest, guest_tree, false, add);
+        }
+        if command.is_some() {
+            return assumed;
         }
         let value = match cpu {
             CpuArgument::Host { migratable: true } => "host",

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use cpusieve_knowledge::kvm::{self, Handling};
 use cpusieve_knowledge::rules::{self, RemedyKind};
 use cpusieve_knowledge::{linux, x86};
-use cpusieve_model::{Effect, Evidence, Place, RuleId, Stage, State, Step};
+use cpusieve_model::{Effect, Evidence, Grounds, Place, RuleId, Stage, State, Step};
+use cpusieve_stages::linux::kernel;
 use cpusieve_stages::{Machine, Passage, World};
 
 use super::{Item, Other};
@@ -84,7 +85,7 @@ pub(super) fn supposed(passage: &Passage, at: Stage, rule: &'static rules::Rule)
         effect: Effect::Dropped,
         rule: rule.id,
         cite: rule.cite,
-        because: Vec::new(),
+        because: Grounds::NONE,
     }
 }
 
@@ -98,10 +99,10 @@ pub(super) fn item(passage: Passage, at: Option<Stage>, words: Reason, confidenc
 /// How sure a decided passage is.
 pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     let Some(step) = passage.culprit() else { return Confidence::Possible };
-    if step.at == Stage::Guest && passage.assumed {
+    if passage.assumed {
         return Confidence::Likely;
     }
-    if step.because.iter().any(|evidence| matches!(evidence, Evidence::Register { .. })) {
+    if step.because.iter().any(|evidence| proves(step, evidence)) {
         return Confidence::Certain;
     }
     if step.effect == Effect::Unknown || passage.outcome == State::Unknown {
@@ -109,11 +110,18 @@ pub(super) fn confidence(world: &World<'_>, passage: &Passage) -> Confidence {
     }
     let release_told = |machine: &Machine<'_>| machine.trees().iter().count() == 1;
     let of_release = match step.at {
-        Stage::Kvm => !in_every_kernel(step) && !release_told(world.host),
-        Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest)) && !everywhere(step),
+        Stage::Kvm => !release_told(world.host) && (!in_every_kernel(step) || handed_on(world, step)),
+        Stage::Guest => world.guest.is_some_and(|guest| !release_told(guest) && !everywhere(step, guest)),
+        Stage::Qemu => !release_told(world.host) && may_be_kvms(world, step),
         _ => false,
     };
     if of_release { Confidence::Likely } else { Confidence::Certain }
+}
+
+/// Whether a captured register proves what a stage did: the host's own CPUID is what goes into KVM, not what comes out.
+fn proves(step: &Step, evidence: &Evidence) -> bool {
+    let Evidence::Register { of, answer, .. } = evidence else { return false };
+    !(step.at == Stage::Kvm && *of == Stage::Host.name() && *answer == "CPUID")
 }
 
 /// Whether KVM of every release drops the bit.
@@ -121,9 +129,29 @@ fn in_every_kernel(step: &Step) -> bool {
     step.place.and_then(Place::cpuid).is_some_and(|bit| kvm::trees_offering(bit).is_empty())
 }
 
-/// Whether a rule holds for every kernel.
-fn everywhere(step: &Step) -> bool {
-    rules::rule(step.rule.0).is_some_and(|rule| rule.trees.iter().count() == linux::TREES.len())
+/// Whether KVM of some kernel that may run on the host hands the bit on as the CPU has it.
+fn handed_on(world: &World<'_>, step: &Step) -> bool {
+    let raw = |bit| world.host.trees().iter().any(|tree| kvm::handling(tree, bit) == Handling::Raw);
+    step.place.and_then(Place::cpuid).is_some_and(raw)
+}
+
+/// Whether KVM of some kernel that may run on the host offers what QEMU added, or lacks what QEMU dropped.
+fn may_be_kvms(world: &World<'_>, step: &Step) -> bool {
+    let Some(bit) = step.place.and_then(Place::cpuid).filter(|_| world.host.kvm_supported().is_none()) else {
+        return false;
+    };
+    let offering = kvm::trees_offering(bit);
+    let offers = |tree| offering.contains(tree) || kvm::handling(tree, bit) == Handling::Raw;
+    world.host.trees().iter().any(|tree| offers(tree) == (step.effect == Effect::Added))
+}
+
+/// Whether a rule holds for every kernel, and a name is missing from every kernel that may run here.
+fn everywhere(step: &Step, guest: &Machine<'_>) -> bool {
+    let Some(rule) = rules::rule(step.rule.0) else { return false };
+    let naming = matches!(rule.when, Some("hidden" | "no-name"));
+    let prints = |tree| kernel::prints(tree, &step.feature);
+    let differs = naming && guest.trees().iter().any(prints) || kernel::differs(guest.trees(), &step.feature);
+    rule.trees.iter().count() == linux::TREES.len() && !differs
 }
 
 pub(super) fn group(world: &World<'_>, passage: &Passage) -> Group {

@@ -9,6 +9,7 @@ mod relation;
 
 use cpusieve_knowledge::linux;
 use cpusieve_model::{Cite, Evidence, FlagList, Place, RuleId, Snapshot, Stage, Step};
+use cpusieve_stages::qemu::Command;
 use cpusieve_stages::{Machine, World};
 
 pub use item::Group;
@@ -105,6 +106,18 @@ pub enum NoDiff {
 /// # Errors
 /// If one of them holds neither a flags line nor CPUID.
 pub fn diff(first: &Snapshot, second: &Snapshot) -> Result<Diff, NoDiff> {
+    compare(first, second, None)
+}
+
+/// Compares a host and a guest whose QEMU, of a release, and its command line are known.
+///
+/// # Errors
+/// If one of them holds neither a flags line nor CPUID.
+pub fn diff_under(host: &Snapshot, guest: &Snapshot, release: usize, command: Command<'_>) -> Result<Diff, NoDiff> {
+    compare(host, guest, Some((release, command)))
+}
+
+fn compare(first: &Snapshot, second: &Snapshot, started: Option<(usize, Command<'_>)>) -> Result<Diff, NoDiff> {
     let (mut first, mut second) = (Machine::new("first", first), Machine::new("second", second));
     if first.flags().is_none() {
         return Err(NoDiff::NothingInFirst);
@@ -115,10 +128,10 @@ pub fn diff(first: &Snapshot, second: &Snapshot) -> Result<Diff, NoDiff> {
     agree_on_kernel(&mut first, &mut second);
     let relation = relation::between(&first, &second);
     Ok(match relation {
-        Relation::HostAndGuest => between_host_and_guest(relation, &mut first, &mut second),
-        Relation::GuestAndHost => reversed(between_host_and_guest(relation, &mut second, &mut first)),
-        Relation::OuterAndInner => nested(between_host_and_guest(relation, &mut first, &mut second)),
-        Relation::InnerAndOuter => reversed(nested(between_host_and_guest(relation, &mut second, &mut first))),
+        Relation::HostAndGuest => between_host_and_guest(relation, &mut first, &mut second, started),
+        Relation::GuestAndHost => reversed(between_host_and_guest(relation, &mut second, &mut first, started)),
+        Relation::OuterAndInner => nested(between_host_and_guest(relation, &mut first, &mut second, started)),
+        Relation::InnerAndOuter => reversed(nested(between_host_and_guest(relation, &mut second, &mut first, started))),
         Relation::Guests | Relation::Hosts | Relation::Strangers | Relation::DifferentVendors | Relation::Equal => {
             peers::diff(relation, &first, &second)
         }
@@ -151,11 +164,19 @@ fn nested(mut diff: Diff) -> Diff {
     diff
 }
 
-fn between_host_and_guest(relation: Relation, host: &mut Machine<'_>, guest: &mut Machine<'_>) -> Diff {
+fn between_host_and_guest(
+    relation: Relation,
+    host: &mut Machine<'_>,
+    guest: &mut Machine<'_>,
+    started: Option<(usize, Command<'_>)>,
+) -> Diff {
     (host.role, guest.role) = ("host", "guest");
     let (host, guest) = (&*host, &*guest);
     let (lost, gained, kept) = split(host, guest);
-    let chosen = hypothesis::choose(host, guest, &lost, &gained);
+    let mut chosen = hypothesis::choose(host, guest, &lost, &gained);
+    if let Some((release, command)) = started {
+        chosen.start(release, command);
+    }
     let lost = lost.iter().map(|flag| lost::lost(&chosen, flag)).collect();
     let gained = gained.iter().map(|flag| gained::gained(&chosen, flag)).collect();
     let mut unknown = host.kernel.unknown.clone();

@@ -6,7 +6,7 @@
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_knowledge::x86::{self, Scope};
-use cpusieve_model::{Cite, Effect, Evidence, Place, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{Cite, Effect, Evidence, Grounds, Place, RuleId, Stage, State, Step, Vendor};
 use cpusieve_stages::linux::booted::Exact;
 use cpusieve_stages::linux::conditions::{self, Observed};
 use cpusieve_stages::linux::kernel;
@@ -242,7 +242,7 @@ impl Lack<'_> {
         let trees = self.machine.kernels();
         let known = trees.iter().any(|tree| linux::feature_by_id(tree, &item.flag).is_some());
         let rule = rules::generic(Software::Linux, if known { "hidden" } else { "no-name" });
-        let mut item = self.worded(item, rule, self.kernel_stage(), Effect::Dropped, Vec::new());
+        let mut item = self.worded(item, rule, self.kernel_stage(), Effect::Dropped, Grounds::NONE);
         item.group = Group::Naming;
         item.confidence = if trees.iter().count() == 1 { Confidence::Certain } else { Confidence::Likely };
         item
@@ -262,7 +262,7 @@ impl Lack<'_> {
     fn other_vendor(&self, item: Item) -> Item {
         let vendor = self.machine.vendor().map_or("this vendor", Vendor::name);
         let rule = rules::generic(Software::Silicon, "not-in-silicon");
-        let mut item = self.worded(item, rule, Stage::Silicon, Effect::Dropped, Vec::new());
+        let mut item = self.worded(item, rule, Stage::Silicon, Effect::Dropped, Grounds::NONE);
         item.cause = format!(
             "{vendor} does not make CPUs with this feature, or its kernel code does not set the flag for them."
         );
@@ -297,7 +297,7 @@ impl Lack<'_> {
     }
 
     /// A guest lacks what its VMM or host does not give it; or what KVM gives to nobody.
-    fn not_given(&self, item: Item, because: Vec<Evidence>) -> Item {
+    fn not_given(&self, item: Item, because: Grounds) -> Item {
         let emulated = self.machine.hypervisor() == Some(Hypervisor::Other);
         if !emulated && item.place.and_then(Place::cpuid).is_some_and(never_given) {
             let rule = rules::generic(Software::Kvm, "masked-always");
@@ -362,14 +362,14 @@ impl Lack<'_> {
             effect,
             rule: rule.id,
             cite: rule.cite,
-            because: Vec::new(),
+            because: Grounds::NONE,
         };
         Some(reason::of_step(&step, tree).remedy)
     }
 
     /// The two kernels go by different rules.
     fn only_there(&self, item: Item, rule: &'static Rule, nearest: Option<&'static Rule>) -> Item {
-        let mut item = self.worded(item, Some(rule), self.kernel_stage(), Effect::Dropped, Vec::new());
+        let mut item = self.worded(item, Some(rule), self.kernel_stage(), Effect::Dropped, Grounds::NONE);
         item.cause = format!("The kernel that shows it goes by a rule that the other does not have. {}", item.cause);
         item.group = Group::GuestKernel;
         item.confidence = Confidence::Likely;
@@ -391,14 +391,7 @@ impl Lack<'_> {
     }
 
     /// Puts a rule's words and its step into an answer.
-    fn worded(
-        &self,
-        mut item: Item,
-        rule: Option<&'static Rule>,
-        at: Stage,
-        effect: Effect,
-        because: Vec<Evidence>,
-    ) -> Item {
+    fn worded(&self, mut item: Item, rule: Option<&'static Rule>, at: Stage, effect: Effect, because: Grounds) -> Item {
         let Some(rule) = rule else { return item };
         let feature = item.flag.clone().into();
         let step = Step { feature, place: item.place, at, effect, rule: rule.id, cite: rule.cite, because };

@@ -23,12 +23,13 @@ mod params;
 
 use std::collections::BTreeMap;
 
-use cpusieve_model::{Cpu, CpuidEntry, CpuidTable, KvmView, Snapshot, Step};
+use cpusieve_model::{CpuidTable, KvmView, Snapshot, Step};
 use cpusieve_stages::kvm::answer::{self, Finding};
 use cpusieve_stages::kvm::msrs::{FeatureMsrs, feature_msrs};
 use cpusieve_stages::linux::boot::{self, Output};
+use cpusieve_stages::linux::kinds;
 
-use super::{Assumption, Chosen, Kernel, NoPrediction, Prediction, choose, in_long_mode};
+use super::{Assumption, Kernel, NoPrediction, Prediction, booted, choose, in_long_mode};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,8 @@ pub struct KvmPrediction {
     pub msr_index: BTreeMap<u32, bool>,
     /// Which answers are the input's own.
     pub seen: Seen,
+    /// The calls of `do_host_cpuid` that one `KVM_GET_SUPPORTED_CPUID` makes, in their order.
+    pub calls: Vec<answer::Call>,
     /// What KVM did to each feature, by which rule.
     pub steps: Vec<Step>,
     /// What was assumed, of the kernel, of KVM, of the rest.
@@ -98,16 +101,19 @@ pub struct Seen {
 /// # Errors
 /// If the input shows no CPUID, or a release or a parameter was asked for that does not exist.
 pub fn predict(snapshot: &Snapshot, question: &Question<'_>) -> Result<KvmPrediction, NoPrediction> {
-    let host = super::predict(snapshot, &question.kernel)?;
+    let (seen, chosen) = choose(snapshot, &question.kernel)?;
+    let config = chosen.config;
+    let mut host = booted(snapshot, seen, chosen);
     let tree = host.tree;
-    let (seen, Chosen { config, .. }) = choose(snapshot, &question.kernel)?;
     let others = other_kernels(snapshot, boot::Input { config, ..seen }, tree);
-    let kernels: Vec<Output> = std::iter::once(host.boot.clone()).chain(others).collect();
+    // The host's own is lent for as long as KVM asks it.
+    let kernels: Vec<Output> = std::iter::once(std::mem::take(&mut host.boot)).chain(others).collect();
     let in_long_mode = in_long_mode(snapshot, seen.cpuid);
+    let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
     let params = params::merged(snapshot, question.params, tree)?;
     let input = answer::Input {
         of: seen.of,
-        cpuid: in_long_mode.as_ref().unwrap_or(seen.cpuid),
+        cpuid,
         msrs: seen.msrs,
         unlisted: seen.unlisted,
         kernels: &kernels,
@@ -116,10 +122,13 @@ pub fn predict(snapshot: &Snapshot, question: &Question<'_>) -> Result<KvmPredic
         params: &params,
         permitted: question.permitted,
     };
-    let made = answer::answer(&input, tree);
-    let msrs = answer::load(&input, tree).map(|module| feature_msrs(&module, seen.microcode)).unwrap_or_default();
+    let (made, msrs) = match answer::load(&input, tree) {
+        Ok(module) => (answer::answers(&module), feature_msrs(&module, seen.microcode)),
+        Err(finding) => (finding.into(), FeatureMsrs::default()),
+    };
     let given = snapshot.kvm.as_ref().filter(|_| !question.predicted && !question.supposes(snapshot));
-    Ok(joined(host, made, msrs, (given, input.cpuid), &params))
+    host.boot = kernels.into_iter().next().unwrap_or_default();
+    Ok(joined(host, made, msrs, (given, cpuid), params))
 }
 
 /// Puts the input's own answers over the predicted ones.
@@ -128,17 +137,17 @@ fn joined(
     made: answer::Output,
     msrs: FeatureMsrs,
     (given, cpuid): (Option<&KvmView>, &CpuidTable),
-    params: &BTreeMap<String, String>,
+    params: BTreeMap<String, String>,
 ) -> KvmPrediction {
-    let answer::Output { mut view, steps, assumed, findings, .. } = made;
+    let answer::Output { mut view, calls, steps, assumed, findings } = made;
     let mut seen = Seen::default();
-    let mut msr_index = msrs.indexed.clone();
-    let mut msr_features = msrs.values.clone();
+    let FeatureMsrs { values: mut msr_features, indexed: mut msr_index, steps: of_msrs, assumed: assumed_of_msrs } =
+        msrs;
     let mut all_steps = steps;
-    all_steps.extend(msrs.steps);
+    all_steps.extend(of_msrs);
     view.msr_features =
         (!msr_features.is_empty()).then(|| msr_features.iter().filter_map(|&(i, v)| Some((i, v?))).collect());
-    view.params.clone_from(params);
+    view.params = params;
     if let Some(given) = given {
         if let Some(list) = &given.msr_index {
             msr_index.iter_mut().for_each(|(index, listed)| *listed = list.contains(index));
@@ -163,48 +172,23 @@ fn joined(
     let mut assumptions = host.assumed.clone();
     // What was not seen of an answer that was seen itself does not matter.
     let of_kvm = assumed.iter().filter(|_| !(seen.supported && seen.emulated));
-    let of_msrs = msrs.assumed.iter().filter(|_| !seen.msr_features);
+    let of_msrs = assumed_of_msrs.iter().filter(|_| !seen.msr_features);
     for assumed in of_kvm.chain(of_msrs).map(Assumption::from) {
         if assumptions.iter().all(|other| other.what != assumed.what) {
             assumptions.push(assumed);
         }
     }
-    KvmPrediction { host, view, msr_features, msr_index, seen, steps: all_steps, assumed: assumptions, findings }
+    let steps = all_steps;
+    KvmPrediction { host, view, msr_features, msr_index, seen, calls, steps, assumed: assumptions, findings }
 }
 
 /// What the kernel makes of the CPUs that differ from the first in what is not their place in the machine.
 fn other_kernels(snapshot: &Snapshot, seen: boot::Input<'_>, tree: usize) -> Vec<Output> {
-    let mut kinds: Vec<&Cpu> = Vec::new();
-    for cpu in snapshot.cpus.iter().filter(|cpu| !cpu.cpuid.is_empty()) {
-        if kinds.iter().all(|kind| !same_kind(&kind.cpuid, &cpu.cpuid)) {
-            kinds.push(cpu);
-        }
-    }
-    let others = kinds.into_iter().filter(|cpu| !same_kind(&cpu.cpuid, seen.cpuid));
-    let boots = others.map(|cpu| {
+    let boots = kinds::others(snapshot).into_iter().map(|cpu| {
         let fixed = in_long_mode(snapshot, &cpu.cpuid);
         let microcode = cpu.cpuinfo.as_ref().and_then(|cpuinfo| cpuinfo.identity.microcode).or(seen.microcode);
         let cpuid = fixed.as_ref().unwrap_or(&cpu.cpuid);
         boot::boot(&boot::Input { cpuid, msrs: &cpu.msrs, microcode, ..seen }, tree)
     });
     boots.collect()
-}
-
-/// Whether two CPUs announce the same, but for their numbers in the machine and for what they share with neighbours.
-fn same_kind(one: &CpuidTable, other: &CpuidTable) -> bool {
-    /// Topology, caches and what the operating system assigned: leaves that differ between equal CPUs.
-    const OF_PLACE: [u32; 8] = [0x4, 0xb, 0x1b, 0x1f, 0x8000_001d, 0x8000_001e, 0x8000_0026, 0x4000_0000];
-    let of_kind = |entry: &&CpuidEntry| !OF_PLACE.contains(&entry.leaf) && entry.leaf >> 16 != 0x4000;
-    let plain = |entry: &CpuidEntry| {
-        let mut entry = *entry;
-        if entry.leaf == 1 {
-            entry.registers.ebx &= 0x00ff_ff00;
-        }
-        // The current size of the XSAVE area, and the last byte of it that is in use.
-        if entry.leaf == 0xd && entry.subleaf < 2 {
-            entry.registers.ebx = 0;
-        }
-        entry
-    };
-    one.entries().iter().filter(of_kind).map(plain).eq(other.entries().iter().filter(of_kind).map(plain))
 }

@@ -18,11 +18,13 @@
 //! assert!(found.vcpu.assumed.iter().any(|assumed| assumed.what == "-cpu" && assumed.value == "host"));
 //! ```
 
+mod ends;
+
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::qemu::{self, Fit, Machine, RELEASES, UnknownMachine};
-use cpusieve_model::{CpuidTable, MsrReading, Snapshot, Stage};
+use cpusieve_model::{CpuidTable, MsrReading, MsrTable, Snapshot, Stage};
 use cpusieve_stages::linux::boot::{Input, Unlisted};
 use cpusieve_stages::qemu::{Accelerator, Irqchip, Output, Protected, Question, Smp, realize};
 use cpusieve_stages::vcpu::guest;
@@ -90,6 +92,10 @@ pub struct VcpuPrediction {
     pub machine: &'static Machine,
     /// The text of `-cpu`.
     pub cpu: String,
+    /// `-smp`, all parts filled in.
+    pub smp: Smp,
+    /// Whether `-overcommit cpu-pm=on` is given.
+    pub cpu_pm: bool,
     /// QEMU's table, its warnings, its error.
     pub qemu: Output,
     /// What was assumed, of the host first.
@@ -103,6 +109,8 @@ pub struct GuestPrediction {
     pub vcpu: VcpuPrediction,
     /// What CPUID returns to the guest, once its kernel runs.
     pub cpuid: CpuidTable,
+    /// What its kernel reads of MSRs, as far as that is known.
+    pub msrs: MsrTable,
     /// The guest's kernel; its assumptions are those of the whole way.
     pub guest: Prediction,
 }
@@ -116,6 +124,14 @@ pub enum NoWay {
     /// What was given as QEMU's version is none.
     #[error("`{0}` is no QEMU version; expected one such as 7.2 or 10.0.13")]
     NoQemu(String),
+    /// What was given as another VMM's version is none.
+    #[error("`{version}` is no version of {vmm}; expected one such as 1.12")]
+    NoVersion {
+        /// The VMM's name.
+        vmm: &'static str,
+        /// What was given.
+        version: String,
+    },
     /// QEMU has no such machine type.
     #[error(transparent)]
     NoMachine(#[from] UnknownMachine),
@@ -180,7 +196,8 @@ pub fn until_vcpu(snapshot: &Snapshot, route: &Route<'_>) -> Result<VcpuPredicti
     };
     let of_host = kvm.iter().flat_map(|found| found.assumed.clone());
     let assumed = of_host.chain(assumed).chain(qemu.assumed.iter().map(Assumption::from)).collect();
-    Ok(VcpuPrediction { kvm, release, machine, cpu: cpu.to_owned(), qemu, assumed })
+    let (cpu, cpu_pm) = (cpu.to_owned(), route.vm.cpu_pm);
+    Ok(VcpuPrediction { kvm, release, machine, cpu, smp, cpu_pm, qemu, assumed })
 }
 
 /// The guest's kernel on that vCPU.
@@ -196,61 +213,102 @@ pub fn until_guest(snapshot: &Snapshot, route: &Route<'_>) -> Result<GuestPredic
 /// # Errors
 /// If QEMU ended with an error, or the guest's kernel release is none.
 pub fn guest_of(snapshot: &Snapshot, route: &Route<'_>, vcpu: VcpuPrediction) -> Result<GuestPrediction, NoWay> {
+    guest_with(snapshot, route, vcpu, None)
+}
+
+/// The same, of a guest's kernel whose configuration is known; it stands instead of the one of the input.
+///
+/// # Errors
+/// As [`guest_of`].
+pub fn guest_with(
+    snapshot: &Snapshot,
+    route: &Route<'_>,
+    vcpu: VcpuPrediction,
+    known: Option<&BTreeMap<String, String>>,
+) -> Result<GuestPrediction, NoWay> {
     if let Some(error) = &vcpu.qemu.error {
         let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
         return Err(NoWay::Refused { release, message: error.message.clone() });
     }
-    let host_tree = vcpu.kvm.as_ref().map_or(TREES.len() - 1, |kvm| kvm.host.tree);
-    let Chosen { tree, config, assumed } = guest_kernel(snapshot, route, host_tree)?;
     let table = guest::table(&vcpu.qemu.cpuid);
     let mut msrs = guest::msrs(&vcpu.qemu.msrs, vcpu.kvm.as_ref().is_none_or(ignores_msrs));
+    for (index, value) in reset_msrs(&vcpu, &table) {
+        msrs.insert(index, MsrReading::Value(value));
+    }
     let unlisted = match route.vm.accel {
         Accel::Kvm => Unlisted::NotSeen,
         Accel::Tcg => Unlisted::Zero,
     };
-    for (index, value) in tcg_msrs(&vcpu) {
-        msrs.insert(index, MsrReading::Value(value));
-    }
+    let given = Given { table, msrs, unlisted, config: known };
+    let host_tree = vcpu.kvm.as_ref().map_or(TREES.len() - 1, |kvm| kvm.host.tree);
+    let (cpuid, guest) = boot_guest(snapshot, route.kvm.kernel, route.guest, &given, host_tree, &vcpu.assumed)?;
+    Ok(GuestPrediction { vcpu, cpuid, msrs: given.msrs, guest })
+}
+
+/// What a VMM gave to a vCPU, and what is known of the kernel on it.
+pub(super) struct Given<'a> {
+    /// The table of `KVM_SET_CPUID2`.
+    pub table: CpuidTable,
+    /// What the guest reads of MSRs.
+    pub msrs: MsrTable,
+    /// What is to be thought of the others.
+    pub unlisted: Unlisted,
+    /// The configuration of the guest's kernel; `None` for the input's, if it is of the same tree.
+    pub config: Option<&'a BTreeMap<String, String>>,
+}
+
+/// Boots the guest's kernel; its assumptions follow those that were made before.
+pub(super) fn boot_guest(
+    snapshot: &Snapshot,
+    host: Kernel<'_>,
+    kernel: Kernel<'_>,
+    given: &Given<'_>,
+    host_tree: usize,
+    before: &[Assumption],
+) -> Result<(CpuidTable, Prediction), NoPrediction> {
+    let Chosen { tree, config, assumed } = guest_kernel(snapshot, host, kernel, host_tree)?;
     let input = Input {
         of: Stage::Guest.name(),
         at: Stage::Guest,
-        cpuid: &table,
-        msrs: &msrs,
-        unlisted,
+        cpuid: &given.table,
+        msrs: &given.msrs,
+        unlisted: given.unlisted,
         microcode: None,
-        cmdline: route.guest.cmdline,
-        config,
+        cmdline: kernel.cmdline,
+        config: given.config.or(config),
     };
     let guest::Booted { cpuid, boot } = guest::boot(&input, tree, host_tree);
-    let mut assumptions = vcpu.assumed.clone();
-    assumptions.extend(assumed);
-    for assumed in boot.assumed.iter().map(Assumption::from) {
-        let what = format!("guest's {}", assumed.what);
-        assumptions.push(Assumption { what, ..assumed });
-    }
+    let of_guest = boot.assumed.iter().map(Assumption::from);
+    let of_guest = of_guest.map(|assumed| Assumption { what: format!("guest: {}", assumed.what), ..assumed });
+    let assumed = before.iter().cloned().chain(assumed).chain(of_guest).collect();
     let odd = oddities(&cpuid, tree);
-    Ok(GuestPrediction { vcpu, cpuid, guest: Prediction { tree, boot, assumed: assumptions, odd } })
+    Ok((cpuid, Prediction { tree, boot, assumed, odd }))
 }
 
 /// Whether KVM answers zero for MSRs that it does not know (`kvm.ignore_msrs`).
-fn ignores_msrs(kvm: &KvmPrediction) -> bool {
+pub(super) fn ignores_msrs(kvm: &KvmPrediction) -> bool {
     kvm.view.params.get("kvm.ignore_msrs").is_some_and(|value| matches!(value.as_str(), "1" | "Y" | "y"))
 }
 
-/// What TCG answers of the MSRs that KVM answers otherwise (`target/i386/tcg/system/misc_helper.c:helper_rdmsr`): all but
-/// IA32_MISC_ENABLE read as zero there.
-fn tcg_msrs(vcpu: &VcpuPrediction) -> impl Iterator<Item = (u32, u64)> {
+/// What QEMU resets MSRs to (`target/i386/cpu.c:x86_cpu_reset_hold`): fast strings are on, and MWAIT if the CPU has it. Of
+/// the MSRs that KVM answers by itself, TCG answers zero for all others (`tcg/system/misc_helper.c:helper_rdmsr`).
+fn reset_msrs(vcpu: &VcpuPrediction, table: &CpuidTable) -> impl Iterator<Item = (u32, u64)> {
+    const MISC_ENABLE: u32 = 0x1a0;
     const PLATFORM_INFO: u32 = 0xce;
-    vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)).into_iter()
+    const FAST_STRINGS: u64 = 1;
+    const MWAIT: u64 = 1 << 18;
+    let monitor = table.get(1, 0).is_some_and(|leaf| leaf.ecx >> 3 & 1 == 1);
+    let misc = (MISC_ENABLE, FAST_STRINGS | if monitor { MWAIT } else { 0 });
+    [misc].into_iter().chain(vcpu.kvm.is_none().then_some((PLATFORM_INFO, 0)))
 }
 
-fn of(what: &str, value: &str, because: &str) -> Assumption {
+pub(super) fn of(what: &str, value: &str, because: &str) -> Assumption {
     let (what, value, because) = (what.to_owned(), value.to_owned(), because.to_owned());
     Assumption { what, value, because, hangs: Vec::new() }
 }
 
 /// The release that was asked for, or the input's first, or the newest known.
-fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumption>) -> Result<usize, NoWay> {
+pub(crate) fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Vec<Assumption>) -> Result<usize, NoWay> {
     let found = snapshot.qemu.first().map(|binary| binary.version.as_str());
     let Some(version) = asked.or(found) else {
         let newest = RELEASES.len() - 1;
@@ -282,12 +340,17 @@ fn smp(release: usize, machine: &Machine, text: Option<&str>) -> Result<Smp, NoW
 }
 
 /// The guest's kernel: what was asked for, else the host's.
-fn guest_kernel<'a>(snapshot: &'a Snapshot, route: &Route<'a>, host_tree: usize) -> Result<Chosen<'a>, NoWay> {
-    if let Some(release) = route.guest.release {
-        return Ok(asked_for("guest", release, snapshot)?);
+fn guest_kernel<'a>(
+    snapshot: &'a Snapshot,
+    host: Kernel<'a>,
+    kernel: Kernel<'_>,
+    host_tree: usize,
+) -> Result<Chosen<'a>, NoPrediction> {
+    if let Some(release) = kernel.release {
+        return asked_for("guest", release, snapshot);
     }
     let because = "none was named; the host's stands for it".to_owned();
-    let config: Option<&BTreeMap<String, String>> = match choose(snapshot, &route.kvm.kernel) {
+    let config: Option<&BTreeMap<String, String>> = match choose(snapshot, &host) {
         Ok((_, chosen)) if chosen.tree == host_tree => chosen.config,
         _ => None,
     };

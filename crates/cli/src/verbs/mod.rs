@@ -2,11 +2,15 @@
 
 pub(crate) mod diff;
 mod flags;
+pub(crate) mod fleet;
+pub(crate) mod models;
 pub(crate) mod name;
 pub(crate) mod overview;
 pub(crate) mod predict;
 pub(crate) mod record;
+pub(crate) mod trace;
 pub(crate) mod verify;
+pub(crate) mod want;
 pub(crate) mod why;
 
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! `predict`: what a kernel will print, from the CPUID that it will see; what KVM will offer, and what QEMU makes of it.
 
 pub(super) mod kvm;
+mod pass_through;
 mod way;
 
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use cpusieve_model::{Stage, Step};
 use serde_json::{Value, json};
 
 use super::{Done, Failure};
-use crate::args::{Accel, From, PredictOptions, Until};
+use crate::args::{Accel, From, PredictOptions, Until, VmmName};
 use crate::page::{self, HEAD, QUIET, styled};
 use crate::{input, json};
 
@@ -39,6 +40,7 @@ pub(crate) fn run(options: &PredictOptions, as_json: bool) -> Result<Done, Failu
         (_, Stage::Host) => route.kvm.kernel,
         (Stage::Guest, _) => Kernel { unlisted, ..route.guest },
         (_, Stage::Kvm) => return kvm::run(options, &snapshot, &route.kvm, as_json),
+        _ if options.route.vmm != VmmName::Qemu => return pass_through::run(options, &snapshot, &route, as_json),
         _ => return way::run(options, &snapshot, &route, as_json),
     };
     let found = predict(&snapshot, &kernel).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
@@ -81,7 +83,7 @@ fn lines(found: &Prediction) -> Value {
     })
 }
 
-fn assumptions(assumed: &[Assumption]) -> Value {
+pub(super) fn assumptions(assumed: &[Assumption]) -> Value {
     let assumed = assumed.iter().map(|assumed| {
         let Assumption { what, value, because, hangs } = assumed;
         json!({"what": what, "value": value, "because": because, "hangs": hangs})
@@ -129,6 +131,17 @@ fn words_text(page: &mut String, found: &Prediction, width: usize) {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("odd ({})", found.odd.len())));
         found.odd.iter().for_each(|odd| page.push_str(&page::wrap(odd, "  ", "    ", width)));
     }
+}
+
+/// What was assumed on a way of many stages, in few words.
+fn assumed_briefly(page: &mut String, assumed: &[Assumption], width: usize) {
+    if assumed.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "\n{}", styled(HEAD, format!("assumed ({})", assumed.len())));
+    let all: Vec<String> = assumed.iter().map(|assumed| format!("{} = {}", assumed.what, assumed.value)).collect();
+    page.push_str(&page::wrap(&page::tame(&all.join(", ")), "  ", "  ", width));
+    page.push_str(&page::wrap(&styled(QUIET, "--json says why, and what hangs on each"), "  ", "  ", width));
 }
 
 /// What was assumed, with what hangs on it.

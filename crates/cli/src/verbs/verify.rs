@@ -1,89 +1,219 @@
-//! `verify`: the prediction held against the real thing.
+//! `verify`: predictions held against the real things: this kernel, its KVM, a vCPU, QEMU, a guest.
 
-use std::fmt::Write as _;
+mod ask;
+mod show;
 
-use cpusieve_answers::verify::{self, Difference, Verified};
-use cpusieve_knowledge::linux;
-use cpusieve_model::Snapshot;
+use std::path::Path;
+use std::time::Duration;
+
+use cpusieve_answers::verify::{self, Part, Proof};
+use cpusieve_model::{Captures, CpuidBit, Register, Snapshot, State};
 use cpusieve_stages::linux::boot::Unlisted;
-use serde_json::{Value, json};
 
 use super::{Done, Failure, record};
 use crate::args::VerifyOptions;
-use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
-use crate::{input, json};
+use crate::{input, page};
+
+/// A part of the proof, and how long the real thing took to answer.
+struct Section {
+    proof: Proof,
+    took: Option<Duration>,
+    /// What is to be thought of that time.
+    doubt: Option<&'static str>,
+}
+
+impl From<Proof> for Section {
+    fn from(proof: Proof) -> Self {
+        Self { proof, took: None, doubt: None }
+    }
+}
 
 pub(crate) fn run(options: &VerifyOptions, as_json: bool) -> Result<Done, Failure> {
-    // KVM is all that can be verified so far, so that the flag only says what happens anyway.
-    let VerifyOptions { kvm: _, record: path } = options;
-    let (name, (snapshot, unlisted)) = match path {
-        Some(path) => (input::name(path), input::read_for_boot(path)?),
-        None => ("this machine".to_owned(), (record::this_machine(), Unlisted::NotSeen)),
+    let (snapshot, captures, sections) = match &options.record {
+        Some(path) => of_record(options, path)?,
+        None => of_this_machine(options),
     };
-    let found = verify::kvm(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?;
-    let unseen = unseen(&snapshot, &found);
-    page::print(&if as_json { as_text(&found, &unseen) } else { text(&found, &unseen, page::width()) })?;
-    Ok(match (found.differences.is_empty(), unseen.is_empty()) {
-        (false, _) => Done::Different,
-        (true, false) => Done::InPart,
-        (true, true) => Done::Same,
+    if let Some(path) = &options.keep {
+        let text = cpusieve_formats::record::print_with(&snapshot, &captures);
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let around = sections.iter().any(|section| section.proof.part == Part::Host);
+    let outside = (around && options.record.is_none()).then(|| verify::outside(&snapshot)).flatten();
+    page::print(&if as_json {
+        show::as_text(&sections, outside.as_ref())
+    } else {
+        show::text(&sections, outside.as_ref(), page::width())
+    })?;
+    let any = |is: fn(&Proof) -> bool| sections.iter().any(|section| is(&section.proof));
+    Ok(match (any(|proof| !proof.mismatches.is_empty()), any(|proof| !proof.unseen.is_empty())) {
+        (true, _) => Done::Different,
+        (false, true) => Done::InPart,
+        (false, false) => Done::Same,
     })
 }
 
-/// What could not be compared, with what the recorder says of it.
-fn unseen(snapshot: &Snapshot, found: &Verified) -> Vec<String> {
-    let mut unseen = found.unseen.clone();
-    if !unseen.is_empty() {
-        let of_kvm = snapshot.missing.iter().filter(|part| part.what == "kvm" || part.what == "msrs");
-        unseen.extend(of_kvm.map(record::missing));
-    }
-    unseen
+/// Why the time that a vCPU took here says little of others.
+fn doubt(snapshot: &Snapshot) -> Option<&'static str> {
+    const HYPERVISOR: CpuidBit = CpuidBit::new(1, 0, Register::Ecx, 31);
+    let guest = snapshot.first_cpuid().is_some_and(|cpu| cpu.cpuid.state(HYPERVISOR) == State::Present);
+    Some(if guest { "once, in a machine that is itself a guest" } else { "once" })
 }
 
-fn as_text(found: &Verified, unseen: &[String]) -> String {
-    let hex = |value: Option<u64>| value.map_or(Value::Null, |value| Value::from(format!("{value:#x}")));
-    let differences = found.differences.iter().map(|difference| {
-        let Difference { what, predicted, real, features, cause } = difference;
-        json!({
-            "what": what.to_string(), "predicted": hex(*predicted), "real": hex(*real),
-            "features": features, "cause": cause,
-        })
-    });
-    json::pretty(&json!({
-        "format": 1,
-        "kernel": linux::TREES.get(found.prediction.host.tree).map(|tree| tree.label),
-        "compared": found.compared,
-        "same": found.compared > 0 && found.differences.is_empty(),
-        "differences": differences.collect::<Vec<_>>(),
-        "unseen": unseen,
-        "findings": found.prediction.findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "assumed": found.prediction.assumed.iter().map(|assumed| {
-            json!({"what": assumed.what, "value": assumed.value, "because": assumed.because, "hangs": assumed.hangs})
-        }).collect::<Vec<_>>(),
-    }))
+/// The parts that were named; none if all are meant that there are.
+fn named(options: &VerifyOptions) -> Vec<Part> {
+    let given = [
+        (options.host, Part::Host),
+        (options.kvm, Part::Kvm),
+        (options.vcpu, Part::Vcpu),
+        (options.qemu, Part::Qemu),
+        (options.guest, Part::Guest),
+    ];
+    given.into_iter().filter(|(given, _)| *given).map(|(_, part)| part).collect()
 }
 
-fn text(found: &Verified, unseen: &[String], width: usize) -> String {
-    let mut page = String::new();
-    let label = linux::TREES.get(found.prediction.host.tree).map_or("", |tree| tree.label);
-    let verdict = match (found.compared, found.differences.len()) {
-        (0, _) => styled(LOST, "nothing could be compared"),
-        (all, 0) => styled(GAINED, format!("{} as predicted", page::counted(all, "register"))),
-        (all, some) => styled(LOST, format!("{some} of {} not as predicted", page::counted(all, "register"))),
+/// What a record holds is compared without asking anybody.
+fn of_record(options: &VerifyOptions, path: &Path) -> Result<(Snapshot, Captures, Vec<Section>), Failure> {
+    let name = input::name(path);
+    let (snapshot, unlisted, captures) = input::read_with_captures(path)?;
+    let held = |part: &Part| match part {
+        Part::Host => snapshot.flags().is_some() && snapshot.first_cpuid().is_some(),
+        Part::Kvm => snapshot.kvm.is_some(),
+        Part::Vcpu => captures.vcpu.is_some(),
+        Part::Qemu => !captures.surveys.is_empty(),
+        Part::Guest => captures.guest.is_some(),
     };
-    let _ = writeln!(page, "{} {verdict}", styled(HEAD, format!("KVM of Linux {label}:")));
-    for finding in &found.prediction.findings {
-        page.push_str(&page::wrap(&page::tame(&finding.to_string()), "  ! ", "    ", width));
+    let mut parts = named(options);
+    if parts.is_empty() {
+        parts = Part::ALL.into_iter().filter(held).collect();
     }
-    for part in unseen {
-        page.push_str(&page::wrap(&page::tame(part), "  not compared: ", "    ", width));
+    if parts.is_empty() {
+        parts.push(Part::Kvm);
     }
-    for Difference { what, predicted, real, features, cause } in &found.differences {
-        let hex = |value: &Option<u64>| value.map_or_else(|| "none".to_owned(), |value| format!("{value:#x}"));
-        let line = format!("predicted {}, real {}  {}", hex(predicted), hex(real), features.join(" "));
-        let _ = writeln!(page, "\n{}", styled(HEAD, what));
-        page.push_str(&page::wrap(&line, "  ", "    ", width));
-        page.push_str(&page::wrap(&styled(QUIET, page::tame(cause)), "  ", "    ", width));
+    let mut sections: Vec<Section> = Vec::new();
+    for part in parts {
+        match part {
+            Part::Host => {
+                sections
+                    .push(verify::host(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?.into());
+            }
+            Part::Kvm => sections.push(kvm(&snapshot, unlisted).map_err(|refusal| format!("{name}: {refusal}"))?),
+            _ if !held(&part) => {
+                let why = format!("{name} holds no such capture; `cpusieve verify --keep FILE` makes one");
+                sections.push(refused(part, why));
+            }
+            _ => sections.extend(of_captures(&snapshot, &captures, part)),
+        }
     }
-    page
+    Ok((snapshot, captures, sections))
+}
+
+/// The parts of a proof that were captured.
+fn of_captures(snapshot: &Snapshot, captures: &Captures, part: Part) -> Vec<Section> {
+    let refused = |why: String| refused(part, why);
+    let tried = captures.vcpu.as_ref();
+    match part {
+        Part::Vcpu => tried.map(|seen| of_vcpu(snapshot, seen).unwrap_or_else(refused)).into_iter().collect(),
+        Part::Qemu => captures.surveys.iter().map(|seen| verify::qemu(snapshot, seen, tried).into()).collect(),
+        Part::Guest => {
+            let proof =
+                |seen| verify::guest(snapshot, seen).map_or_else(|error| refused(error.to_string()), Section::from);
+            captures.guest.as_ref().map(proof).into_iter().collect()
+        }
+        Part::Host | Part::Kvm => Vec::new(),
+    }
+}
+
+fn of_vcpu(snapshot: &Snapshot, seen: &cpusieve_model::VcpuCapture) -> Result<Section, String> {
+    let question = verify::vcpu_question(snapshot).map_err(|error| error.to_string())?;
+    Ok(verify::vcpu(snapshot, &question, seen).into())
+}
+
+fn kvm(snapshot: &Snapshot, unlisted: Unlisted) -> Result<Section, String> {
+    let found = verify::kvm(snapshot, unlisted).map_err(|refusal| refusal.to_string())?;
+    let mut proof = Proof::from(found);
+    // What the recorder says of what could not be compared.
+    if !proof.unseen.is_empty() {
+        let unread = proof.unseen.iter().any(|unseen| unseen.contains("were not read"));
+        let of_kvm = snapshot.missing.iter();
+        let of_kvm = of_kvm.filter(|part| part.what == "kvm" || unread && part.what.starts_with("MSRs"));
+        proof.unseen.extend(of_kvm.map(record::missing));
+    }
+    Ok(proof.into())
+}
+
+/// Asks this machine.
+fn of_this_machine(options: &VerifyOptions) -> (Snapshot, Captures, Vec<Section>) {
+    let snapshot = record::this_machine();
+    let mut parts = named(options);
+    if parts.is_empty() {
+        parts = Part::ALL.to_vec();
+    }
+    let wanted = |part: Part| parts.contains(&part);
+    let mut captures = Captures::default();
+    let mut sections = Vec::new();
+    if wanted(Part::Host) {
+        let proof = verify::host(&snapshot, Unlisted::NotSeen).map_err(|refusal| refusal.to_string());
+        sections.push(proof.map_or_else(|why| refused(Part::Host, why), Section::from));
+    }
+    if wanted(Part::Kvm) {
+        sections.push(kvm(&snapshot, Unlisted::NotSeen).unwrap_or_else(|why| refused(Part::Kvm, why)));
+    }
+    // QEMU and the guest want to know which MSRs KVM refuses.
+    let vcpu = ask::vcpu(&snapshot);
+    if let Ok((seen, _)) = &vcpu {
+        captures.vcpu = Some(seen.clone());
+    }
+    if wanted(Part::Vcpu) {
+        let section = vcpu.and_then(|(seen, took)| {
+            let section = of_vcpu(&snapshot, &seen)?;
+            Ok(Section { took: Some(took), doubt: doubt(&snapshot), ..section })
+        });
+        sections.push(section.unwrap_or_else(|why| refused(Part::Vcpu, why)));
+    }
+    sections.extend(of_qemu(options, &snapshot, &mut captures, (wanted(Part::Qemu), wanted(Part::Guest))));
+    (snapshot, captures, sections)
+}
+
+/// What needs QEMU: its own answers, and a guest, which boots while QEMU is asked.
+fn of_qemu(
+    options: &VerifyOptions,
+    snapshot: &Snapshot,
+    captures: &mut Captures,
+    (models, guest): (bool, bool),
+) -> Vec<Section> {
+    let tried = captures.vcpu.as_ref();
+    let (kernel, limit) = (options.kernel.as_deref(), Duration::from_secs(options.limit));
+    let (surveys, guest) = std::thread::scope(|scope| {
+        let guest = guest.then(|| scope.spawn(|| ask::guest(snapshot, kernel, tried, limit)));
+        let surveys = if models { ask::surveys(snapshot, tried, limit) } else { Vec::new() };
+        let gone = || Err("the thread that booted the guest did not come to its end".to_owned());
+        (surveys, guest.map(|guest| guest.join().unwrap_or_else(|_| gone())))
+    });
+    let (mut sections, mut seen_surveys) = (Vec::new(), Vec::new());
+    for survey in surveys {
+        match survey {
+            Ok((seen, took)) => {
+                sections.push(Section { took: Some(took), ..verify::qemu(snapshot, &seen, tried).into() });
+                seen_surveys.push(seen);
+            }
+            Err(why) => sections.push(refused(Part::Qemu, why)),
+        }
+    }
+    captures.surveys = seen_surveys;
+    match guest {
+        Some(Ok((seen, took))) => {
+            let proof = verify::guest(snapshot, &seen);
+            let section = proof.map_or_else(|error| refused(Part::Guest, error.to_string()), Section::from);
+            sections.push(Section { took: Some(took), ..section });
+            captures.guest = Some(seen);
+        }
+        Some(Err(why)) => sections.push(refused(Part::Guest, why)),
+        None => {}
+    }
+    sections
+}
+
+/// A part that could not be looked at.
+fn refused(part: Part, why: String) -> Section {
+    Proof::unseen(part, part.name(), why).into()
 }

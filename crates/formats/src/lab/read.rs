@@ -15,7 +15,7 @@ use crate::record;
 
 /// Fields that say how the capture went, or hold what a snapshot has no place for: kernel messages, mitigations, what
 /// CPUID answers beyond its limits, XCR0, what a vCPU of the laboratory's own had before and after `KVM_SET_CPUID2`.
-const LEFT_OUT: [&str; 23] = [
+const LEFT_OUT: [&str; 22] = [
     "caps_failed",
     "console_tail",
     "cpuid_beyond_limits",
@@ -30,7 +30,6 @@ const LEFT_OUT: [&str; 23] = [
     "rc",
     "seconds",
     "stderr",
-    "supported_cpuid_calls",
     "vcpu_get_cpuid2_after_set",
     "vcpu_hv_cpuid",
     "vcpu_msr_features",
@@ -55,12 +54,12 @@ pub(super) fn capture(name: &str, bytes: &[u8]) -> Capture {
         }
     }
     fields.finish();
-    let Nest { outer: Guest { setup, mut snapshot }, nested, qemu } = all;
+    let Nest { outer: Guest { setup, mut snapshot }, nested, calls: host_cpuid_calls, qemu } = all;
     snapshot.title = (!setup.id.is_empty()).then(|| setup.id.clone());
     if snapshot.cpus.is_empty() {
         log.warning(0, "no CPU was captured: the guest did not boot, or this is no capture");
     }
-    Capture { parsed: log.finish(Format::LabCapture, snapshot), setup, nested, qemu }
+    Capture { parsed: log.finish(Format::LabCapture, snapshot), setup, nested, host_cpuid_calls, qemu }
 }
 
 /// The guests of one capture.
@@ -68,16 +67,18 @@ pub(super) fn capture(name: &str, bytes: &[u8]) -> Capture {
 struct Nest {
     outer: Guest,
     nested: Vec<Guest>,
+    calls: Vec<(u32, u32)>,
     qemu: Vec<Snapshot>,
 }
 
-/// `{"id":..,"l1":{..},"qmp":{"7.2":{"replies":[..]}},"l2":[{..}]}`
+/// `{"id":..,"supported_cpuid_calls":["0x7/1"],"l1":{..},"qmp":{"7.2":{"replies":[..]}},"l2":[{..}]}`
 fn nest(fields: &mut Fields<'_>, root: Value<'_>) -> Nest {
     let mut nest = Nest::default();
     let mut id = String::new();
     fields.each(root, "", |fields, key, value| {
         match key {
             "id" => id = fields.text(value).unwrap_or_default(),
+            "supported_cpuid_calls" => nest.calls = calls(fields, value),
             "l1" => nest.outer = guest(fields, value, "l1"),
             "l2" if fields.is_array(value) => {
                 nest.nested = value.items().take(MAX_FIELDS).map(|item| guest(fields, item, "l2[]")).collect();
@@ -188,6 +189,11 @@ fn seen<'d>(fields: &mut Fields<'_>, key: &str, value: Value<'d>, parts: &mut Pa
     match key {
         "kernel_release" => parts.linux.release = fields.text(value),
         "proc_cmdline" => parts.linux.cmdline = fields.text(value),
+        "config" => {
+            let option =
+                |fields: &mut Fields<'_>, key: &str, value: Value<'_>| Some((key.to_owned(), fields.text(value)?));
+            parts.linux.config = fields.map(value, option);
+        }
         "cpuinfo" => {
             parts.linux.cpuinfo = fields.text(value);
             parts.text_at = Some(value);
@@ -247,6 +253,25 @@ fn texts(fields: &mut Fields<'_>, array: Value<'_>) -> Vec<String> {
         return Vec::new();
     }
     array.items().take(MAX_FIELDS).filter_map(|item| fields.text(item)).collect()
+}
+
+/// `["0x7/1"]`: leaf in hexadecimal, subleaf in decimal.
+fn calls(fields: &mut Fields<'_>, array: Value<'_>) -> Vec<(u32, u32)> {
+    if !fields.is_array(array) {
+        return Vec::new();
+    }
+    let call = |text: &str| {
+        let (leaf, subleaf) = text.split_once('/')?;
+        Some((u32::try_from(hex(leaf)?).ok()?, subleaf.parse().ok()?))
+    };
+    let mut calls = Vec::new();
+    for item in array.items().take(MAX_ENTRIES) {
+        match item.text().and_then(|text| call(&text)) {
+            Some(call) => calls.push(call),
+            None => fields.wrong(item, "\"0x7/1\""),
+        }
+    }
+    calls
 }
 
 /// `["0x00000174"]`

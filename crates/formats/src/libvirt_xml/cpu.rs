@@ -2,7 +2,8 @@
 //!
 //! Kept as a [`ModelExpansion`] of the model's name, in which only the features that the file lists stand: `require` and
 //! `force` as true, `disable` and `forbid` as false, and those of a host, which have no policy, as true. What libvirt
-//! itself says beside features is among the other properties, under names that start with `libvirt-`.
+//! itself says beside features is among the other properties, under names that start with `libvirt-`; a policy that true
+//! and false do not tell (`force`, `forbid`, `optional`) stands there under the feature's name.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,10 @@ pub(super) fn read(root: Node<'_, '_>, elements: &mut Elements<'_, '_>) -> Snaps
         expansion.other.insert(name.to_owned(), serde_json::Value::from(text).to_string());
     };
     other("libvirt-cpu", kind);
-    if let Some(mode) = cpu.attribute("mode") {
-        other("libvirt-mode", mode);
+    for (attribute, name) in [("mode", "libvirt-mode"), ("match", "libvirt-match")] {
+        if let Some(text) = cpu.attribute(attribute) {
+            other(name, text);
+        }
     }
     for node in cpu.children().filter(Node::is_element) {
         let text = node.text().unwrap_or_default().trim();
@@ -35,9 +38,9 @@ pub(super) fn read(root: Node<'_, '_>, elements: &mut Elements<'_, '_>) -> Snaps
                 _ = expansion.other.insert("libvirt-vendor".to_owned(), serde_json::Value::from(text).to_string())
             }
             "feature" => feature(elements, node, &mut expansion),
+            "arch" => _ = expansion.other.insert("libvirt-arch".to_owned(), serde_json::Value::from(text).to_string()),
             // How the CPU is made and not what it can.
-            "arch" | "topology" | "cache" | "numa" | "maxphysaddr" | "counter" | "microcode" | "signature"
-            | "pages" => {
+            "topology" | "cache" | "numa" | "maxphysaddr" | "counter" | "microcode" | "signature" | "pages" => {
                 elements.log.ignored.values += 1;
             }
             _ => elements.unknown(node),
@@ -88,7 +91,7 @@ fn feature(elements: &mut Elements<'_, '_>, node: Node<'_, '_>, expansion: &mut 
         None | Some("require" | "force") => true,
         Some("disable" | "forbid") => false,
         Some("optional") => {
-            optional(&mut expansion.other, name);
+            policy(&mut expansion.other, name, "optional");
             return;
         }
         Some(policy) => {
@@ -97,13 +100,16 @@ fn feature(elements: &mut Elements<'_, '_>, node: Node<'_, '_>, expansion: &mut 
             return;
         }
     };
+    if let Some(told @ ("force" | "forbid")) = node.attribute("policy") {
+        policy(&mut expansion.other, name, told);
+    }
     if expansion.flags.insert(name.to_owned(), is_on).is_some_and(|before| before != is_on) {
         let what = format!("the feature {} is both required and disabled; the last counts", quote(name.as_bytes()));
         elements.log.warning(elements.line(node), what);
     }
 }
 
-/// A feature that a guest gets where the host has it: neither true nor false.
-fn optional(other: &mut BTreeMap<String, String>, name: &str) {
-    other.insert(name.to_owned(), "\"optional\"".to_owned());
+/// Keeps a policy that is more than true or false.
+fn policy(other: &mut BTreeMap<String, String>, name: &str, policy: &str) {
+    other.insert(name.to_owned(), format!("\"{policy}\""));
 }

@@ -71,13 +71,14 @@ fn is_readable(fields: &mut Fields<'_>, root: Value<'_>) -> bool {
     }
 }
 
-fn record(fields: &mut Fields<'_>, root: Value<'_>) -> Snapshot {
+pub(super) fn record(fields: &mut Fields<'_>, root: Value<'_>) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let mut told = Vec::new();
     let mut text_at = None;
     fields.each(root, "", |fields, key, value| {
         match key {
-            "format" | "kind" => {}
+            // What a proof asked is read by `super::captures`.
+            "format" | "kind" | "proof" => {}
             "title" => snapshot.title = fields.text(value),
             "cpus" => (snapshot.cpus, told) = cpus(fields, value),
             "linux" => {
@@ -124,7 +125,7 @@ pub(crate) fn cpuinfo_text(fields: &mut Fields<'_>, text: &str, at: Value<'_>) -
 }
 
 /// The items of an array that `read` takes, at most `limit`.
-fn list<'d, T>(
+pub(super) fn list<'d, T>(
     fields: &mut Fields<'_>,
     array: Value<'d>,
     limit: usize,
@@ -286,7 +287,7 @@ fn kvm(fields: &mut Fields<'_>, object: Value<'_>) -> Option<KvmView> {
     is_object.then_some(kvm)
 }
 
-fn kvm_entries(fields: &mut Fields<'_>, array: Value<'_>, place: &str) -> Option<Vec<KvmCpuidEntry>> {
+pub(super) fn kvm_entries(fields: &mut Fields<'_>, array: Value<'_>, place: &str) -> Option<Vec<KvmCpuidEntry>> {
     if !fields.is_array(array) {
         return None;
     }
@@ -324,7 +325,7 @@ fn qemu(fields: &mut Fields<'_>, object: Value<'_>) -> Option<QemuBinary> {
     is_object.then_some(qemu)
 }
 
-fn expansion(fields: &mut Fields<'_>, object: Value<'_>) -> Option<ModelExpansion> {
+pub(super) fn expansion(fields: &mut Fields<'_>, object: Value<'_>) -> Option<ModelExpansion> {
     let mut expansion = ModelExpansion::default();
     let is_object = fields.each(object, "expansions[]", |fields, key, value| {
         match key {

@@ -111,7 +111,7 @@ fn hexadecimal(out: &mut String, before: &str, value: u32) {
 }
 
 /// An object of the fields that are there.
-fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+pub(super) fn object<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
     fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
 }
 
@@ -193,7 +193,7 @@ fn kvm_entries(out: &mut String, entries: &[KvmCpuidEntry]) {
     out.push(']');
 }
 
-fn expansion(expansion: &ModelExpansion) -> Value {
+pub(super) fn expansion(expansion: &ModelExpansion) -> Value {
     let flags = expansion.flags.iter().map(|(name, value)| (name.clone(), Value::from(*value)));
     // The text is kept as text: it need not be what a JSON writer would have written.
     let other = expansion.other.iter().map(|(name, text)| (name.clone(), Value::from(text.as_str())));
@@ -202,4 +202,18 @@ fn expansion(expansion: &ModelExpansion) -> Value {
         "flags": flags.collect::<Map<_, _>>(),
         "other": other.collect::<Map<_, _>>(),
     })
+}
+
+/// An entry as a value.
+pub(super) fn entry(leaf: u32, subleaf: u32, flags: Option<u32>, registers: Registers) -> Value {
+    let hex = |value: u32| Some(Value::from(format!("{value:#010x}")));
+    object([
+        ("leaf", hex(leaf)),
+        ("subleaf", Some(subleaf.into())),
+        ("flags", flags.map(Value::from)),
+        ("eax", hex(registers.eax)),
+        ("ebx", hex(registers.ebx)),
+        ("ecx", hex(registers.ecx)),
+        ("edx", hex(registers.edx)),
+    ])
 }

@@ -7,8 +7,10 @@ mod binary;
 mod cells;
 
 use super::{TableError, Tree, TreeList, TreeSet, aligned, rows};
-use crate::qemu::{BinaryFacts, QemuFacts};
+use crate::qemu::QemuFacts;
 use cells::{Names, bit_rows, caches, dependencies, model_words, models, prepend, versions};
+
+pub use binary::{BinaryFacts, BinaryMachine, BinaryModel, BinaryProperty};
 
 /// How a table is laid out.
 struct Layout {
@@ -25,7 +27,6 @@ const WORDS: usize = 0;
 const BITS: usize = 1;
 const MACHINES: usize = 11;
 const PROPERTIES: usize = 12;
-const ALIASES: usize = 13;
 const LAYOUTS: [Layout; 14] = [
     Layout { file: "words.tsv", sets: &[1], key: 1, ordered: true },
     Layout { file: "bits.tsv", sets: &[2, 3, 4, 5, 6], key: 1, ordered: false },
@@ -38,8 +39,10 @@ const LAYOUTS: [Layout; 14] = [
     Layout { file: "compat.tsv", sets: &[4], key: 3, ordered: true },
     Layout { file: "descriptors.tsv", sets: &[6], key: 1, ordered: false },
     Layout { file: "hyperv.tsv", sets: &[5], key: 1, ordered: true },
-    Layout { file: "machines.tsv", sets: &[1], key: 1, ordered: false },
+    // From here on what binaries tell.
+    Layout { file: "machines.tsv", sets: &[1], key: 1, ordered: true },
     Layout { file: "properties.tsv", sets: &[4], key: 1, ordered: false },
+    // The second names of features, written by hand.
     Layout { file: "aliases.tsv", sets: &[], key: 1, ordered: false },
 ];
 
@@ -84,6 +87,9 @@ pub enum QemuImportError {
         /// Its name elsewhere.
         old: String,
     },
+    /// A binary is of a release whose sources were not read.
+    #[error("there are no tables of QEMU {0}: its source tree must be imported first")]
+    NoRelease(String),
     /// Two releases have two rows in opposite orders.
     #[error("{0}: the order of rows contradicts that of other releases")]
     Order(&'static str),
@@ -236,24 +242,6 @@ impl QemuTables {
             self.merge(BITS + 1 + index, release, &rows)?;
         }
         Ok(())
-    }
-
-    /// Puts in what a binary of a release answered, whose tables were imported before.
-    ///
-    /// # Errors
-    /// There is no room for the release.
-    pub fn import_binary(&mut self, tree: Tree, facts: &BinaryFacts) -> Result<(), QemuImportError> {
-        let release = self.position(tree)?;
-        let rows = |index: usize| self.sheets.get(index).map(|sheet| sheet.rows.as_slice()).unwrap_or_default();
-        let machines = binary::machines(rows(MACHINES), release, &facts.machines);
-        // A bit's name is the second cell of its row, an alias the first of its own.
-        let named = rows(BITS).iter().filter(|row| row.sets.first().is_some_and(|named| named.contains(release)));
-        let named: Vec<&String> = named.filter_map(|row| row.cells.get(1)).collect();
-        let aliases: Vec<&String> = rows(ALIASES).iter().filter_map(|row| row.cells.first()).collect();
-        let is_feature = |name: &str| named.iter().chain(&aliases).any(|known| *known == name);
-        let properties = binary::properties(rows(PROPERTIES), release, &facts.properties, is_feature);
-        self.merge(MACHINES, release, &machines)?;
-        self.merge(PROPERTIES, release, &properties)
     }
 
     /// Where the release stands, after it was put in or its entry renewed.

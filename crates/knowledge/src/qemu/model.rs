@@ -2,6 +2,7 @@
 
 use super::{CPU_NAMES, Caches, DefaultCpuVersion, MODELS, MODELS_BY_NAME, Word};
 use crate::TreeSet;
+use crate::x86::distance;
 
 /// A CPU model as one or more releases define it, without its versions' properties.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,4 +124,46 @@ pub fn resolve(release: usize, cpu_name: &str) -> Option<Resolved> {
 /// Every name that `-cpu` takes for a built-in model in `release`: models, versions and aliases, sorted.
 pub fn cpu_names(release: usize) -> impl Iterator<Item = &'static str> {
     CPU_NAMES.iter().filter(move |(.., releases)| releases.contains(release)).map(|(name, ..)| *name)
+}
+
+/// How many names [`near_cpu_names`] gives at most.
+const SUGGESTIONS: usize = 5;
+
+/// The longest name that is compared.
+const LONGEST: usize = 64;
+
+/// Names of built-in models of any release that come near to `name`, nearest first; at most five. Upper and lower case
+/// are the same here, and a name that starts with `name` is as near as one with a letter wrong.
+#[must_use]
+pub fn near_cpu_names(name: &str) -> Vec<&'static str> {
+    let folded = name.to_ascii_lowercase();
+    if folded.is_empty() || folded.len() > LONGEST {
+        return Vec::new();
+    }
+    let limit = (folded.len() / 3).max(1);
+    let far = |known: &str| {
+        let known = known.to_ascii_lowercase();
+        let distance = distance(folded.as_bytes(), known.as_bytes());
+        if known.starts_with(&folded) { distance.min(1) } else { distance }
+    };
+    let mut near: Vec<(usize, usize, &str)> =
+        CPU_NAMES.iter().map(|(known, ..)| (far(known), known.len(), *known)).collect();
+    near.retain(|(distance, ..)| *distance <= limit);
+    near.sort_unstable();
+    near.dedup();
+    near.truncate(SUGGESTIONS);
+    near.into_iter().map(|(.., known)| known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::near_cpu_names;
+
+    #[test]
+    fn near_names_are_those_that_were_meant() {
+        assert_eq!(near_cpu_names("sandybridge").first(), Some(&"SandyBridge"));
+        assert_eq!(near_cpu_names("Hasewll-noTSX").first(), Some(&"Haswell-noTSX"));
+        assert!(near_cpu_names("skylake").iter().all(|name| name.starts_with("Skylake-")));
+        assert!(near_cpu_names("").is_empty() && near_cpu_names(&"x".repeat(4000)).is_empty());
+    }
 }

@@ -73,7 +73,7 @@ pub fn suggest(name: &str) -> Vec<&'static str> {
 }
 
 /// The number of edits between two names (optimal string alignment: insert, delete, replace, exchange neighbours).
-fn distance(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut before: Vec<usize> = vec![0; b.len() + 1];
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, &from) in a.iter().enumerate() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use cpusieve_formats::qmp::{Command, Message, Unexpected};
 use cpusieve_model::MissingPart;
 
-use super::process::Fault;
 use super::{FAREWELL, Session};
+use crate::process::Fault;
 
 /// Lines of stderr that an error keeps: the last ones say why.
 const LAST_LINES: usize = 5;

@@ -1,7 +1,7 @@
 //! What KVM of one tree answers on one host, register by register.
 //!
 //! [`load`] does what loading the modules does: [`Module`] holds the parameters after the hardware was asked, the
-//! capability words, the state components and the virtual PMU. [`answer`] then runs the two ioctls on it. One small
+//! capability words, the state components and the virtual PMU. [`answers`] then runs the two ioctls on it; [`answer`] does both. One small
 //! function here stands for one case there, and everything is driven by the tables of `knowledge/kvm` and the rules of
 //! `knowledge/rules/kvm.toml`, which also decide single bits where only a flags line is known ([`super::offer`]).
 //!
@@ -26,6 +26,7 @@ use cpusieve_model::{CpuidTable, KvmView, MsrTable, Step};
 
 use crate::linux::boot::{self, Assumption, Unlisted};
 pub use calls::Call;
+pub use cpuid::answers;
 pub use finding::Finding;
 pub use module::{Backend, Module, load};
 pub(crate) use plan::release;
@@ -71,6 +72,13 @@ pub struct Output {
     pub assumed: Vec<Assumption>,
     /// What is odd about this host.
     pub findings: Vec<Finding>,
+}
+
+impl From<Finding> for Output {
+    /// No answer, because of this.
+    fn from(finding: Finding) -> Self {
+        Self { findings: vec![finding], ..Self::default() }
+    }
 }
 
 /// The answers of KVM of a tree (a position in [`TREES`](cpusieve_knowledge::linux::TREES)) on a host.
@@ -119,9 +127,5 @@ pub struct Output {
 /// ```
 #[must_use]
 pub fn answer(input: &Input<'_>, tree: usize) -> Output {
-    let module = match load(input, tree) {
-        Ok(module) => module,
-        Err(finding) => return Output { findings: vec![finding], ..Output::default() },
-    };
-    cpuid::answers(module)
+    load(input, tree).map_or_else(Output::from, |module| answers(&module))
 }

@@ -1,14 +1,18 @@
 //! What KVM makes of one CPUID bit: its masks, its adjustments, its constant leaves, or its own captured answer.
 
 pub mod answer;
+pub mod answered;
 mod condition;
 pub mod msrs;
 
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, Register, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{
+    Cite, CpuidBit, CpuidTable, Effect, Grounds, Place, Register, RuleId, Stage, State, Step, Vendor,
+};
 
+use self::answered::Answered;
 use crate::Machine;
 use crate::linux::conditions::{Observed, all};
 use crate::machine::known_name;
@@ -35,7 +39,7 @@ struct Predicted {
     state: State,
     rule: RuleId,
     cite: Cite,
-    because: Vec<Evidence>,
+    because: Grounds,
 }
 
 /// What KVM of this tree offers of a bit, on this host.
@@ -43,22 +47,54 @@ struct Predicted {
 /// KVM's captured answer decides if there is one; the tables then give the reason. `feature` is the kernel's id.
 #[must_use]
 pub fn offer(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Decision {
-    let incoming = in_long_mode(host, bit, incoming);
-    let predicted = match host.other_kvm_backend() {
+    decide(host, tree, feature, bit, in_long_mode(host, bit, incoming), None)
+}
+
+/// The same, where the whole KVM of the tree was run on the host's CPUID: what it did stands, unless it hangs on
+/// something that nobody saw.
+#[must_use]
+pub fn offer_exactly(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, incoming: State) -> Decision {
+    decide(host, tree, feature, bit, in_long_mode(host, bit, incoming), host.answered(tree))
+}
+
+fn decide(
+    host: &Machine<'_>,
+    tree: usize,
+    feature: &str,
+    bit: CpuidBit,
+    incoming: State,
+    answered: Option<&Answered>,
+) -> Decision {
+    let captured = host.kvm_supported().filter(|table| !table.is_empty());
+    let exact = answered.and_then(|answered| exactly(answered, bit, captured));
+    let predicted = match (host.other_kvm_backend(), exact) {
         // Its tables are its own: without its answer nothing is known.
-        Some(_) => generic("own-answer", State::Unknown),
-        None => predict(host, tree, feature, bit, incoming),
+        (Some(_), _) => generic("own-answer", State::Unknown),
+        (None, Some(exact)) => exact,
+        (None, None) => {
+            let predicted = predict(host, tree, feature, bit, incoming);
+            let lacks = answered.is_some_and(|answered| answered.step(bit).is_none());
+            // The whole answer has no such leaf.
+            if lacks && predicted.state == State::Present { generic("above-limit", State::Absent) } else { predicted }
+        }
     };
     // A leaf that is missing from KVM's answer is not offered.
-    let Some(table) = host.kvm_supported().filter(|table| !table.is_empty()) else {
-        return decision(feature, bit, tree, incoming, predicted);
-    };
+    let Some(table) = captured else { return decision(feature, bit, tree, incoming, predicted) };
     let (seen, evidence) = (table.state(bit), host.register_evidence("KVM_GET_SUPPORTED_CPUID", table, bit));
     let agrees = predicted.state == State::Unknown || (predicted.state == State::Present) == (seen == State::Present);
     let mut proved = if agrees { predicted } else { own_answer(predicted) };
     proved.state = State::from_bit(seen == State::Present);
     proved.because.push(evidence);
     decision(feature, bit, tree, incoming, proved)
+}
+
+/// What the whole KVM did, unless that is not sure: it hangs on something that nobody saw, and no captured answer bears it
+/// out.
+fn exactly(answered: &Answered, bit: CpuidBit, captured: Option<&CpuidTable>) -> Option<Predicted> {
+    let (step, state) = (answered.step(bit)?, answered.state(bit));
+    let borne_out = captured.is_some_and(|table| (table.state(bit) == State::Present) == (state == State::Present));
+    let sure = borne_out || !answered.is_open(bit);
+    sure.then(|| Predicted { state, rule: step.rule, cite: step.cite, because: step.because.clone() })
 }
 
 fn decision(feature: &str, bit: CpuidBit, tree: usize, incoming: State, predicted: Predicted) -> Decision {
@@ -201,13 +237,32 @@ fn by_own_rule(host: &Machine<'_>, tree: usize, feature: &str) -> Option<Predict
     })
 }
 
+/// What KVM does to a field of CPUID that a flag is derived from, where its answer does not have it; and whether it never
+/// does, on this host.
+pub(crate) fn unmet(host: &Machine<'_>, tree: usize, feature: &str, bit: CpuidBit, because: Grounds) -> (Step, bool) {
+    /// The performance monitoring unit.
+    const PMU: u32 = 0xa;
+    let own = by_own_rule(host, tree, feature).filter(|own| own.state == State::Absent);
+    let (predicted, never) = match (own, kvm::handling(tree, bit)) {
+        (Some(own), _) => (own, true),
+        (None, _) if condition::above_limit(host, tree, bit) => (generic("above-limit", State::Absent), true),
+        (None, Handling::Constant(_)) => (generic("constant-leaf", State::Absent), true),
+        (None, Handling::Zero) => (generic("zero-leaf", State::Absent), true),
+        (None, _) if bit.leaf == PMU => (generic("pmu-leaf", State::Absent), false),
+        (None, Handling::Masked | Handling::Computed) => (generic("computed-leaf", State::Absent), false),
+        (None, Handling::Raw) => (generic("raw-leaf", State::Absent), false),
+    };
+    let decision = decision(feature, bit, tree, State::Present, predicted);
+    (Step { place: None, because, ..decision.step }, never)
+}
+
 fn generic(when: &str, state: State) -> Predicted {
     let rule: Option<&Rule> = rules::generic(Software::Kvm, when);
     Predicted {
         state,
         rule: rule.map_or(RuleId(""), |rule| rule.id),
         cite: rule.map_or(Cite(""), |rule| rule.cite),
-        because: Vec::new(),
+        because: Grounds::NONE,
     }
 }
 
@@ -250,7 +305,8 @@ fn by_kernel(host: &Machine<'_>, tree: usize, cap: &Cap, incoming: State) -> Sta
 /// Whether an adjustment is code of this host's vendor module.
 fn runs(host: &Machine<'_>, by: By) -> bool {
     match (by, host.vendor()) {
-        (By::Intel, Some(vendor)) => matches!(vendor, Vendor::Intel | Vendor::Centaur | Vendor::Zhaoxin),
+        // kvm_intel loads wherever the CPU has VMX.
+        (By::Intel, Some(vendor)) => !matches!(vendor, Vendor::Amd | Vendor::Hygon),
         (By::Amd, Some(vendor)) => matches!(vendor, Vendor::Amd | Vendor::Hygon),
         (By::Common | By::CommonLate, _) | (_, None) => true,
     }

@@ -64,12 +64,13 @@ pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs 
         missing: Vec::new(),
     };
     let mut made = FeatureMsrs::default();
+    let rules = steps::Rules::new();
     for msr in msrs::feature_msrs(module.tree) {
         if making.all(msr.needs) != Some(true) {
             continue;
         }
         let value = making.value(msr.index);
-        steps::of_msr(&making, msr.index, value, &mut made.steps);
+        steps::of_msr(&making, &rules, (msr.index, value), &mut made.steps);
         made.values.push((msr.index, value));
     }
     for index in msrs::indexed_msrs() {

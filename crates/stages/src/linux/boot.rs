@@ -111,6 +111,11 @@ impl Output {
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
+
+    /// A kernel of which nothing but its capabilities is known.
+    pub(crate) fn of(capabilities: Capabilities) -> Self {
+        Self { capabilities, ..Self::default() }
+    }
 }
 
 /// Something that was not seen, what it was taken to be, and what hangs on it.

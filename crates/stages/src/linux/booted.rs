@@ -1,6 +1,6 @@
 //! What the exact kernel of one tree makes of a machine whose CPUID was seen, and which of it is sure.
 //!
-//! [`boot`](super::boot) decides everything, and lists what it had to assume; an answer about one capability has to say
+//! [`super::boot`] decides everything, and lists what it had to assume; an answer about one capability has to say
 //! whether it hangs on an assumption. Here both are looked up by the capability's id.
 
 use std::borrow::Cow;

@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::rules::{Condition, Field, Need, Signature};
 use cpusieve_knowledge::x86::Generation;
-use cpusieve_model::{CpuidBit, CpuidTable, Evidence, MsrBit, Stage, State, Vendor};
+use cpusieve_model::{CpuidBit, CpuidTable, Evidence, Grounds, MsrBit, Stage, State, Vendor};
 
 use super::booted::Exact;
 use crate::Machine;
@@ -114,13 +114,13 @@ pub struct Verdict {
     /// The condition that fails, or the first that is not known.
     pub deciding: Option<&'static Need>,
     /// What was seen of the conditions that decided.
-    pub because: Vec<Evidence>,
+    pub because: Grounds,
 }
 
 /// Decides a list of conditions.
 #[must_use]
 pub fn all(inputs: &dyn Inputs, needs: &'static [Need]) -> Verdict {
-    let mut verdict = Verdict { state: State::Present, deciding: None, because: Vec::new() };
+    let mut verdict = Verdict { state: State::Present, deciding: None, because: Grounds::NONE };
     for need in needs {
         let sight = holds(inputs, need);
         match sight.state {
@@ -240,15 +240,21 @@ fn of_generation(generation: &Generation, signatures: &[Signature]) -> State {
 fn field_compares(inputs: &dyn Inputs, field: Field) -> Sight {
     let table = inputs.observed().and_then(Machine::cpuid);
     let Some(table) = table.filter(|table| !table.is_empty()) else { return State::Unknown.into() };
+    let state = compares(table, field);
+    let is_read = table.get(field.low.leaf, field.low.subleaf).is_some();
+    let evidence = inputs.observed().map(|machine| machine.register_evidence("CPUID", table, field.low));
+    Sight { state, evidence: evidence.filter(|_| is_read) }
+}
+
+/// Whether a field compares as it should; unknown if the table lacks its leaf.
+pub(crate) fn compares(table: &CpuidTable, field: Field) -> State {
     if table.maximum(field.low.leaf).is_some_and(|maximum| field.low.leaf > maximum) {
-        return State::Absent.into();
+        return State::Absent;
     }
-    let Some(registers) = table.get(field.low.leaf, field.low.subleaf) else { return State::Unknown.into() };
+    let Some(registers) = table.get(field.low.leaf, field.low.subleaf) else { return State::Unknown };
     let mask = u32::MAX.checked_shr(32 - u32::from(field.width)).unwrap_or(0);
     let value = registers.get(field.low.register) >> field.low.bit & mask;
-    let holds = if field.exactly { value == field.number } else { value >= field.number };
-    let evidence = inputs.observed().map(|machine| machine.register_evidence("CPUID", table, field.low));
-    Sight { state: State::from_bit(holds), evidence }
+    State::from_bit(if field.exactly { value == field.number } else { value >= field.number })
 }
 
 /// A bug of the `bugs` line.

@@ -85,8 +85,11 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
 fn from_flags(machine: &Machine<'_>) -> Candidates {
     let Some(flags) = machine.flags() else { return Candidates::any() };
     let trees = least(TreeSet(all()), &misnamed(flags));
-    let telling: Vec<&linux::Feature> =
-        linux::FEATURES.iter().filter(|feature| feature.shown.is_some_and(|name| differs(trees, name))).collect();
+    let of_linux = |rule: &&rules::Rule| rule.software == Software::Linux;
+    let telling: Vec<&linux::Feature> = rules::by_feature()
+        .filter(|(_, rules)| rules.clone().filter(of_linux).any(|rule| splits(rule.trees, trees)))
+        .flat_map(|(name, _)| linux::by_shown(name))
+        .collect();
     let contradictions: Vec<usize> = (0..linux::TREES.len())
         .map(|tree| {
             let of_tree = telling.iter().filter(|feature| trees.contains(tree) && feature.trees.contains(tree));
@@ -101,8 +104,12 @@ fn from_flags(machine: &Machine<'_>) -> Candidates {
 /// Whether some of these trees set or clear a flag by other rules than the others.
 #[must_use]
 pub fn differs(trees: TreeSet, name: &str) -> bool {
-    let some = |set: TreeSet| !set.intersection(trees).is_empty() && set.intersection(trees) != trees;
-    rules::of_feature(Software::Linux, name).any(|rule| some(rule.trees))
+    rules::of_feature(Software::Linux, name).any(|rule| splits(rule.trees, trees))
+}
+
+/// Whether some of these trees are in a set, and others not.
+fn splits(set: TreeSet, trees: TreeSet) -> bool {
+    !set.intersection(trees).is_empty() && set.intersection(trees) != trees
 }
 
 /// Those of some trees that have the fewest misfits.

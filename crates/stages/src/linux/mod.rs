@@ -4,4 +4,5 @@ pub mod boot;
 pub mod booted;
 pub mod conditions;
 pub mod kernel;
+pub mod kinds;
 pub mod setup;

@@ -51,7 +51,7 @@ impl Ruling {
 }
 
 /// The rules of one tree about one capability.
-fn of_tree(id: &str, tree: usize) -> impl Iterator<Item = &'static Rule> {
+pub(crate) fn of_tree(id: &str, tree: usize) -> impl Iterator<Item = &'static Rule> {
     rules::of_feature(Software::Linux, id).filter(move |rule| rule.trees.contains(tree))
 }
 

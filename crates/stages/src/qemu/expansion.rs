@@ -70,7 +70,7 @@ pub fn expansion(
     Ok(values(&mut instance, expansion))
 }
 
-fn values(instance: &mut Instance<'_>, expansion: Expansion) -> BTreeMap<&'static str, PropertyValue> {
+pub(super) fn values(instance: &mut Instance<'_>, expansion: Expansion) -> BTreeMap<&'static str, PropertyValue> {
     let release = instance.release();
     let mut values = BTreeMap::new();
     for property in qemu::properties(release) {

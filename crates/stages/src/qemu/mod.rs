@@ -13,6 +13,7 @@ mod assign;
 mod assume;
 mod components;
 mod cpu;
+mod definition;
 mod expand;
 mod expansion;
 mod featurestr;
@@ -28,6 +29,7 @@ mod output;
 mod program;
 mod properties;
 mod realize;
+mod realized;
 mod refusal;
 mod release;
 mod start;
@@ -38,17 +40,20 @@ mod value;
 mod words;
 
 pub use cpu::{Accelerator, Irqchip, Question, Smp};
+pub use definition::{Definition, definition};
 pub use expansion::{Expansion, PropertyValue, expansion};
 pub use leaves::{EpcSection, Instruction, Protected, Running, Sev, SmpError};
 pub use output::Output;
 pub use realize::realize;
+pub use realized::{Command, Realized};
 pub use refusal::Refusal;
+pub use supported::{offered, supported};
 
 use std::cmp::Reverse;
 
 use cpusieve_knowledge::qemu::{self, Condition, FixupEffect};
 use cpusieve_knowledge::rules::{self, Rule, Software};
-use cpusieve_model::{Cite, CpuidBit, Effect, Place, RuleId, Stage, State, Step, Vendor};
+use cpusieve_model::{Cite, CpuidBit, Effect, Grounds, Place, RuleId, Stage, State, Step, Vendor};
 
 use crate::Machine;
 use crate::kvm::Decision;
@@ -93,7 +98,7 @@ pub fn give(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offere
         effect,
         rule: rule.map_or(RuleId(""), |rule| rule.id),
         cite: rule.map_or(Cite(""), |rule| rule.cite),
-        because: Vec::new(),
+        because: Grounds::NONE,
     };
     Decision { state, open: state == State::Unknown, step }
 }

@@ -57,11 +57,37 @@ impl Output {
         self.trace.as_ref().map(|trace| steps(trace, &self.cpuid)).unwrap_or_default()
     }
 
+    /// The feature words of the vCPU (`env->features`), by position in [`qemu::WORD_ORDER`]; `None` where there was no CPU.
+    #[must_use]
+    pub fn words(&self) -> Option<&[u64; qemu::WORD_COUNT]> {
+        self.trace.as_ref().map(|trace| &trace.words)
+    }
+
+    /// The bits that QEMU took out (`cpu->filtered_features`), by position in [`qemu::WORD_ORDER`]; `None` where there was
+    /// no CPU.
+    #[must_use]
+    pub fn filtered_words(&self) -> Option<&[u64; qemu::WORD_COUNT]> {
+        self.trace.as_ref().map(|trace| &trace.filtered)
+    }
+
     /// The bits that were asked for and that QEMU took out (`filtered-features`), in the order of its words.
     pub fn filtered(&self) -> impl Iterator<Item = Place> {
-        let words = self.trace.iter().flat_map(|trace| qemu::WORD_ORDER.into_iter().zip(trace.filtered));
-        words.flat_map(|(word, mask)| (0..64).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| word.bit(bit)))
+        self.trace.iter().flat_map(|trace| set_bits(&trace.filtered))
     }
+
+    /// The bits of QEMU's words that the vCPU has at the end (`feature-words`), in the order of its words; none where
+    /// there was no CPU.
+    pub fn features(&self) -> impl Iterator<Item = Place> {
+        self.trace.iter().flat_map(|trace| set_bits(&trace.words))
+    }
+}
+
+/// The bits that are set, in the order of the words.
+pub(super) fn set_bits(words: &Words) -> impl Iterator<Item = Place> {
+    qemu::WORD_ORDER
+        .into_iter()
+        .zip(words)
+        .flat_map(|(word, &mask)| (0..64).filter(move |bit| mask >> bit & 1 == 1).map(move |bit| word.bit(bit)))
 }
 
 /// Whether a bit is set.

@@ -1,14 +1,16 @@
 //! The steps of this stage: which of QEMU's functions kept, dropped or added each bit, read off the words after each.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use cpusieve_knowledge::qemu::{self, Bit, FixupEffect, WORD_ORDER, Word};
 use cpusieve_knowledge::rules::{self, Rule, Software};
 use cpusieve_knowledge::x86::{self, Feature};
-use cpusieve_model::{Cite, CpuidBit, Effect, Evidence, Place, Stage, Step};
+use cpusieve_model::{Cite, Effect, Evidence, Grounds, KvmCpuidEntry, Place, Stage, Step};
 
 use super::history::Phase;
-use super::trace::{Register, Trace};
+use super::trace::{Register, Trace, first_entries};
 use super::words::{AMD_ALIASES, FEAT_1_ECX, FEAT_8000_0001_EDX};
 
 /// What happened to a bit: the situation that a rule speaks of, and where it happens if several rules speak of it.
@@ -36,66 +38,70 @@ struct Passage<'t> {
     came: u64,
     /// What the vCPU is told.
     told: u64,
-    /// What QEMU's tables say of its bits.
-    bits: &'static [Bit],
-    /// What all software calls them.
-    features: Vec<(Place, &'static Feature)>,
+    /// What is known of its bits.
+    rows: &'static [Row; 64],
+    /// The last step that changed each bit.
+    changes: [Option<Phase>; 64],
     /// The bits that a version of the model sets which is later than the one that was asked for.
     later: u64,
 }
 
 /// The steps of all bits that were offered, asked for or told.
-pub(super) fn steps(trace: &Trace, table: &[cpusieve_model::KvmCpuidEntry]) -> Vec<Step> {
-    let mut book = Book::default();
+pub(super) fn steps(trace: &Trace, table: &[KvmCpuidEntry]) -> Vec<Step> {
     let mut steps = Vec::with_capacity(400);
     let later = trace.later_versions();
-    for (at, word) in WORD_ORDER.into_iter().enumerate() {
-        let Register { came, told } = trace.word(at, word, table);
+    let table = first_entries(table);
+    for (at, (word, rows)) in WORD_ORDER.into_iter().zip(ROWS.iter()).enumerate() {
+        let Register { came, told } = trace.word(at, word, &table);
         let known = qemu::has_word(trace.release, at);
         let asked = if known { trace.ever_asked(at) } else { 0 };
         let mask = came | told | asked;
         if mask == 0 {
             continue;
         }
-        let features = x86::of_register(word.bit(0)).collect();
-        let later = later.get(at).copied().unwrap_or(0);
-        let passage = Passage { trace, at, word, known, came, told, bits: word.bits(), features, later };
+        let (later, changes) = (later.get(at).copied().unwrap_or(0), trace.last_changes(at));
+        let passage = Passage { trace, at, word, known, came, told, rows, changes, later };
         let set = (0..64).filter(|bit| mask >> bit & 1 == 1);
-        steps.extend(set.filter_map(|bit| passage.step(bit, &mut book)));
+        steps.extend(set.filter_map(|bit| passage.step(bit)));
     }
-    for (place, feature, Register { came, told }) in trace.elsewhere(table) {
-        let Place::Cpuid(CpuidBit { bit, .. }) = place else { continue };
+    for (place, feature, Register { came, told }) in trace.elsewhere(&table) {
+        let (bit, place) = (place.bit, Place::Cpuid(place));
         let is_told = told >> bit & 1 == 1;
         let reason = if is_told { "passed".into() } else { unknown_register(trace.release, place) };
         let effect = effect(came >> bit & 1 == 1, is_told, reason);
         let named = Named { place, name: Cow::Borrowed(feature.id), feature: Some(feature), came };
-        steps.extend(book.step(trace, named, effect, reason));
+        steps.extend(step(trace, named, effect, reason));
     }
     steps
 }
 
 impl Passage<'_> {
-    fn step(&self, bit: u8, book: &mut Book) -> Option<Step> {
+    fn step(&self, bit: u8) -> Option<Step> {
         let place = self.word.bit(bit);
         let reason = self.reason(bit, place);
         let effect = effect(self.came >> bit & 1 == 1, self.told >> bit & 1 == 1, reason);
-        let feature = self.features.iter().find(|(known, _)| *known == place).map(|(_, feature)| *feature);
+        let feature = self.rows.get(usize::from(bit)).and_then(|row| row.feature);
         let name = match (feature, self.name(bit)) {
             (Some(feature), _) => Cow::Borrowed(feature.id),
             (None, Some(name)) => Cow::Borrowed(name),
             (None, None) => Cow::Owned(format!("{place:#}")),
         };
-        book.step(self.trace, Named { place, name, feature, came: self.came }, effect, reason)
+        step(self.trace, Named { place, name, feature, came: self.came }, effect, reason)
     }
 
     /// What the release's tables say of a bit.
     fn row(&self, bit: u8) -> Option<&'static Bit> {
-        self.bits.iter().find(|row| row.position() == bit)
+        self.rows.get(usize::from(bit)).and_then(|row| row.bit)
     }
 
     /// QEMU's name for a bit in the release.
     fn name(&self, bit: u8) -> Option<&'static str> {
         self.row(bit).filter(|row| row.named.contains(self.trace.release)).and_then(|row| row.name)
+    }
+
+    /// The last step that changed a bit; `None` if it was never on.
+    fn last_change(&self, bit: u8) -> Option<Phase> {
+        self.changes.get(usize::from(bit)).copied().flatten()
     }
 
     fn reason(&self, bit: u8, place: Place) -> Reason {
@@ -118,7 +124,7 @@ impl Passage<'_> {
 
     fn why_on(&self, bit: u8, place: Place, supported: bool) -> Reason {
         let came = self.came >> bit & 1 == 1;
-        match self.trace.last_change(self.at, bit) {
+        match self.last_change(bit) {
             Some(Phase::Topology) if !came => "topology-adds".into(),
             Some(Phase::Alias) => "alias".into(),
             Some(Phase::CpuPm) => "asked".into(),
@@ -132,7 +138,7 @@ impl Passage<'_> {
 
     fn why_off(&self, bit: u8, place: Place) -> Reason {
         let came = self.came >> bit & 1 == 1;
-        match self.trace.last_change(self.at, bit) {
+        match self.last_change(bit) {
             None => self.never_on(bit, place),
             Some(Phase::Model | Phase::Defaults | Phase::Version | Phase::Pmu) => "model".into(),
             Some(Phase::Machine) => "machine".into(),
@@ -210,49 +216,81 @@ struct Named {
     came: u64,
 }
 
-/// The rule book, with what was looked up in it.
-#[derive(Default)]
-struct Book {
-    /// Situations, whether rules of single features speak of them, and their generic rules.
-    situations: Vec<(&'static str, bool, Option<&'static Rule>)>,
+/// What the tables know of a bit of a word.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    /// What QEMU's say of it.
+    bit: Option<&'static Bit>,
+    /// What all software calls it.
+    feature: Option<&'static Feature>,
 }
 
-impl Book {
-    fn step(&mut self, trace: &Trace, named: Named, effect: Effect, reason: Reason) -> Option<Step> {
-        let rule = self.rule(named.feature, trace.release, reason)?;
-        let because = because(trace, &named, reason);
-        let cite = reason.cite.map_or(rule.cite, Cite);
-        let place = Some(named.place);
-        Some(Step { feature: named.name, place, at: Stage::Qemu, effect, rule: rule.id, cite, because })
-    }
-
-    /// The rule that speaks of this feature in this situation, of several the one about the same function; else the
-    /// generic one.
-    fn rule(&mut self, feature: Option<&'static Feature>, release: usize, reason: Reason) -> Option<&'static Rule> {
-        let (has_named, generic) = self.situation(reason.when);
-        let named = feature.filter(|_| has_named).into_iter();
-        let best = named
-            .flat_map(|feature| rules::of_feature(Software::Qemu, feature.id))
-            .filter(|rule| rule.trees.contains(release) && rule.when == Some(reason.when))
-            .max_by_key(|rule| reason.cite.is_some_and(|cite| rule.cite == Cite(cite)));
-        best.or(generic)
-    }
-
-    fn situation(&mut self, when: &'static str) -> (bool, Option<&'static Rule>) {
-        if let Some(&(_, named, generic)) = self.situations.iter().find(|(known, ..)| *known == when) {
-            return (named, generic);
+/// The bits of each word, by its position in [`WORD_ORDER`].
+static ROWS: LazyLock<Vec<[Row; 64]>> = LazyLock::new(|| {
+    let rows = |word: Word| {
+        let mut rows = [Row::default(); 64];
+        for bit in word.bits() {
+            if let Some(row) = rows.get_mut(usize::from(bit.position())) {
+                row.bit = Some(bit);
+            }
         }
-        let of_features = |rule: &&Rule| rule.software == Software::Qemu && !rule.features.is_empty();
-        let named = rules::RULES.iter().filter(of_features).any(|rule| rule.when == Some(when));
-        let generic = rules::generic(Software::Qemu, when);
-        self.situations.push((when, named, generic));
-        (named, generic)
-    }
+        for (place, feature) in x86::of_register(word.bit(0)) {
+            let bit = match place {
+                Place::Cpuid(bit) => bit.bit,
+                Place::Msr(bit) => bit.bit,
+                Place::Linux(_) => continue,
+            };
+            if let Some(row) = rows.get_mut(usize::from(bit)) {
+                row.feature = Some(feature);
+            }
+        }
+        rows
+    };
+    WORD_ORDER.into_iter().map(rows).collect()
+});
+
+/// The rules of a situation.
+#[derive(Clone, Copy, Default)]
+struct Situation {
+    /// Whether rules of single features speak of it.
+    named: bool,
+    generic: Option<&'static Rule>,
 }
 
-fn because(trace: &Trace, named: &Named, reason: Reason) -> Vec<Evidence> {
-    // Most steps have one piece of evidence.
-    let mut because = Vec::with_capacity(1);
+/// The situations of which QEMU's rules speak, by name.
+static SITUATIONS: LazyLock<BTreeMap<&'static str, Situation>> = LazyLock::new(|| {
+    let mut situations: BTreeMap<&'static str, Situation> = BTreeMap::new();
+    for rule in rules::RULES.iter().filter(|rule| rule.software == Software::Qemu) {
+        let Some(when) = rule.when else { continue };
+        let generic = || Situation { named: false, generic: rules::generic(Software::Qemu, when) };
+        situations.entry(when).or_insert_with(generic).named |= !rule.features.is_empty();
+    }
+    situations
+});
+
+fn step(trace: &Trace, named: Named, effect: Effect, reason: Reason) -> Option<Step> {
+    let rule = rule(named.feature, trace.release, reason)?;
+    let because = because(trace, &named, reason);
+    let cite = reason.cite.map_or(rule.cite, Cite);
+    let place = Some(named.place);
+    Some(Step { feature: named.name, place, at: Stage::Qemu, effect, rule: rule.id, cite, because })
+}
+
+/// The rule that speaks of this feature in this situation, of several the one about the same function; else the generic
+/// one.
+fn rule(feature: Option<&'static Feature>, release: usize, reason: Reason) -> Option<&'static Rule> {
+    let Situation { named, generic } = SITUATIONS.get(reason.when).copied().unwrap_or_default();
+    let best = feature
+        .filter(|_| named)
+        .into_iter()
+        .flat_map(|feature| rules::of_feature(Software::Qemu, feature.id))
+        .filter(|rule| rule.trees.contains(release) && rule.when == Some(reason.when))
+        .max_by_key(|rule| reason.cite.is_some_and(|cite| rule.cite == Cite(cite)));
+    best.or(generic)
+}
+
+fn because(trace: &Trace, named: &Named, reason: Reason) -> Grounds {
+    let mut because = Grounds::NONE;
     if let (Place::Cpuid(bit), true) = (named.place, trace.kvm) {
         let value = u32::try_from(named.came).ok();
         because.push(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });

@@ -182,6 +182,21 @@ impl<'a> Offer<'a> {
     }
 }
 
+/// What filtering compares the feature words of a named model with, by position in [`WORD_ORDER`]: the accelerator's
+/// offer with QEMU's changes (`x86_cpu_get_supported_feature_word` without a CPU). Zero where the release has no such
+/// word. The question's `cpu` and `smp` do not matter.
+#[must_use]
+pub fn supported(question: Question<'_>) -> [u64; WORD_COUNT] {
+    Offer::of(question).words(Program::of(question.release))
+}
+
+/// What the accelerator itself offers of each feature word, by position in [`WORD_ORDER`], before QEMU changes anything.
+#[must_use]
+pub fn offered(question: Question<'_>) -> [u64; WORD_COUNT] {
+    let (offer, program) = (Offer::of(question), Program::of(question.release));
+    std::array::from_fn(|position| offer.offered(program, W(position)))
+}
+
 /// Whether `x86_cpu_get_supported_feature_word` makes this change, under every accelerator.
 pub(crate) fn made_in_cpu(fixup: &Fixup) -> bool {
     fixup.cite.ends_with(":x86_cpu_get_supported_feature_word")

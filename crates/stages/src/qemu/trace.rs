@@ -1,8 +1,10 @@
 //! What the steps are read from: the words of a CPU from its model to its vCPU.
 
+use std::sync::LazyLock;
+
 use cpusieve_knowledge::qemu::{self, Model, WORD_COUNT, Word};
 use cpusieve_knowledge::x86::{self, Feature};
-use cpusieve_model::{KvmCpuidEntry, Place, Registers};
+use cpusieve_model::{CpuidBit, CpuidEntry, CpuidTable, KvmCpuidEntry, Place, Registers};
 
 use super::history::{History, Phase};
 use super::instance::{Class, Instance};
@@ -27,7 +29,7 @@ pub(super) struct Trace {
     /// `x-force-features=on`
     pub forced: bool,
     /// `KVM_GET_SUPPORTED_CPUID`
-    kvm_table: Vec<KvmCpuidEntry>,
+    kvm_table: CpuidTable,
     /// What the accelerator itself offers of MSRs, and TCG of everything.
     other_offers: Words,
     /// What the accelerator supports once QEMU has made its changes.
@@ -57,7 +59,7 @@ impl Trace {
         let version = |resolved: qemu::Resolved| {
             resolved.version_on(question.release, question.machine.default_cpu_version).unwrap_or(0)
         };
-        let kvm_table = instance.offer.host.kvm().and_then(|kvm| kvm.supported.clone()).unwrap_or_default();
+        let supported = instance.offer.host.kvm().and_then(|kvm| kvm.supported.as_deref());
         let kvm = instance.is_kvm();
         let offer = |at: usize| match qemu::WORD_ORDER.get(at) {
             Some(Word::Cpuid { .. }) if kvm => 0,
@@ -75,7 +77,7 @@ impl Trace {
             max: instance.is_max(),
             migratable: instance.cpu.properties.migratable,
             forced: instance.cpu.properties.force_features,
-            kvm_table,
+            kvm_table: first_entries(supported.unwrap_or_default()),
             other_offers: std::array::from_fn(offer),
             supported: instance.supported,
             machine_touched: instance.machine_touched,
@@ -88,13 +90,12 @@ impl Trace {
 
     /// KVM's own answer to a leaf, the first entry of it.
     pub(super) fn offered(&self, leaf: u32, subleaf: u32) -> Option<Registers> {
-        let mut entries = self.kvm_table.iter();
-        entries.find(|entry| entry.leaf == leaf && entry.subleaf == subleaf).map(|entry| entry.registers)
+        self.kvm_table.get(leaf, subleaf)
     }
 
     /// A word: of CPUID as KVM's table and the vCPU's have it, else as the words are. Where QEMU ended before it had a
     /// table, what it would have told.
-    pub(super) fn word(&self, at: usize, word: Word, table: &[KvmCpuidEntry]) -> Register {
+    pub(super) fn word(&self, at: usize, word: Word, table: &CpuidTable) -> Register {
         let of = |words: &Words| words.get(at).copied().unwrap_or(0);
         let (mut came, mut told) = (of(&self.other_offers), of(&self.words));
         if let Word::Cpuid { leaf, subleaf, register } = word {
@@ -110,29 +111,19 @@ impl Trace {
     }
 
     /// The features of CPUID that live in registers without a word in any release, where either side has them.
-    pub(super) fn elsewhere(&self, table: &[KvmCpuidEntry]) -> Vec<(Place, &'static Feature, Register)> {
-        let mut leaves: Vec<(u32, u32)> =
-            self.kvm_table.iter().chain(table).map(|entry| (entry.leaf, entry.subleaf)).collect();
-        leaves.sort_unstable();
-        leaves.dedup();
+    pub(super) fn elsewhere(&self, table: &CpuidTable) -> Vec<(CpuidBit, &'static Feature, Register)> {
         let mut found = Vec::new();
-        for (leaf, subleaf) in leaves {
-            let mut features = x86::of_leaf(leaf, subleaf).peekable();
-            while let Some(&(Place::Cpuid(first), _)) = features.peek() {
-                let register = first.register;
-                let word = Word::Cpuid { leaf, subleaf, register };
-                let values = match qemu::word_position(word) {
-                    None => self.word(WORD_COUNT, word, table),
-                    Some(_) => Register { came: 0, told: 0 },
-                };
-                let same = |(place, _): &(Place, _)| matches!(place, Place::Cpuid(bit) if bit.register == register);
-                while let Some((place, feature)) = features.next_if(same) {
-                    let Place::Cpuid(bit) = place else { continue };
-                    let Register { came, told } = values;
-                    if (came | told) >> bit.bit & 1 == 1 {
-                        found.push((place, feature, values));
-                    }
-                }
+        let mut last = None;
+        for &(bit, feature) in WORDLESS.iter() {
+            let CpuidBit { leaf, subleaf, register, .. } = bit;
+            let word = Word::Cpuid { leaf, subleaf, register };
+            let values = match last {
+                Some((same, values)) if same == word => values,
+                _ => self.word(WORD_COUNT, word, table),
+            };
+            last = Some((word, values));
+            if (values.came | values.told) >> bit.bit & 1 == 1 {
+                found.push((bit, feature, values));
             }
         }
         found
@@ -144,14 +135,18 @@ impl Trace {
         self.history.steps().iter().fold(0, |mask, (_, words)| mask | word(words))
     }
 
-    /// The last step that changed a bit; `None` if it was never on.
-    pub(super) fn last_change(&self, at: usize, bit: u8) -> Option<Phase> {
-        let mut before = false;
-        let mut last = None;
+    /// The last step that changed each bit of a word; `None` if it was never on.
+    pub(super) fn last_changes(&self, at: usize) -> [Option<Phase>; 64] {
+        let mut last = [None; 64];
+        let mut before = 0;
         for (phase, words) in self.history.steps() {
-            let now = words.get(at).is_some_and(|word| word >> bit & 1 == 1);
-            if now != before {
-                last = Some(*phase);
+            let now = words.get(at).copied().unwrap_or(0);
+            let mut changed: u64 = before ^ now;
+            while changed != 0 {
+                if let Some(slot) = last.get_mut(changed.trailing_zeros() as usize) {
+                    *slot = Some(*phase);
+                }
+                changed &= changed - 1;
             }
             before = now;
         }
@@ -181,11 +176,25 @@ impl Trace {
 }
 
 /// The table's entry of a leaf. With Hyper-V's leaves in their place KVM's own start at 40000100H.
-fn entry(table: &[KvmCpuidEntry], leaf: u32, subleaf: u32) -> Option<Registers> {
-    let find = |leaf| {
-        let mut entries = table.iter();
-        entries.find(|entry| entry.leaf == leaf && entry.subleaf == subleaf).map(|entry| entry.registers)
-    };
-    let moved = if leaf == 0x4000_0001 { find(0x4000_0101) } else { None };
-    moved.or_else(|| find(leaf))
+fn entry(table: &CpuidTable, leaf: u32, subleaf: u32) -> Option<Registers> {
+    let moved = if leaf == 0x4000_0001 { table.get(0x4000_0101, subleaf) } else { None };
+    moved.or_else(|| table.get(leaf, subleaf))
 }
+
+/// Entries by leaf and subleaf; of several for the same, the first.
+pub(super) fn first_entries(entries: &[KvmCpuidEntry]) -> CpuidTable {
+    let plain =
+        |entry: &KvmCpuidEntry| CpuidEntry { leaf: entry.leaf, subleaf: entry.subleaf, registers: entry.registers };
+    let mut sorted: Vec<CpuidEntry> = entries.iter().map(plain).collect();
+    // The sort keeps the order of equals.
+    sorted.sort_by_key(|entry| (entry.leaf, entry.subleaf));
+    sorted.dedup_by_key(|entry| (entry.leaf, entry.subleaf));
+    sorted.into_iter().collect()
+}
+
+/// The features of CPUID that live in registers without a word in any release, by place.
+static WORDLESS: LazyLock<Vec<(CpuidBit, &'static Feature)>> = LazyLock::new(|| {
+    let cpuid = x86::places().filter_map(|(place, feature)| Some((place.cpuid()?, feature)));
+    let wordless = |place: CpuidBit| Word::of(Place::Cpuid(place)).and_then(qemu::word_position).is_none();
+    cpuid.filter(|(place, _)| wordless(*place)).collect()
+});

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cpusieve_model::{CpuidBit, CpuidTable, KvmCpuidEntry, MsrReading, MsrTable, Register, State};
+use cpusieve_model::{CpuidBit, CpuidEntry, CpuidTable, KvmCpuidEntry, MsrReading, MsrTable, Register, State};
 
 use super::running::{Running, running};
 use crate::linux::boot::{self, Input};
@@ -33,12 +33,15 @@ pub struct Booted {
 /// the same leaf, the first answers (`cpuid.c:cpuid_entry2_find`).
 #[must_use]
 pub fn table(entries: &[KvmCpuidEntry]) -> CpuidTable {
-    let mut table = CpuidTable::default();
-    for entry in entries.iter().rev() {
-        let subleaf = if entry.flags & SIGNIFICANT_INDEX == 0 { 0 } else { entry.subleaf };
-        table.insert(entry.leaf, subleaf, entry.registers);
-    }
-    table
+    let looked_up = |entry: &KvmCpuidEntry| CpuidEntry {
+        leaf: entry.leaf,
+        subleaf: if entry.flags & SIGNIFICANT_INDEX == 0 { 0 } else { entry.subleaf },
+        registers: entry.registers,
+    };
+    // The table keeps the last of several; the sort keeps the order of equals.
+    let mut sorted: Vec<CpuidEntry> = entries.iter().rev().map(looked_up).collect();
+    sorted.sort_by_key(|entry| (entry.leaf, entry.subleaf));
+    sorted.into_iter().collect()
 }
 
 /// What a guest reads of the MSRs that tell a kernel what its CPU is: what the VMM wrote, and what KVM answers by itself

@@ -7,7 +7,8 @@ use cpusieve_knowledge::rules::{self, Rule};
 use cpusieve_knowledge::vmm::Vmm;
 use cpusieve_knowledge::x86;
 use cpusieve_model::{
-    Cite, CpuidBit, CpuidTable, Effect, Evidence, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage, Step,
+    Cite, CpuidBit, CpuidTable, Effect, Evidence, Grounds, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage,
+    Step,
 };
 
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`.
@@ -204,7 +205,7 @@ fn step(
         effect,
         rule: rule.map_or(RuleId(""), |rule| rule.id),
         cite: rule.map_or(Cite(""), |rule| rule.cite),
-        because: vec![Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value: before }],
+        because: Grounds::one(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value: before }),
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cpusieve_knowledge::rules::{self, Software};
 use cpusieve_knowledge::x86;
-use cpusieve_model::{CpuidBit, CpuidTable, Effect, Evidence, KvmView, Place, Register, Stage, State, Step};
+use cpusieve_model::{CpuidBit, CpuidTable, Effect, Evidence, Grounds, KvmView, Place, Register, Stage, State, Step};
 
 /// Takes a seen answer in place of the predicted one; whether there was one.
 pub(super) fn replace<T: Clone>(predicted: &mut Option<T>, seen: Option<&T>) -> bool {
@@ -31,7 +31,8 @@ pub(super) fn steps(
     table: Option<&CpuidTable>,
     seen: &CpuidTable,
 ) -> Vec<Step> {
-    let told: BTreeSet<CpuidBit> = predicted.iter().filter_map(|step| step.place?.cpuid()).collect();
+    let mut told: Vec<CpuidBit> = predicted.iter().filter_map(|step| step.place?.cpuid()).collect();
+    told.sort_unstable();
     let agrees = |bit: CpuidBit| table.is_some_and(|table| set(table, bit) == set(seen, bit));
     let mut steps: Vec<Step> = predicted
         .into_iter()
@@ -44,11 +45,19 @@ pub(super) fn steps(
     let places: BTreeSet<(u32, u32)> =
         cpuid.entries().iter().chain(seen.entries()).map(|entry| (entry.leaf, entry.subleaf)).collect();
     for (leaf, subleaf) in places {
-        let bits = Register::ALL.into_iter().flat_map(|register| (0..32).map(move |bit| (register, bit)));
-        let bits = bits.map(|(register, bit)| CpuidBit::new(leaf, subleaf, register, bit));
-        for bit in bits.filter(|&bit| !told.contains(&bit) && !agrees(bit)) {
-            if let Some(feature) = x86::by_place(Place::Cpuid(bit)) {
-                steps.extend(own_answer(cpuid, seen, bit, Cow::Borrowed(feature.id)));
+        let of = |table: &CpuidTable| table.get(leaf, subleaf).unwrap_or_default();
+        let (came, goes, ours) = (of(cpuid), of(seen), table.map(of));
+        for register in Register::ALL {
+            let (came, goes) = (came.get(register), goes.get(register));
+            let differ = ours.map_or(u32::MAX, |ours| ours.get(register) ^ goes);
+            let bits = (0..32).filter(|bit| (came | goes) & differ & 1 << bit != 0);
+            for bit in bits
+                .map(|bit| CpuidBit::new(leaf, subleaf, register, bit))
+                .filter(|bit| told.binary_search(bit).is_err())
+            {
+                if let Some(feature) = x86::by_place(Place::Cpuid(bit)) {
+                    steps.extend(own_answer(cpuid, seen, bit, Cow::Borrowed(feature.id)));
+                }
             }
         }
     }
@@ -68,7 +77,7 @@ fn own_answer(cpuid: &CpuidTable, seen: &CpuidTable, bit: CpuidBit, feature: Cow
         (false, false) => return None,
     };
     let value = seen.get(bit.leaf, bit.subleaf).map(|registers| registers.get(bit.register));
-    let because = vec![Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value }];
+    let because = Grounds::one(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });
     let place = Some(Place::Cpuid(bit));
     Some(Step { feature, place, at: Stage::Kvm, effect, rule: rule.id, cite: rule.cite, because })
 }

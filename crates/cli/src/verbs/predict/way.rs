@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use cpusieve_answers::diff::Diff;
 use cpusieve_answers::predict::way::{GuestPrediction, Route, VcpuPrediction, guest_of, until_vcpu};
 use cpusieve_knowledge::qemu::RELEASES;
-use cpusieve_model::{Effect, Snapshot, Stage, Step};
+use cpusieve_model::{Snapshot, Stage, Step};
 use serde_json::{Map, Value, json};
 
-use super::{assumed_text, assumptions, kvm, label, lines, with_steps, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
 use crate::args::{PredictOptions, Until};
 use crate::input;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
@@ -26,7 +27,7 @@ pub(super) fn run(
         return Ok(if vcpu.qemu.error.is_some() { Done::Different } else { Done::Same });
     }
     let found = guest_of(snapshot, route, vcpu).map_err(refused)?;
-    page::print(&if as_json { guest_as_text(&found) } else { guest_text(&found, page::width()) })?;
+    page::print(&if as_json { guest_as_text(&found) } else { guest_text(&found, snapshot, page::width()) })?;
     Ok(Done::Same)
 }
 
@@ -132,47 +133,34 @@ fn vcpu_text(vcpu: &VcpuPrediction, width: usize) -> String {
         let _ = writeln!(page, "  {index:08x}      {value:016x}");
     }
     notices(&mut page, vcpu, width);
-    assumed_text(&mut page, &vcpu.assumed, width);
+    assumed_briefly(&mut page, &vcpu.assumed, width);
     page
 }
 
-fn guest_text(found: &GuestPrediction, width: usize) -> String {
+fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, width: usize) -> String {
     let mut page = String::new();
     let heading = format!("What Linux {} prints in a guest of {}", label(&found.guest), setup(&found.vcpu));
     page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
     words_text(&mut page, &found.guest, width);
-    against_host(&mut page, found, width);
+    found.against_host(snapshot).iter().for_each(|diff| lost_and_gained(&mut page, diff, width));
     notices(&mut page, &found.vcpu, width);
-    assumed_text(&mut page, &found.guest.assumed, width);
+    assumed_briefly(&mut page, &found.guest.assumed, width);
     page
 }
 
 /// What the guest lacks of its host's line, by the sieve that took it, and what it has beyond.
-fn against_host(page: &mut String, found: &GuestPrediction, width: usize) {
-    let Some(kvm) = &found.vcpu.kvm else { return };
-    let (host, guest) = (&kvm.host.boot.flags, &found.guest.boot.flags);
-    let steps = steps_until_vcpu(&found.vcpu);
-    let taken_by = |flag: &str| {
-        let mut of_flag = steps.iter().chain(&found.guest.boot.steps).filter(|step| step.feature == flag);
-        // Before the host's kernel has it, nothing can be taken from it.
-        let taker = of_flag.find(|step| step.at > Stage::Host && step.effect == Effect::Dropped);
-        taker.map_or(Stage::Guest, |step| step.at)
-    };
-    let lost: Vec<(&str, Stage)> =
-        host.iter().filter(|flag| !guest.contains(flag)).map(|flag| (*flag, taken_by(flag))).collect();
-    if !lost.is_empty() {
-        let _ = writeln!(page, "\n{}", styled(HEAD, format!("lost of the host's flags ({})", lost.len())));
-    }
-    for stage in Stage::ALL {
-        let of_stage: Vec<&str> = lost.iter().filter(|(_, at)| *at == stage).map(|(flag, _)| *flag).collect();
-        if !of_stage.is_empty() {
-            let first = format!("  {} ", styled(QUIET, format!("{:<6}", stage.name())));
-            page.push_str(&page::wrap(&styled(LOST, of_stage.join(" ")), &first, "         ", width));
+pub(super) fn lost_and_gained(page: &mut String, diff: &Diff, width: usize) {
+    let lists = [("lost of the host's flags", LOST, &diff.lost), ("gained", GAINED, &diff.gained)];
+    for (name, style, items) in lists.into_iter().filter(|(.., items)| !items.is_empty()) {
+        let _ = writeln!(page, "\n{}", styled(HEAD, format!("{name} ({})", items.len())));
+        let stages = Stage::ALL.into_iter().map(Some).chain([None]);
+        for stage in stages {
+            let flags: Vec<&str> =
+                items.iter().filter(|item| item.at == stage).map(|item| item.flag.as_str()).collect();
+            if !flags.is_empty() {
+                let first = styled(QUIET, format!("{:<8}", stage.map_or("unknown", Stage::name)));
+                page.push_str(&page::wrap(&styled(style, flags.join(" ")), &format!("  {first}"), "          ", width));
+            }
         }
-    }
-    let gained: Vec<&str> = guest.iter().copied().filter(|flag| !host.contains(flag)).collect();
-    if !gained.is_empty() {
-        let _ = writeln!(page, "\n{}", styled(HEAD, format!("gained ({})", gained.len())));
-        page.push_str(&page::wrap(&styled(GAINED, gained.join(" ")), "  ", "  ", width));
     }
 }

@@ -2,21 +2,21 @@
 //! (`cpuid.c:kvm_set_cpu_caps`, `vmx.c:vmx_set_cpu_caps`, `svm.c:svm_set_cpu_caps`).
 
 use cpusieve_knowledge::kvm::{By, CapKind, Op};
-use cpusieve_model::CpuidBit;
 
 use super::module::{Backend, Module};
-use super::plan::{Adjustment, Row};
+use super::plan::{Adjustment, Home, Row};
 use super::steps::Why;
 use super::xstate;
 
 /// Computes the words, and marks what decided where a condition did.
 pub(super) fn set_cpu_caps(module: &mut Module<'_>) {
     let plan = module.plan;
+    let raw: Vec<u32> = plan.registers.iter().map(|&home| module.raw_cpuid_get(home)).collect();
     module.caps = vec![0; plan.registers.len()];
     module.marks = vec![None; plan.rows.len()];
     for (index, row) in plan.rows.iter().enumerate() {
         module.touched.set(0);
-        let (offered, mark) = in_mask(module, row);
+        let (offered, mark) = in_mask(module, row, &raw);
         hang(module, index);
         if offered {
             row.slot.put(&mut module.caps, true);
@@ -28,7 +28,7 @@ pub(super) fn set_cpu_caps(module: &mut Module<'_>) {
     let backend = module.backend;
     for adjustment in plan.adjustments.iter().filter(|adjustment| runs(backend, adjustment.adjust.by)) {
         module.touched.set(0);
-        adjust(module, adjustment);
+        adjust(module, adjustment, &raw);
         hang(module, adjustment.row);
     }
     finish_xss(module);
@@ -52,9 +52,9 @@ const fn runs(backend: Backend, by: By) -> bool {
 }
 
 /// What the masks leave of a bit, and the condition that kept it out.
-fn in_mask(module: &Module<'_>, row: &Row) -> (bool, Option<Why>) {
+fn in_mask(module: &Module<'_>, row: &Row, raw: &[u32]) -> (bool, Option<Why>) {
     let kernel = || module.kernel.bit(row.kernel);
-    let raw = || module.raw_bit(row.cap.place);
+    let raw = || row.slot.is_set(raw);
     let offered = match row.cap.kind {
         CapKind::Plain | CapKind::X86_64 | CapKind::Scattered | CapKind::Alias1Edx => kernel() && raw(),
         CapKind::Raw | CapKind::Passthrough => raw(),
@@ -69,20 +69,20 @@ fn in_mask(module: &Module<'_>, row: &Row) -> (bool, Option<Why>) {
 }
 
 impl Module<'_> {
-    /// `cpuid.c:raw_cpuid_get`: a bit of the CPU's CPUID; clear if its leaf lies above the maximum.
-    pub(super) fn raw_bit(&self, place: CpuidBit) -> bool {
-        let maximum = self.cpuid(place.leaf & 0xffff_0000, 0).eax;
-        maximum >= place.leaf && self.cpuid(place.leaf, place.subleaf).get(place.register) >> place.bit & 1 == 1
+    /// `cpuid.c:raw_cpuid_get`: a register of the CPU's CPUID; zero if its leaf lies above the maximum.
+    fn raw_cpuid_get(&self, (leaf, subleaf, register): Home) -> u32 {
+        let maximum = self.cpuid(leaf & 0xffff_0000, 0).eax;
+        if maximum >= leaf { self.cpuid(leaf, subleaf).get(register) } else { 0 }
     }
 }
 
 /// One adjustment, if it changes anything. What only a condition could have brought is missing because of it.
-fn adjust(module: &mut Module<'_>, adjustment: &Adjustment) {
+fn adjust(module: &mut Module<'_>, adjustment: &Adjustment, raw: &[u32]) {
     let set = match adjustment.adjust.op {
         Op::Set => true,
         Op::Clear => false,
         Op::CheckAndSet if module.kernel.bit(adjustment.kernel) => true,
-        Op::SetFromRaw if module.raw_bit(adjustment.adjust.place) => true,
+        Op::SetFromRaw if adjustment.slot.is_set(raw) => true,
         Op::CheckAndSet | Op::SetFromRaw => return,
     };
     if adjustment.slot.is_set(&module.caps) == set {

@@ -29,21 +29,21 @@ struct Array<'m, 'a> {
 struct TooBig;
 
 /// Runs both ioctls on a loaded module.
-pub(super) fn answers(mut module: Module<'_>) -> Output {
-    let mut array = Array::new(&module);
+#[must_use]
+pub fn answers(module: &Module<'_>) -> Output {
+    let mut array = Array::new(module);
     let done = RANGES.into_iter().try_for_each(|range| array.get_cpuid_func(range));
     let (entries, calls) = (array.entries, array.calls);
-    let mut output = Output::default();
+    let mut output = Output { findings: module.findings.clone(), ..Output::default() };
     match done {
         Ok(()) => {
-            output.steps = steps::steps(&module, &entries);
-            output.view = KvmView { supported: Some(entries), emulated: Some(emulated(&module)), ..KvmView::default() };
+            output.steps = steps::steps(module, &entries);
+            output.view = KvmView { supported: Some(entries), emulated: Some(emulated(module)), ..KvmView::default() };
             output.calls = calls;
         }
-        Err(TooBig) => module.findings.push(Finding::TooManyEntries),
+        Err(TooBig) => output.findings.push(Finding::TooManyEntries),
     }
-    output.findings = module.findings;
-    output.assumed = module.assumed.into_inner();
+    output.assumed = module.assumed.borrow().clone();
     output
 }
 

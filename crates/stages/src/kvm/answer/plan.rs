@@ -10,6 +10,7 @@ use cpusieve_model::{CpuidBit, Register};
 use super::condition::Formula;
 use super::steps::{self, Generic, Group, Why};
 use crate::linux::boot::capabilities;
+use crate::names::Names;
 
 /// A bit of `kvm_cpu_caps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ pub(super) struct Plan {
     pub(super) leaves: Vec<Leaf>,
     pub(super) told: Vec<Group>,
     pub(super) generic: Generic,
-    by_name: Vec<(&'static str, Slot)>,
+    by_name: Names<Slot>,
 }
 
 impl Plan {
@@ -102,12 +103,9 @@ impl Plan {
         registers.sort_unstable();
         registers.dedup();
         let slot = |place: CpuidBit| Slot { register: position(&registers, home(place)), bit: place.bit };
-        let mut by_name: Vec<(&'static str, Slot)> =
-            kvm::caps(tree).map(|cap| (cap.macro_name, slot(cap.place))).collect();
         // Of a macro that two leaves have, the basic leaf is meant: places are in order.
-        by_name.sort_by_key(|(name, _)| *name);
-        by_name.dedup_by_key(|(name, _)| *name);
-        let lookup = |name: &str| find(&by_name, name);
+        let by_name = Names::new(kvm::caps(tree).map(|cap| (cap.macro_name, slot(cap.place))));
+        let lookup = |name: &str| by_name.get(name).copied();
         let formula = |c: &'static str, by: By| {
             let explained = rules::kvm_condition(c, tree).map(|known| Why::condition(known, by, tree));
             (Formula::parse(c, tree, &lookup), explained)
@@ -139,7 +137,7 @@ impl Plan {
 
     /// The bit of a macro without `X86_FEATURE_`.
     pub(super) fn slot_of(&self, macro_name: &str) -> Option<Slot> {
-        find(&self.by_name, macro_name)
+        self.by_name.get(macro_name).copied()
     }
 
     /// The rows of a leaf; empty for one that is answered with zeros.
@@ -155,11 +153,6 @@ const fn home(place: CpuidBit) -> Home {
 
 fn position(registers: &[Home], home: Home) -> u16 {
     registers.binary_search(&home).map_or(u16::MAX, |index| index as u16)
-}
-
-fn find(by_name: &[(&'static str, Slot)], name: &str) -> Option<Slot> {
-    let found = by_name.binary_search_by(|(other, _)| (*other).cmp(name)).ok()?;
-    by_name.get(found).map(|(_, slot)| *slot)
 }
 
 /// The capability of the kernel that a list's macro means. Linux keeps 80000001H:EDX as word 1, with the bits that leaf 1

@@ -7,7 +7,7 @@ use cpusieve_knowledge::kvm::{self, By, Cap, CapKind, Handling};
 use cpusieve_knowledge::rules::{self, Condition, KvmCondition, Rule, RuleEffect, Software};
 use cpusieve_knowledge::{linux, x86};
 use cpusieve_model::{
-    Cite, CpuidBit, Effect, Evidence, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage, Step,
+    Cite, CpuidBit, Effect, Evidence, Grounds, KvmCpuidEntry, Place, Register, Registers, RuleId, Stage, Step,
 };
 
 use super::module::Module;
@@ -145,7 +145,7 @@ fn usual(tree: usize, place: CpuidBit, cap: Option<&Cap>) -> Why {
 
 /// The steps of one answer.
 pub(super) fn steps(module: &Module<'_>, entries: &[KvmCpuidEntry]) -> Vec<Step> {
-    let mut steps = Vec::with_capacity(256);
+    let mut steps = Vec::with_capacity(512);
     for group in &module.plan.told {
         let came = seen(module, group.leaf, group.subleaf);
         let entry = entries.iter().find(|entry| (entry.leaf, entry.subleaf) == (group.leaf, group.subleaf));
@@ -190,13 +190,13 @@ fn step(module: &Module<'_>, told: &Told, value: Option<u32>, (came, kernel, goe
 }
 
 /// The captured values: the CPU's register, and the kernel's flag where it is missing though CPUID has the bit.
-fn because(module: &Module<'_>, told: &Told, (came, value): (bool, Option<u32>), kernel: bool) -> Vec<Evidence> {
+fn because(module: &Module<'_>, told: &Told, (came, value): (bool, Option<u32>), kernel: bool) -> Grounds {
     let of = module.input.of;
     let register = Evidence::Register { of, answer: "CPUID", bit: told.place, value };
     if came == kernel || told.kernel == u16::MAX {
-        return vec![register];
+        return Grounds::one(register);
     }
-    vec![register, Evidence::Flag { of, name: Cow::Borrowed(told.id), printed: kernel }]
+    [register, Evidence::Flag { of, name: Cow::Borrowed(told.id), printed: kernel }].into_iter().collect()
 }
 
 /// Which rule decided.

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::kvm::msrs::{self, MsrEffect};
-use cpusieve_knowledge::rules::{self, Software};
+use cpusieve_knowledge::rules::{self, Rule, Software};
 use cpusieve_knowledge::x86;
-use cpusieve_model::{Cite, Effect, MsrBit, Place, Stage, Step};
+use cpusieve_model::{Cite, Effect, Grounds, MsrBit, Place, Stage, Step};
 
 use super::Making;
 
@@ -13,43 +13,57 @@ use super::Making;
 /// the latter.
 const CONTROLS: [u32; 9] = [0x481, 0x482, 0x483, 0x484, 0x48b, 0x48d, 0x48e, 0x48f, 0x490];
 
-/// Adds the steps of one register.
-pub(super) fn of_msr(making: &Making<'_, '_>, index: u32, value: Option<u64>, steps: &mut Vec<Step>) {
-    let Some(value) = value else { return };
-    let hardware = making.module.input.msrs.get(index).unwrap_or(0);
-    let half = if CONTROLS.contains(&index) { 32 } else { 0 };
-    for bit in (half..64).filter(|bit| (value | hardware) >> bit & 1 == 1) {
-        let place = Place::Msr(MsrBit { index, bit: bit - half });
-        let Some(feature) = x86::by_place(place) else { continue };
-        let (came, goes) = (hardware >> bit & 1 == 1, value >> bit & 1 == 1);
-        if let Some(step) = step(making.module.tree, feature.id, index, bit, (came, goes)) {
-            steps.push(Step { place: Some(place), ..step });
-        }
+/// The generic rules, looked up once.
+pub(super) struct Rules {
+    kept: Option<&'static Rule>,
+    set: Option<&'static Rule>,
+    dropped: Option<&'static Rule>,
+}
+
+impl Rules {
+    pub(super) fn new() -> Self {
+        let of = |when: &str| rules::generic(Software::Kvm, when);
+        Self { kept: of("msr-kept"), set: of("msr-set"), dropped: of("msr-dropped") }
     }
 }
 
-fn step(tree: usize, feature: &'static str, index: u32, bit: u8, (came, goes): (bool, bool)) -> Option<Step> {
-    let always = || {
-        let mut rows = msrs::feature_bits(tree, index).filter(|row| row.mask >> bit & 1 == 1);
-        rows.any(|row| row.effect == MsrEffect::Set && row.needs.is_empty())
-    };
-    let (effect, when) = match (came, goes) {
-        (true, true) => (Effect::Kept, "msr-kept"),
-        (false, true) if always() => (Effect::Forced, "msr-set"),
-        (false, true) => (Effect::Added, "msr-set"),
-        (true, false) => (Effect::Dropped, "msr-dropped"),
-        (false, false) => return None,
-    };
-    let rule = rules::generic(Software::Kvm, when)?;
-    Some(Step {
-        feature: Cow::Borrowed(feature),
-        place: None,
-        at: Stage::Kvm,
-        effect,
-        rule: rule.id,
-        cite: home(index),
-        because: Vec::new(),
-    })
+/// Adds the steps of one register.
+pub(super) fn of_msr(
+    making: &Making<'_, '_>,
+    rules: &Rules,
+    (index, value): (u32, Option<u64>),
+    steps: &mut Vec<Step>,
+) {
+    let Some(value) = value else { return };
+    let hardware = making.module.input.msrs.get(index).unwrap_or(0);
+    let half: u32 = if CONTROLS.contains(&index) { 32 } else { 0 };
+    if (value | hardware) >> half == 0 {
+        return;
+    }
+    // Bits that are set on any machine.
+    let rows = msrs::feature_bits(making.module.tree, index);
+    let forced =
+        rows.filter(|row| row.effect == MsrEffect::Set && row.needs.is_empty()).fold(0, |all, row| all | row.mask);
+    for (place, feature) in x86::of_register(Place::Msr(MsrBit { index, bit: 0 })) {
+        let Place::Msr(MsrBit { bit, .. }) = place else { continue };
+        let is = |value: u64| value.checked_shr(u32::from(bit) + half).is_some_and(|value| value & 1 == 1);
+        let (effect, rule) = match (is(hardware), is(value)) {
+            (true, true) => (Effect::Kept, rules.kept),
+            (false, true) if is(forced) => (Effect::Forced, rules.set),
+            (false, true) => (Effect::Added, rules.set),
+            (true, false) => (Effect::Dropped, rules.dropped),
+            (false, false) => continue,
+        };
+        steps.extend(rule.map(|rule| Step {
+            feature: Cow::Borrowed(feature.id),
+            place: Some(place),
+            at: Stage::Kvm,
+            effect,
+            rule: rule.id,
+            cite: home(index),
+            because: Grounds::NONE,
+        }));
+    }
 }
 
 /// The function that makes a register.

@@ -159,8 +159,8 @@ impl Boot<'_> {
             return Truth::seen(false);
         }
         if let Some(config) = self.input.config {
-            let value = config.iter().find(|(name, _)| name.strip_prefix("CONFIG_") == Some(option));
-            return Truth::seen(value.is_some_and(|(_, value)| value == "y" || value == "m"));
+            let value = config.get(&format!("CONFIG_{option}"));
+            return Truth::seen(value.is_some_and(|value| value == "y" || value == "m"));
         }
         let label = TREES.get(self.tree).map_or("", |tree| tree.label);
         let holds = !LEFT_OUT.contains(&(option, label));

@@ -45,9 +45,14 @@ impl Capabilities {
 
     /// Adds a capability, by its macro.
     pub(crate) fn set(&mut self, tree: usize, macro_name: &str) {
-        let number = Program::of(tree).number(macro_name);
+        self.put(Program::of(tree).number(macro_name), true);
+    }
+
+    /// Adds or removes the capability at word and bit, counted through.
+    pub(crate) fn put(&mut self, number: u16, has: bool) {
         if let Some(word) = self.words.get_mut(usize::from(number) / 32) {
-            *word |= 1 << (number % 32);
+            let mask = 1 << (number % 32);
+            *word = if has { *word | mask } else { *word & !mask };
         }
     }
 

@@ -7,6 +7,7 @@ use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule, RuleEffect, Softwa
 use cpusieve_model::{CpuidBit, Place};
 
 use super::words::{Decide, decide};
+use crate::names::Names;
 
 /// The greatest number of capability words that the tables have room for.
 pub(super) const WORDS: usize = 24;
@@ -65,29 +66,6 @@ impl Generic {
             setcpuid: of("setcpuid"),
         }
     }
-}
-
-/// Values by name: sorted by the names' hashes, because a boot looks up hundreds.
-struct Names<T>(Vec<(u32, &'static str, T)>);
-
-impl<T> Names<T> {
-    fn new(all: impl Iterator<Item = (&'static str, T)>) -> Self {
-        let mut names: Vec<(u32, &'static str, T)> = all.map(|(name, value)| (hash(name), name, value)).collect();
-        names.sort_unstable_by_key(|(hash, name, _)| (*hash, *name));
-        Self(names)
-    }
-
-    fn get(&self, name: &str) -> Option<&T> {
-        let wanted = hash(name);
-        let first = self.0.partition_point(|(hash, ..)| *hash < wanted);
-        let same = self.0.get(first..)?.iter().take_while(|(hash, ..)| *hash == wanted);
-        same.into_iter().find(|(_, other, _)| *other == name).map(|(.., value)| value)
-    }
-}
-
-/// FNV-1a.
-fn hash(name: &str) -> u32 {
-    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// A feature of a tree.
@@ -172,7 +150,7 @@ impl Program {
     /// The functions that rules of this tree cite.
     #[cfg(test)]
     pub(super) fn cited(&self) -> impl Iterator<Item = &'static str> {
-        self.functions.0.iter().map(|(_, name, _)| *name)
+        self.functions.names()
     }
 
     /// The number of a capability by its macro, without `X86_FEATURE_`; [`NO_FEATURE`] if the tree has none.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule};
-use cpusieve_model::{CpuidBit, Effect, Evidence, LinuxBit, Place, Step};
+use cpusieve_model::{CpuidBit, Effect, Evidence, Grounds, LinuxBit, Place, Registers, Step};
 
 use super::Output;
 use super::capabilities::Capabilities;
@@ -14,7 +14,8 @@ use super::state::{Boot, Mark};
 pub(super) fn output(boot: Boot<'_>) -> Output {
     let capabilities = Capabilities { words: boot.caps.0, bugs: boot.final_bugs() };
     let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), capabilities, ..Output::default() };
-    output.steps.reserve(256);
+    output.steps.reserve(512);
+    let mut registers = Latest { boot: &boot, key: (0, 0), registers: None };
     for row in &boot.program.features {
         let present = boot.caps.has(row.number);
         if present && !row.feature.shadowed {
@@ -23,14 +24,15 @@ pub(super) fn output(boot: Boot<'_>) -> Output {
                 None => output.hidden.push(row.feature.id()),
             }
         }
-        output.steps.extend(step(&boot, row, present));
+        output.steps.extend(step(&mut registers, row, present));
     }
     output.assumed = assumptions(boot);
     output
 }
 
 /// The step of one capability; none for what CPUID does not announce and the kernel never had.
-fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
+fn step(registers: &mut Latest<'_, '_>, row: &Row, present: bool) -> Option<Step> {
+    let boot = registers.boot;
     let number = usize::from(row.number);
     let announced = boot.announced.has(row.number);
     let mark = *boot.marks.now.get(number)?;
@@ -53,7 +55,7 @@ fn step(boot: &Boot<'_>, row: &Row, present: bool) -> Option<Step> {
         effect,
         rule: rule.id,
         cite: rule.cite,
-        because: because(boot, row, mark, rule, announced),
+        because: because(registers, row, mark, rule, announced),
     })
 }
 
@@ -73,13 +75,13 @@ fn rule_of(boot: &Boot<'_>, mark: Mark) -> Option<&'static Rule> {
 }
 
 /// The captured values on which a step rests.
-fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Vec<Evidence> {
+fn because(registers: &mut Latest<'_, '_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Grounds {
+    let boot = registers.boot;
     let setting = |text: String| Evidence::Setting { source: "kernel command line", text };
-    let known = matches!(mark, Mark::Word | Mark::Scattered);
-    let mut because = Vec::with_capacity(if known { 1 } else { 1 + rule.needs.len() });
-    if announced && let Some(Place::Cpuid(bit)) = row.place {
-        because.push(register(boot, bit));
-    }
+    let mut because = match row.place {
+        Some(Place::Cpuid(bit)) if announced => Grounds::one(registers.evidence(bit)),
+        _ => Grounds::NONE,
+    };
     match mark {
         Mark::With(parent) => {
             let name = boot.program.row(parent).map(|row| row.feature.id());
@@ -93,19 +95,21 @@ fn because(boot: &Boot<'_>, row: &Row, mark: Mark, rule: &'static Rule, announce
             because.push(setting(format!("clearcpuid={}", boot.cmdline.value("clearcpuid").unwrap_or(""))))
         }
         Mark::SetCpuid => because.push(setting(format!("setcpuid={}", boot.cmdline.value("setcpuid").unwrap_or("")))),
-        Mark::Rule(_) => because.extend(rule.needs.iter().filter_map(|need| evidence(boot, need))),
+        Mark::Rule(_) => because.extend(rule.needs.iter().filter_map(|need| evidence(registers, need))),
         Mark::None | Mark::Word | Mark::Scattered => {}
     }
     because
 }
 
 /// What was seen of one condition, if it is something that a capture shows.
-fn evidence(boot: &Boot<'_>, need: &Need) -> Option<Evidence> {
+fn evidence(registers: &mut Latest<'_, '_>, need: &Need) -> Option<Evidence> {
     match need.condition {
-        Condition::Cpuid(bit) => Some(register(boot, bit)),
-        Condition::Field(field) => Some(register(boot, field.low)),
-        Condition::Flag(id) => Some(Evidence::Flag { of: boot.input.of, name: id.into(), printed: !need.negated }),
-        Condition::Vm => Some(register(boot, CpuidBit::new(1, 0, cpusieve_model::Register::Ecx, 31))),
+        Condition::Cpuid(bit) => Some(registers.evidence(bit)),
+        Condition::Field(field) => Some(registers.evidence(field.low)),
+        Condition::Flag(id) => {
+            Some(Evidence::Flag { of: registers.boot.input.of, name: id.into(), printed: !need.negated })
+        }
+        Condition::Vm => Some(registers.evidence(CpuidBit::new(1, 0, cpusieve_model::Register::Ecx, 31))),
         Condition::Param(words) if !need.negated => {
             Some(Evidence::Setting { source: "kernel command line", text: words.to_owned() })
         }
@@ -113,9 +117,23 @@ fn evidence(boot: &Boot<'_>, need: &Need) -> Option<Evidence> {
     }
 }
 
-fn register(boot: &Boot<'_>, bit: CpuidBit) -> Evidence {
-    let value = boot.input.cpuid.get(bit.leaf, bit.subleaf).map(|registers| registers.get(bit.register));
-    Evidence::Register { of: boot.input.of, answer: "CPUID", bit, value }
+/// The registers that were asked last: neighbours in a word come from the same.
+struct Latest<'b, 'a> {
+    boot: &'b Boot<'a>,
+    key: (u32, u32),
+    registers: Option<Registers>,
+}
+
+impl Latest<'_, '_> {
+    fn evidence(&mut self, bit: CpuidBit) -> Evidence {
+        let key = (bit.leaf, bit.subleaf);
+        if self.key != key || self.registers.is_none() {
+            self.key = key;
+            self.registers = self.boot.input.cpuid.get(bit.leaf, bit.subleaf);
+        }
+        let value = self.registers.map(|registers| registers.get(bit.register));
+        Evidence::Register { of: self.boot.input.of, answer: "CPUID", bit, value }
+    }
 }
 
 /// The assumptions, each with what hangs on it; those on which nothing hangs in the end are left out.

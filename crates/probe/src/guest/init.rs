@@ -1,35 +1,46 @@
-//! `/init` of the laboratory's guests: tells what the guest's CPU and kernel say, then restarts, which ends QEMU.
+//! The first program of a guest that was booted to be looked at: tells what the guest's CPU and kernel say, then restarts,
+//! which ends QEMU.
 //!
-//! What it tells goes to the second serial port, so that no kernel message can come between. A section begins with a
+//! What it tells goes to a serial port of its own, so that no kernel message can come between. A section begins with a
 //! line `@name`; the last one is `@end`, without which the report is not whole.
-#![allow(clippy::disallowed_methods, clippy::print_stderr, reason = "it is all of a guest's user land")]
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use cpusieve_model::{CpuidEntry, MsrReading, Registers, Vendor};
-use cpusieve_probe::{cpuid, msr};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::tcdrain;
 
-fn main() {
-    if let Err(error) = tell() {
-        eprintln!("lab-init: {error}");
-    }
-    // Returns only if it is not root, and then nobody is left to tell.
-    if let Err(error) = reboot(RebootCommand::Restart) {
-        eprintln!("lab-init: reboot: {error}");
-    }
+use crate::{cpuid, linux, msr};
+
+/// The word of the kernel's command line that makes a program this one: `cpusieve_init=ttyS1` names the port. A kernel
+/// hands words that it does not know to its first program, as variables (Linux
+/// `Documentation/admin-guide/kernel-parameters.rst`).
+pub const WORD: &str = "cpusieve_init";
+
+/// The port that this process is to report to: only the first process of a system whose kernel was told so has one.
+#[must_use]
+pub fn port() -> Option<OsString> {
+    if std::process::id() == 1 { std::env::var_os(WORD) } else { None }
 }
 
-fn tell() -> io::Result<()> {
+/// Reports to a port (`ttyS1`), then restarts the machine. It returns only if that fails.
+pub fn run(port: &Path) -> io::Error {
+    let told = tell(port);
+    let restarted = reboot(RebootCommand::Restart).err().map(io::Error::from);
+    told.err().or(restarted).unwrap_or_else(|| io::Error::other("the restart did nothing"))
+}
+
+fn tell(port: &Path) -> io::Result<()> {
     for (what, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(what, place, what, MountFlags::empty(), None)?;
     }
     let report = report()?;
-    let mut port = OpenOptions::new().write(true).open("/dev/ttyS1")?;
+    let mut port = OpenOptions::new().write(true).open(Path::new("/dev").join(port))?;
     port.write_all(report.as_bytes())?;
     // A restart does not wait for what is still in the driver.
     Ok(tcdrain(&port)?)
@@ -57,30 +68,28 @@ fn report() -> io::Result<String> {
     }
     msrs(&mut report);
     vulnerabilities(&mut report);
+    report.push_str("@config\n");
+    for (option, value) in linux::view(&mut Vec::new()).config.unwrap_or_default() {
+        let _infallible = writeln!(report, "{option} {value}");
+    }
     report.push_str("@end\n");
     Ok(report)
 }
 
 /// The MSRs of the first CPU. The vendor may be made up, so those of both large vendors are read.
 fn msrs(report: &mut String) {
-    // A kernel may have the module built in, or already loaded; the device then is there all the same.
-    if let Ok(module) = File::open("/msr.ko")
-        && let Err(error) = finit_module(&module, c"", 0)
-    {
-        eprintln!("lab-init: msr.ko: {error}");
+    // A kernel may have the module built in, or not at all; whether the device is there says it.
+    if let Ok(module) = File::open("/msr.ko") {
+        let _loaded = finit_module(&module, c"", 0);
     }
     let (mut values, mut failed) = (String::new(), String::new());
     for vendor in [Vendor::Intel, Vendor::Amd] {
-        match msr::read(0, Some(vendor)) {
-            Ok(table) => {
-                for (index, reading) in table.iter() {
-                    let _infallible = match reading {
-                        MsrReading::Value(value) => writeln!(values, "{index:#010x} {value:#018x}"),
-                        MsrReading::Unreadable => writeln!(failed, "{index:#010x}"),
-                    };
-                }
-            }
-            Err(error) => eprintln!("lab-init: {error}"),
+        let Ok(table) = msr::read(0, Some(vendor)) else { continue };
+        for (index, reading) in table.iter() {
+            let _infallible = match reading {
+                MsrReading::Value(value) => writeln!(values, "{index:#010x} {value:#018x}"),
+                MsrReading::Unreadable => writeln!(failed, "{index:#010x}"),
+            };
         }
     }
     report.extend(["@msrs\n", &values, "@msrs_failed\n", &failed]);

@@ -19,7 +19,7 @@ const CHUNK: usize = 16 << 10;
 
 /// Why a line did not come or go.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The program has closed the stream.
     Closed,
     /// The deadline has passed.
@@ -39,7 +39,7 @@ impl From<io::Error> for Fault {
 /// The program and its streams. It is the leader of a process group of its own, so that what it has started ends with
 /// it.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
@@ -57,7 +57,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let parent = rustix::process::getpid();
         let die_with_parent = move || {
@@ -79,7 +79,7 @@ impl Process {
     }
 
     /// Writes all of `bytes`, reading what comes meanwhile.
-    pub(super) fn send(&mut self, mut bytes: &[u8], deadline: Instant) -> Result<(), Fault> {
+    pub(crate) fn send(&mut self, mut bytes: &[u8], deadline: Instant) -> Result<(), Fault> {
         loop {
             let stdin = self.stdin.as_mut().ok_or(Fault::Closed)?;
             match stdin.write(bytes) {
@@ -96,7 +96,7 @@ impl Process {
     }
 
     /// The next line of stdout, with its line feed.
-    pub(super) fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Fault> {
         loop {
             let unsearched = self.incoming.get(self.searched..).unwrap_or_default();
             if let Some(end) = unsearched.iter().position(|&byte| byte == b'\n') {
@@ -116,7 +116,7 @@ impl Process {
     }
 
     /// Takes what stderr holds at this moment.
-    pub(super) fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         // Bounded, because a program may write as fast as this reads.
         for _ in 0..STDERR_LIMIT / CHUNK {
             if !self.stderr.as_ref().is_some_and(readable) {
@@ -127,12 +127,12 @@ impl Process {
     }
 
     /// What the program has written to stderr, as far as it was read and kept.
-    pub(super) fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.said).into_owned()
     }
 
     /// Lets the program end for as long as `patience`, then kills it and all that it has started; returns how it ended.
-    pub(super) fn finish(&mut self, patience: Duration) -> io::Result<ExitStatus> {
+    pub(crate) fn finish(&mut self, patience: Duration) -> io::Result<ExitStatus> {
         if let Some(status) = self.status {
             return Ok(status);
         }
@@ -162,12 +162,12 @@ impl Process {
     }
 
     /// Whether it has been reaped.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.status.is_some()
     }
 
     /// Whether it ended because it was killed here.
-    pub(super) fn was_killed(&self) -> bool {
+    pub(crate) fn was_killed(&self) -> bool {
         self.killed
     }
 

@@ -1,0 +1,174 @@
+//! The arguments of `fleet`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::route::param;
+
+const FLEET_EXAMPLES: &str = "\
+Inputs are files, folders (read with all below them) and standard input (-): anything with CPUID in it,
+as for predict, or records one a line (NDJSON). What KVM offers on each host is taken from a record or
+predicted, and what cannot be used is named.
+
+Examples:
+  cpusieve fleet baseline hosts/                         what a guest may have everywhere
+  cpusieve fleet baseline hosts/ --qemu 10.0 --to libvirt
+  for h in $HOSTS; do ssh $h cpusieve record | jq -c .; done | cpusieve fleet baseline -";
+
+const COMPARE_EXAMPLES: &str = "\
+Each end is a host, as for baseline, or libvirt's <cpu> XML, whose policies then count as libvirt does.
+
+Examples:
+  cpusieve fleet compare old.json new.json   superset: what runs on the second runs on the first
+  cpusieve fleet compare host.json guest.xml
+
+Exit status:
+  0  identical, or a superset
+  1  a subset, or incompatible";
+
+const POOLS_EXAMPLES: &str = "\
+Each host runs guests with what its whole pool has; the best split is the one with the most features over all
+hosts, each weighed 1 unless --weight says otherwise.
+
+Examples:
+  cpusieve fleet pools hosts/ --k 4
+  cpusieve fleet pools hosts/ --k 2 --weight avx512f=20 --weight amx_tile=50";
+
+const DRIFT_EXAMPLES: &str = "\
+Hosts are matched by the names of their files, without the ending.
+
+Examples:
+  cpusieve fleet drift 2025-06/ 2025-07/
+
+Exit status:
+  0  no host changed what it offers
+  1  a host did";
+
+/// Options of `fleet`.
+#[derive(Debug, Args)]
+pub(crate) struct FleetOptions {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub(crate) verb: FleetVerb,
+}
+
+/// What can be asked of many hosts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetVerb {
+    /// The best CPU that a guest may have on every host, and what each host costs
+    #[command(after_help = FLEET_EXAMPLES)]
+    Baseline(BaselineOptions),
+    /// Whether what runs on one host runs on another
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(CompareOptions),
+    /// The best split into pools, and what each further pool gains
+    #[command(after_help = POOLS_EXAMPLES)]
+    Pools(PoolsOptions),
+    /// What changed on each host between two collections
+    #[command(after_help = DRIFT_EXAMPLES)]
+    Drift(DriftOptions),
+}
+
+/// The software of a fleet.
+#[derive(Debug, Args)]
+pub(crate) struct FleetSetting {
+    /// The version of QEMU on all hosts; else the newest known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) qemu: Option<String>,
+    /// QEMU's -machine, its type alone
+    #[arg(long, value_name = "TYPE", default_value = "pc")]
+    pub(crate) machine: String,
+    /// The kernel of all hosts; else each input's own
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) host_kernel: Option<String>,
+    /// A parameter of KVM's modules on all hosts; else each input's own
+    #[arg(long = "kvm-param", value_name = "NAME=VALUE", value_parser = param)]
+    pub(crate) kvm_params: Vec<(String, String)>,
+    /// Take machines under a hypervisor for hosts although their KVM was not seen
+    #[arg(long)]
+    pub(crate) nested: bool,
+    /// Stop at the first input that cannot be used
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Whether features that QEMU does not migrate, such as invtsc, are left out
+    #[arg(long, value_name = "SWITCH", default_value = "on")]
+    pub(crate) migratable: Switch,
+}
+
+/// `on` or `off`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Left out
+    On,
+    /// Kept
+    Off,
+}
+
+/// Options of `fleet baseline`.
+#[derive(Debug, Args)]
+pub(crate) struct BaselineOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// Print the CPU alone, ready to paste
+    #[arg(long, value_name = "SOFTWARE", conflicts_with = "json")]
+    pub(crate) to: Option<To>,
+    /// Files, folders, or `-` for standard input
+    #[arg(value_name = "INPUT", default_value = "-")]
+    pub(crate) inputs: Vec<PathBuf>,
+}
+
+/// For whom a CPU is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    /// QEMU's -cpu
+    Qemu,
+    /// libvirt's `<cpu>`
+    Libvirt,
+    /// A Firecracker CPU template
+    Firecracker,
+    /// Proxmox VE's /etc/pve/virtual-guest/cpu-models.conf
+    Proxmox,
+    /// A KubeVirt virtual machine
+    Kubevirt,
+    /// OpenStack Nova's nova.conf
+    Openstack,
+}
+
+/// Options of `fleet compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The host
+    pub(crate) a: PathBuf,
+    /// What is to run on it: another host's guests, or a CPU's definition
+    pub(crate) b: PathBuf,
+}
+
+/// Options of `fleet pools`.
+#[derive(Debug, Args)]
+pub(crate) struct PoolsOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The most pools
+    #[arg(long = "k", value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) most: u16,
+    /// What a feature is worth, such as avx512f=20; 1 if it is not named
+    #[arg(long = "weight", value_name = "FLAG=NUMBER", value_parser = param)]
+    pub(crate) weights: Vec<(String, String)>,
+    /// Files, folders, or `-` for standard input
+    #[arg(value_name = "INPUT", default_value = "-")]
+    pub(crate) inputs: Vec<PathBuf>,
+}
+
+/// Options of `fleet drift`.
+#[derive(Debug, Args)]
+pub(crate) struct DriftOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The earlier collection: a folder or a file
+    pub(crate) old: PathBuf,
+    /// The later collection
+    pub(crate) new: PathBuf,
+}

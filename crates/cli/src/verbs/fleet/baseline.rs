@@ -1,0 +1,184 @@
+//! `fleet baseline`: the best CPU on every host, and what each host costs.
+
+use std::fmt::Write as _;
+
+use cpusieve_answers::predict::Assumption;
+use cpusieve_fleet::{Baseline, Cost, Fleet, Setting, Target, baseline};
+use serde_json::{Value, json};
+
+use super::load::{Loaded, load};
+use super::{Done, Failure, assumptions, label, setting};
+use crate::args::{BaselineOptions, FleetTo as To, Switch};
+use crate::json;
+use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
+
+pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
+    let (setting, assumed) = setting(&options.setting)?;
+    let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let migratable = options.setting.migratable == Switch::On;
+    let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
+    let text = match options.to {
+        Some(to) => target(to).print(&found, &loaded.fleet).ok_or("no CPU model runs unfiltered on all hosts")?,
+        None if as_json => as_text(&found, &loaded, &setting, &assumed),
+        None => text(&found, &loaded, &setting, &assumed, page::width()),
+    };
+    page::print(&text)?;
+    Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
+}
+
+const fn target(to: To) -> Target {
+    match to {
+        To::Qemu => Target::Qemu,
+        To::Libvirt => Target::Libvirt,
+        To::Firecracker => Target::Firecracker,
+        To::Proxmox => Target::Proxmox,
+        To::Kubevirt => Target::Kubevirt,
+        To::Openstack => Target::Openstack,
+    }
+}
+
+fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption]) -> String {
+    let (skipped, duplicates) = loaded.lists();
+    let model = found.model.as_ref().map(|model| {
+        json!({
+            "name": model.name, "cpu": model.cpu, "plus": model.plus, "minus": model.minus,
+            "given_up": model.given_up,
+        })
+    });
+    let msrs = found
+        .common
+        .msrs(setting.release)
+        .map(|(index, bits)| (format!("{index:#010x}"), Value::from(format!("{bits:#018x}"))));
+    let costs = found.costs.iter().map(|cost| {
+        let Cost { host, features, alone, alike } = cost;
+        json!({"host": host, "features": features, "alone": alone, "alike": alike})
+    });
+    let vendors = found.vendors.iter().map(|(vendor, hosts)| json!({"vendor": vendor.name(), "hosts": hosts}));
+    json::pretty(&json!({
+        "format": 1,
+        "hosts": found.hosts,
+        "kinds": loaded.fleet.kinds().len(),
+        "vendors": vendors.collect::<Vec<_>>(),
+        "qemu": label(setting.release),
+        "machine": setting.machine.name,
+        "features": found.features,
+        "model": model,
+        "migratable": found.migratable,
+        "phys_bits": found.common.phys_bits,
+        "xcr0": format!("{:#x}", found.common.xcr0()),
+        "msrs": msrs.collect::<serde_json::Map<_, _>>(),
+        "tsc_khz": found.tsc_khz.map(|(lowest, highest)| json!({"lowest": lowest, "highest": highest})),
+        "costs": costs.collect::<Vec<_>>(),
+        "findings": found.findings,
+        "assumed": assumptions(assumed, &loaded.fleet),
+        "skipped": skipped,
+        "duplicates": duplicates,
+    }))
+}
+
+fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption], width: usize) -> String {
+    let mut page = String::new();
+    let kinds = loaded.fleet.kinds().len();
+    let head = format!(
+        "{} of {}: {} on all of them, with QEMU {}.",
+        counted(found.hosts, "host"),
+        counted(kinds, "kind"),
+        counted(found.features.len(), "feature"),
+        label(setting.release)
+    );
+    page.push_str(&page::wrap(&styled(HEAD, head), "", "  ", width));
+    for finding in &found.findings {
+        page.push_str(&page::wrap(&page::tame(finding), "  ! ", "    ", width));
+    }
+    page.push('\n');
+    if let Some(model) = &found.model {
+        page.push_str(&broken_at_commas(&format!("-cpu {}", model.cpu), width));
+    }
+    let migratable = if found.migratable { "migratable" } else { "not migratable" };
+    let mut facts = format!("{migratable}, {} bits of physical address", found.common.phys_bits);
+    let _ = write!(facts, ", XCR0 {:#x}", found.common.xcr0());
+    match found.tsc_khz {
+        Some((lowest, highest)) if lowest == highest => _ = write!(facts, ", TSC {lowest} kHz"),
+        Some((lowest, highest)) => _ = write!(facts, ", TSC from {lowest} to {highest} kHz"),
+        None => {}
+    }
+    page.push_str(&page::wrap(&facts, "", "  ", width));
+    page.push('\n');
+    page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
+    costs(&mut page, &found.costs, &loaded.fleet, width);
+    of_inputs(&mut page, loaded, width);
+    quiet_assumptions(&mut page, assumed, &loaded.fleet, width);
+    page
+}
+
+/// One long word, broken behind commas.
+fn broken_at_commas(text: &str, width: usize) -> String {
+    let mut page = String::new();
+    let mut used = 0;
+    for part in text.split_inclusive(',') {
+        if used > 0 && used + part.len() > width {
+            page.push_str("\n  ");
+            used = 2;
+        }
+        page.push_str(part);
+        used += part.len();
+    }
+    page.push('\n');
+    page
+}
+
+/// Hosts that take the same stand together.
+fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, width: usize) {
+    let mut groups: Vec<(&Cost, Vec<&str>)> = Vec::new();
+    for cost in costs {
+        match groups.iter_mut().find(|(first, _)| first.features == cost.features && first.alone == cost.alone) {
+            Some((_, hosts)) => hosts.push(&cost.host),
+            None => groups.push((cost, vec![&cost.host])),
+        }
+    }
+    groups.sort_by_key(|(cost, _)| std::cmp::Reverse((cost.alone.len(), cost.features.len())));
+    if !groups.is_empty() {
+        let head = format!("What hosts take from everybody, of {}:", counted(fleet.members().len(), "host"));
+        let _ = write!(page, "\n{}\n", styled(HEAD, head));
+    }
+    for (cost, hosts) in groups {
+        let shared: Vec<&str> = cost.features.iter().filter(|id| !cost.alone.contains(id)).copied().collect();
+        let names = page::tame(&hosts.join(", "));
+        page.push_str(&page::wrap(&styled(LOST, names), "  ", "  ", width));
+        if !cost.alone.is_empty() {
+            page.push_str(&page::wrap(&cost.alone.join(" "), "    alone: ", "      ", width));
+        }
+        if !shared.is_empty() {
+            page.push_str(&page::wrap(&shared.join(" "), "    with others: ", "      ", width));
+        }
+    }
+}
+
+fn of_inputs(page: &mut String, loaded: &Loaded, width: usize) {
+    if !loaded.duplicates.is_empty() {
+        let all: Vec<String> = loaded.duplicates.iter().map(|(input, of)| format!("{input} = {of}")).collect();
+        let line = format!("{} of the same bytes: {}", counted(all.len(), "input"), page::tame(&all.join(", ")));
+        let _ = write!(page, "\n{}", page::wrap(&line, "", "  ", width));
+    }
+    if !loaded.skipped.is_empty() {
+        let _ = writeln!(page, "\n{} left out:", counted(loaded.skipped.len(), "input"));
+        for (_, why) in &loaded.skipped {
+            page.push_str(&page::wrap(&page::tame(why), "  ", "    ", width));
+        }
+    }
+}
+
+fn quiet_assumptions(page: &mut String, assumed: &[Assumption], fleet: &Fleet, width: usize) {
+    let mut parts: Vec<String> = assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
+    let of_hosts = fleet.assumed();
+    parts.extend(
+        of_hosts
+            .iter()
+            .map(|assumed| format!("{} {} ({})", assumed.what, assumed.value, counted(assumed.hosts, "host"))),
+    );
+    if !parts.is_empty() {
+        let line = format!("assumed: {}", page::tame(&parts.join("; ")));
+        let _ = write!(page, "\n{}", styled(QUIET, page::wrap(&line, "", "  ", width).trim_end()));
+        page.push('\n');
+    }
+}

@@ -1,0 +1,77 @@
+//! `fleet`: many hosts at once.
+
+mod baseline;
+mod compare;
+mod drift;
+mod load;
+mod pools;
+mod sources;
+
+use cpusieve_answers::predict::Assumption;
+use cpusieve_fleet::{Fleet, Setting};
+use cpusieve_knowledge::qemu::{self, Fit, RELEASES};
+use serde_json::{Value, json};
+
+use super::{Done, Failure};
+use crate::args::{FleetOptions, FleetSetting, FleetVerb};
+
+pub(crate) fn run(options: &FleetOptions, as_json: bool) -> Result<Done, Failure> {
+    match &options.verb {
+        FleetVerb::Baseline(options) => baseline::run(options, as_json),
+        FleetVerb::Compare(options) => compare::run(options, as_json),
+        FleetVerb::Pools(options) => pools::run(options, as_json),
+        FleetVerb::Drift(options) => drift::run(options, as_json),
+    }
+}
+
+/// The software of the fleet, and what was assumed of it.
+fn setting(options: &FleetSetting) -> Result<(Setting<'_>, Vec<Assumption>), Failure> {
+    let mut assumed = Vec::new();
+    let mut assume = |value: &str, because: String| {
+        assumed.push(Assumption { what: "QEMU".to_owned(), value: value.to_owned(), because, hangs: Vec::new() });
+    };
+    let release = match &options.qemu {
+        None => {
+            let newest = RELEASES.len() - 1;
+            assume(label(newest), "none was named; this is the newest known".to_owned());
+            newest
+        }
+        Some(version) => {
+            let nearest = qemu::nearest(version);
+            match nearest.fit {
+                Fit::Unreadable => {
+                    return Err(format!("`{version}` is no QEMU version; expected one such as 7.2 or 10.0.13").into());
+                }
+                Fit::Same => {}
+                Fit::Older => {
+                    assume(label(nearest.release), format!("the nearest known release that is older than {version}"));
+                }
+                Fit::Oldest => assume(
+                    label(nearest.release),
+                    format!("no known release is as old as {version}; this is the oldest"),
+                ),
+            }
+            nearest.release
+        }
+    };
+    let machine = qemu::machine(release, &options.machine)?;
+    let kernel = options.host_kernel.as_deref();
+    Ok((Setting { release, machine, kernel, params: &options.kvm_params, nested: options.nested }, assumed))
+}
+
+fn label(release: usize) -> &'static str {
+    RELEASES.get(release).map_or("", |release| release.label)
+}
+
+/// What was assumed, of the software first, then of hosts.
+fn assumptions(of_software: &[Assumption], fleet: &Fleet) -> Vec<Value> {
+    let first = of_software
+        .iter()
+        .map(|assumed| json!({"what": assumed.what, "value": assumed.value, "because": assumed.because}));
+    let of_hosts = fleet.assumed().into_iter().map(|assumed| {
+        json!({
+            "what": assumed.what, "value": assumed.value, "because": assumed.because, "hosts": assumed.hosts,
+        })
+    });
+    first.chain(of_hosts).collect()
+}

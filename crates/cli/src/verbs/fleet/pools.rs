@@ -1,0 +1,109 @@
+//! `fleet pools`: the best split into pools, and what each further pool gains.
+
+use std::fmt::Write as _;
+
+use cpusieve_fleet::{Fleet, Pool, Split, Weights, newest, pools};
+use serde_json::{Value, json};
+
+use super::load::{Loaded, load};
+use super::{Done, Failure, assumptions, label, setting};
+use crate::args::{PoolsOptions, Switch};
+use crate::json;
+use crate::page::{self, GAINED, HEAD, counted, styled};
+
+/// Hosts of a pool that are named in text.
+const NAMED: usize = 8;
+
+pub(super) fn run(options: &PoolsOptions, as_json: bool) -> Result<Done, Failure> {
+    let (setting, assumed) = setting(&options.setting)?;
+    let weights = weights(&options.weights)?;
+    let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let migratable = options.setting.migratable == Switch::On;
+    let splits = pools(&loaded.fleet, &setting, migratable, &weights, usize::from(options.most))?;
+    let text = if as_json {
+        let (skipped, duplicates) = loaded.lists();
+        json::pretty(&json!({
+            "format": 1,
+            "hosts": loaded.fleet.members().len(),
+            "qemu": label(setting.release),
+            "frontier": splits.iter().map(|split| as_value(split, &loaded.fleet)).collect::<Vec<_>>(),
+            "assumed": assumptions(&assumed, &loaded.fleet),
+            "skipped": skipped,
+            "duplicates": duplicates,
+        }))
+    } else {
+        text(&splits, &loaded, page::width())
+    };
+    page::print(&text)?;
+    Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
+}
+
+/// Weights by id, whatever spelling they were given under.
+fn weights(given: &[(String, String)]) -> Result<Weights, Failure> {
+    let catalogue = newest();
+    let mut weights = Weights::new();
+    for (name, number) in given {
+        let id = cpusieve_fleet::feature(name, &catalogue).ok_or_else(|| format!("nobody knows a feature `{name}`"))?;
+        let number =
+            number.parse().map_err(|_| format!("`{number}` is no weight of {name}; expected a number from 0"))?;
+        weights.insert(id.to_owned(), number);
+    }
+    Ok(weights)
+}
+
+fn names<'f>(pool: &Pool, fleet: &'f Fleet) -> Vec<&'f str> {
+    pool.hosts.iter().filter_map(|&at| fleet.members().get(at)).map(|member| member.name.as_str()).collect()
+}
+
+fn as_value(split: &Split, fleet: &Fleet) -> Value {
+    let pools = split.pools.iter().map(|pool| {
+        let model = pool.model.as_ref().map(|model| json!({"name": model.name, "cpu": model.cpu}));
+        json!({"hosts": names(pool, fleet), "features": pool.features, "model": model})
+    });
+    let gained = split.gained.iter().map(|(id, hosts)| json!({"feature": id, "hosts": hosts}));
+    json!({
+        "pools": pools.collect::<Vec<_>>(), "value": split.value, "best": split.best,
+        "gained": gained.collect::<Vec<_>>(),
+    })
+}
+
+fn text(splits: &[Split], loaded: &Loaded, width: usize) -> String {
+    let mut page = String::new();
+    let all = loaded.fleet.members().len();
+    for split in splits {
+        let how = if split.best { "" } else { ", found by merging the most alike" };
+        let head =
+            format!("{} for {}{how}: value {}", counted(split.pools.len(), "pool"), counted(all, "host"), split.value);
+        let _ = writeln!(page, "{}", styled(HEAD, head));
+        let mut rows: Vec<(usize, Vec<&str>)> = Vec::new();
+        for &(id, hosts) in &split.gained {
+            match rows.last_mut() {
+                Some((count, ids)) if *count == hosts => ids.push(id),
+                _ => rows.push((hosts, vec![id])),
+            }
+        }
+        for (hosts, ids) in rows {
+            let first = format!("  {} ", styled(GAINED, format!("+ {hosts} of {all}:")));
+            page.push_str(&page::wrap(&ids.join(" "), &first, "      ", width));
+        }
+        for (number, pool) in split.pools.iter().enumerate() {
+            let names = names(pool, &loaded.fleet);
+            let mut list = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+            if names.len() > NAMED {
+                let _ = write!(list, " and {} more", names.len() - NAMED);
+            }
+            let model = pool.model.as_ref().map_or("no model", |model| &model.name);
+            let first = format!(
+                "  {}. {}, {}, {model}: ",
+                number + 1,
+                counted(names.len(), "host"),
+                counted(pool.features.len(), "feature")
+            );
+            page.push_str(&page::wrap(&page::tame(&list), &first, "      ", width));
+        }
+        page.push('\n');
+    }
+    page.truncate(page.trim_end().len());
+    page.push('\n');
+    page
+}

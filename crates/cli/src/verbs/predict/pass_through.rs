@@ -1,0 +1,159 @@
+//! `predict --vmm firecracker` and `--vmm cloud-hypervisor`: VMMs that hand on what KVM offers.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use cpusieve_answers::predict::Prediction;
+use cpusieve_answers::predict::pass_through::{Route, VcpuPrediction, guest_of, until_vcpu};
+use cpusieve_answers::predict::way;
+use cpusieve_formats::firecracker as format;
+use cpusieve_knowledge::vmm::template_names;
+use cpusieve_model::{CpuTemplate, Snapshot};
+use cpusieve_stages::vmm::firecracker::Template;
+use cpusieve_stages::vmm::{Options, cloud_hypervisor, firecracker};
+use serde_json::{Map, Value, json};
+
+use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
+use crate::args::{PredictOptions, RouteOptions, Until, VmmName};
+use crate::input;
+use crate::page::{self, HEAD, LOST, styled};
+use crate::verbs::{Done, Failure};
+
+/// What is asked of QEMU alone.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    /// An option that this VMM does not have.
+    #[error("--{0} is for QEMU; this VMM hands on what KVM offers")]
+    QemuOnly(&'static str),
+    /// More than a number.
+    #[error("--smp {0}: expected a number of vCPUs")]
+    NoNumber(String),
+    /// A template for another VMM.
+    #[error("--template is for Firecracker alone")]
+    NoTemplates,
+}
+
+pub(super) fn run(
+    options: &PredictOptions,
+    snapshot: &Snapshot,
+    route: &way::Route<'_>,
+    as_json: bool,
+) -> Result<Done, Failure> {
+    let asked = &options.route;
+    let custom = custom_template(asked)?;
+    let route = Route {
+        kvm: route.kvm,
+        options: vmm_options(asked, custom.as_ref())?,
+        version: asked.vmm_version.as_deref(),
+        cpus: cpus(asked)?,
+        guest: route.guest,
+    };
+    let name = input::name(&options.input);
+    let vcpu = until_vcpu(snapshot, &route).map_err(|refusal| format!("{name}: {refusal}"))?;
+    let failed = vcpu.output.error.is_some();
+    let guest = match options.until {
+        Until::Guest if !failed => {
+            Some(guest_of(snapshot, &route, &vcpu).map_err(|refusal| format!("{name}: {refusal}"))?.1)
+        }
+        _ => None,
+    };
+    page::print(&if as_json { as_text(&vcpu, guest.as_ref()) } else { text(&vcpu, guest.as_ref(), page::width()) })?;
+    Ok(if failed { Done::Different } else { Done::Same })
+}
+
+/// The template of a file, if `--template` names no template of Firecracker's own.
+fn custom_template(asked: &RouteOptions) -> Result<Option<CpuTemplate>, Failure> {
+    let Some(name) = asked.template.as_deref() else { return Ok(None) };
+    if asked.vmm != VmmName::Firecracker {
+        return Err(Refusal::NoTemplates.into());
+    }
+    if template_names().any(|known| known == name) {
+        return Ok(None);
+    }
+    let bytes = input::bytes(Path::new(name), name)?;
+    let (template, diagnostics) = format::template(name, &bytes);
+    input::show(&diagnostics);
+    Ok(Some(template))
+}
+
+fn vmm_options<'a>(asked: &'a RouteOptions, custom: Option<&'a CpuTemplate>) -> Result<Options<'a>, Refusal> {
+    let of_qemu = [
+        ("qemu", asked.qemu.is_some()),
+        ("machine", asked.machine.is_some()),
+        ("cpu", asked.cpu.is_some()),
+        ("cpu-pm", asked.cpu_pm),
+        ("accel tcg", asked.accel == crate::args::Accel::Tcg),
+    ];
+    if let Some((name, _)) = of_qemu.into_iter().find(|(_, given)| *given) {
+        return Err(Refusal::QemuOnly(name));
+    }
+    Ok(match asked.vmm {
+        VmmName::CloudHypervisor | VmmName::Qemu => Options::CloudHypervisor(cloud_hypervisor::Options::default()),
+        VmmName::Firecracker => {
+            let template = match (custom, asked.template.as_deref()) {
+                (Some(custom), _) => Template::Custom(custom),
+                (None, Some(name)) => Template::Static(name),
+                (None, None) => Template::None,
+            };
+            Options::Firecracker(firecracker::Options { smt: false, template })
+        }
+    })
+}
+
+fn cpus(asked: &RouteOptions) -> Result<u32, Refusal> {
+    let Some(text) = asked.smp.as_deref() else { return Ok(1) };
+    text.parse().ok().filter(|&count| count > 0).ok_or_else(|| Refusal::NoNumber(text.to_owned()))
+}
+
+fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
+    let output = &vcpu.output;
+    let msrs = output.msrs.iter().map(|(index, value)| (format!("{index:#010x}"), json!(format!("{value:#018x}"))));
+    let mut head = Map::new();
+    let mut put = |key: &str, value: Value| head.insert(key.to_owned(), value);
+    put("format", json!(1));
+    put("findings", json!(vcpu.kvm.findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    put("host", lines(&vcpu.kvm.host));
+    put("kvm", kvm::view(&vcpu.kvm));
+    put(
+        "vcpu",
+        json!({
+            "vmm": vcpu.vmm.name(),
+            "release": vcpu.label(),
+            "cpuid": output.cpuid.iter().map(kvm::entry).collect::<Vec<_>>(),
+            "msrs": msrs.collect::<Map<_, _>>(),
+            "warnings": output.warnings,
+            "error": output.error.as_ref().map(ToString::to_string),
+        }),
+    );
+    put("assumed", assumptions(guest.map_or(&vcpu.assumed, |guest| &guest.assumed)));
+    if let Some(guest) = guest {
+        put("odd", json!(guest.odd));
+        put("guest", lines(guest));
+    }
+    let of_guest = guest.into_iter().flat_map(|guest| &guest.boot.steps);
+    let steps = vcpu.kvm.host.boot.steps.iter().chain(&vcpu.kvm.steps).chain(&output.steps).chain(of_guest);
+    with_steps(&Value::Object(head), steps)
+}
+
+fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, width: usize) -> String {
+    let mut page = String::new();
+    let setup = format!("{} {}, KVM of Linux {}", vcpu.vmm.name(), vcpu.label(), label(&vcpu.kvm.host));
+    let heading = match guest {
+        Some(guest) => format!("What Linux {} prints in a guest of {setup}", label(guest)),
+        None => format!("What {setup} gives to a vCPU"),
+    };
+    page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
+    match guest {
+        Some(guest) => words_text(&mut page, guest, width),
+        None => kvm::table(&mut page, "cpuid", vcpu.cpuid(), width),
+    }
+    for line in &vcpu.output.warnings {
+        page.push_str(&page::wrap(&page::tame(line), "  ! ", "    ", width));
+    }
+    if let Some(error) = &vcpu.output.error {
+        let _ = writeln!(page, "\n{}", styled(HEAD, "The guest does not start"));
+        page.push_str(&page::wrap(&styled(LOST, page::tame(&error.to_string())), "  ", "    ", width));
+    }
+    assumed_briefly(&mut page, guest.map_or(&vcpu.assumed, |guest| &guest.assumed), width);
+    page
+}

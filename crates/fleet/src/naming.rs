@@ -1,0 +1,200 @@
+//! A CPU model's name, and what is to be added to it and taken from it, for a set of features.
+
+use cpusieve_knowledge::qemu::{self, Model};
+use cpusieve_model::Vendor;
+use cpusieve_stages::qemu::realize;
+
+use crate::catalogue::{Catalogue, Property};
+use crate::fleet::Kind;
+use crate::host::Setting;
+use crate::offer::{VMX, Words, and, bit, closed};
+
+/// The models that are no vendor's, by their brand strings.
+const GENERIC: [&str; 3] = ["QEMU Virtual CPU", "Common KVM processor", "Common 32-bit KVM processor"];
+
+/// How many names are tried on the hosts before a feature is given up.
+const TRIES: usize = 6;
+
+/// How often features are given up before there is no name.
+const ROUNDS: usize = 16;
+
+/// A model with its differences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The model, with its version: `Skylake-Server-v4`.
+    pub name: String,
+    /// QEMU's `-cpu`.
+    pub cpu: String,
+    /// The properties that are added, in the order of QEMU's words.
+    pub plus: Vec<&'static str>,
+    /// The properties that are taken away.
+    pub minus: Vec<&'static str>,
+    /// The vendor in the model's definition; KVM shows the host's instead.
+    pub vendor: Option<Vendor>,
+    /// The features of the guest: those that were wanted, and those of the model that every host has.
+    pub words: Words,
+    /// The ids of features that all hosts offer and that QEMU would not give with any model tried.
+    pub given_up: Vec<&'static str>,
+}
+
+/// A model before it was tried.
+struct Candidate {
+    name: String,
+    vendor: Option<Vendor>,
+    plus: Vec<&'static str>,
+    minus: Vec<&'static str>,
+}
+
+impl Candidate {
+    fn cpu(&self) -> String {
+        let mut cpu = self.name.clone();
+        for (sign, names) in [('+', &self.plus), ('-', &self.minus)] {
+            for name in names {
+                cpu.push(',');
+                cpu.push(sign);
+                cpu.push_str(name);
+            }
+        }
+        cpu
+    }
+}
+
+/// The name with the fewest differences under which a guest with the `wanted` features starts unfiltered on all kinds;
+/// of several the one that stands first in QEMU's table, which has older models first.
+///
+/// `offered` are the words that all kinds offer. `None` if there are no kinds, or no model runs on them.
+#[must_use]
+pub fn name(
+    kinds: &[&Kind],
+    catalogue: &Catalogue,
+    setting: &Setting<'_>,
+    wanted: &Words,
+    offered: &Words,
+) -> Option<Named> {
+    let nested = bit(VMX).is_some_and(|(at, mask)| wanted[at] & mask != 0);
+    let models = asked(kinds, setting, nested);
+    let mut wanted = *wanted;
+    let mut offered = *offered;
+    let mut given_up = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut candidates = models.with(catalogue, &wanted, &offered);
+        candidates.sort_by_key(|candidate| candidate.plus.len() + candidate.minus.len());
+        let mut first_refused = None;
+        for candidate in candidates.into_iter().take(TRIES) {
+            let cpu = candidate.cpu();
+            match run(kinds, setting, &cpu) {
+                Trial::Runs(words) => {
+                    let Candidate { name, vendor, plus, minus } = candidate;
+                    return Some(Named { name, cpu, plus, minus, vendor, words, given_up });
+                }
+                Trial::Filtered(words) => first_refused = first_refused.or(Some(words)),
+                Trial::Ends => {}
+            }
+        }
+        let refused = first_refused?;
+        let lost: Vec<&Property> =
+            catalogue.properties().iter().filter(|property| property.touches(&and(&refused, &offered))).collect();
+        if lost.is_empty() {
+            return None;
+        }
+        for property in lost {
+            given_up.push(property.id);
+            property.clear(&mut wanted);
+            property.clear(&mut offered);
+        }
+        wanted = closed(wanted, catalogue.release);
+    }
+    None
+}
+
+/// The built-in models that may be named, and what each asks for.
+struct Models(Vec<(String, Option<Vendor>, Words)>);
+
+impl Models {
+    /// Each with its differences from what is wanted, in the order of QEMU's table.
+    fn with(&self, catalogue: &Catalogue, wanted: &Words, offered: &Words) -> Vec<Candidate> {
+        let lacking = |asked: &Words| -> Words { std::array::from_fn(|at| asked[at] & !offered[at]) };
+        self.0
+            .iter()
+            .map(|(name, vendor, asked)| {
+                let lacking = lacking(asked);
+                let minus: Vec<_> =
+                    catalogue.properties().iter().filter(|p| p.touches(&lacking)).map(|p| p.name).collect();
+                let plus = catalogue.in_words(wanted).filter(|p| !p.is_in(asked)).map(|p| p.name);
+                let plus = plus.filter(|name| !minus.contains(name)).collect();
+                Candidate { name: name.clone(), vendor: *vendor, plus, minus }
+            })
+            .collect()
+    }
+}
+
+/// What each version of each model that fits the vendors asks for on the first kind.
+fn asked(kinds: &[&Kind], setting: &Setting<'_>, nested: bool) -> Models {
+    let Some(first) = kinds.first() else { return Models(Vec::new()) };
+    let vendor = kinds.iter().all(|kind| kind.ground.vendor == first.ground.vendor).then_some(first.ground.vendor);
+    let fits = |model: &Model| {
+        let generic = GENERIC.iter().any(|brand| model.model_id.starts_with(brand));
+        generic || vendor.is_some() && vendor == Some(Vendor::from_string(model.vendor))
+    };
+    let mut models = Vec::new();
+    for model in qemu::models(setting.release).filter(|model| fits(model)) {
+        for version in model.versions(setting.release) {
+            let name = format!("{}-v{}", model.name, version.number);
+            let Some(asked) = asks_for(first, setting, &name, nested) else { continue };
+            let generic = GENERIC.iter().any(|brand| model.model_id.starts_with(brand));
+            let vendor = (!generic).then(|| Vendor::from_string(model.vendor));
+            models.push((name, vendor, asked));
+        }
+    }
+    Models(models)
+}
+
+/// What a model turns on, whether the host has it or not. Its words of VMX take effect with `vmx` alone, which no model
+/// has by itself: they count if guests are to be `nested`.
+fn asks_for(kind: &Kind, setting: &Setting<'_>, name: &str, nested: bool) -> Option<Words> {
+    let of = |cpu: &str| -> Option<Words> {
+        let output = realize(kind.ground.question(setting, cpu));
+        let (words, filtered) = (output.words()?, output.filtered_words()?);
+        Some(std::array::from_fn(|at| words[at] | filtered[at]))
+    };
+    let alone = of(name)?;
+    if !nested {
+        return Some(alone);
+    }
+    let mut with_vmx = of(&format!("{name},+vmx"))?;
+    if let Some((at, mask)) = bit(VMX) {
+        with_vmx[at] &= alone[at] | !mask;
+    }
+    Some(with_vmx)
+}
+
+/// What QEMU does with a `-cpu` on some hosts.
+enum Trial {
+    /// It starts everywhere, and takes nothing out; the words are the guest's on the first host.
+    Runs(Words),
+    /// It takes these bits out somewhere.
+    Filtered(Words),
+    /// It ends with an error somewhere.
+    Ends,
+}
+
+fn run(kinds: &[&Kind], setting: &Setting<'_>, cpu: &str) -> Trial {
+    let mut words = None;
+    let mut filtered: Option<Words> = None;
+    for kind in kinds {
+        let output = realize(kind.ground.question(setting, cpu));
+        let (Some(has), Some(taken), None) = (output.words(), output.filtered_words(), &output.error) else {
+            return Trial::Ends;
+        };
+        if taken.iter().any(|&word| word != 0) {
+            let before = filtered.unwrap_or([0; qemu::WORD_COUNT]);
+            filtered = Some(std::array::from_fn(|at| before[at] | taken[at]));
+        }
+        words.get_or_insert(*has);
+    }
+    match (filtered, words) {
+        (Some(filtered), _) => Trial::Filtered(filtered),
+        (None, Some(words)) => Trial::Runs(words),
+        (None, None) => Trial::Ends,
+    }
+}

@@ -1,0 +1,189 @@
+//! A baseline in the words of those who start the guests.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
+use cpusieve_model::{Vendor, has_subleaves};
+
+use crate::baseline::Baseline;
+use crate::fleet::Fleet;
+use crate::naming::Named;
+
+/// IA32_ARCH_CAPABILITIES, the feature MSR that templates may write.
+const ARCH_CAPABILITIES: u32 = 0x10a;
+
+/// Software that starts guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// QEMU's command line.
+    Qemu,
+    /// libvirt's domain XML.
+    Libvirt,
+    /// A Firecracker CPU template.
+    Firecracker,
+    /// Proxmox VE's `cpu-models.conf`.
+    Proxmox,
+    /// A KubeVirt virtual machine.
+    Kubevirt,
+    /// OpenStack Nova's configuration.
+    Openstack,
+}
+
+impl Target {
+    /// The baseline, ready to paste; `None` where it needs a model and there is none.
+    #[must_use]
+    pub fn print(self, found: &Baseline, fleet: &Fleet) -> Option<String> {
+        if self == Self::Firecracker {
+            return Some(template(found, fleet));
+        }
+        let model = found.model.as_ref()?;
+        let bits = found.common.phys_bits;
+        Some(match self {
+            Self::Qemu => format!("-cpu {},host-phys-bits=on,host-phys-bits-limit={bits}\n", model.cpu),
+            Self::Libvirt => libvirt(found, model),
+            Self::Proxmox => proxmox(model, bits),
+            Self::Kubevirt => kubevirt(model),
+            Self::Openstack => openstack(model),
+            Self::Firecracker => return None,
+        })
+    }
+}
+
+/// The features whose `-` is a `_` in libvirt's CPU map
+/// (libvirt's `src/qemu/qemu_capabilities.c:virQEMUCapsCPUFeaturesX86`).
+const UNDERSCORED: [&str; 10] = [
+    "cmp-legacy",
+    "ds-cpl",
+    "fxsr-opt",
+    "kvm-pv-eoi",
+    "kvm-pv-unhalt",
+    "lahf-lm",
+    "nodeid-msr",
+    "perfctr-core",
+    "perfctr-nb",
+    "tsc-adjust",
+];
+
+/// libvirt's name of a feature property.
+pub(crate) fn in_libvirt(property: &str) -> Cow<'_, str> {
+    match property {
+        "pclmulqdq" => Cow::Borrowed("pclmuldq"),
+        // QEMU's name is a slip: the bit is INVVPID's.
+        "vmx-invept-single-context-noglobals" => Cow::Borrowed("vmx-invvpid-single-context-noglobals"),
+        _ if UNDERSCORED.contains(&property) => Cow::Owned(property.replace('-', "_")),
+        _ => Cow::Borrowed(property),
+    }
+}
+
+fn policies(model: &Named) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
+    let plus = model.plus.iter().map(|name| ("require", in_libvirt(name)));
+    plus.chain(model.minus.iter().map(|name| ("disable", in_libvirt(name))))
+}
+
+fn libvirt(found: &Baseline, model: &Named) -> String {
+    let mut text = format!(
+        "<cpu mode='custom' match='exact' check='partial'>\n  <model fallback='forbid'>{}</model>\n",
+        model.name
+    );
+    let vendors: Vec<Vendor> = found.vendors.iter().map(|(vendor, _)| *vendor).collect();
+    if let [vendor @ (Vendor::Intel | Vendor::Amd | Vendor::Hygon)] = vendors[..] {
+        let _ = writeln!(text, "  <vendor>{}</vendor>", vendor.name());
+    }
+    let _ = writeln!(text, "  <maxphysaddr mode='passthrough' limit='{}'/>", found.common.phys_bits);
+    for (policy, name) in policies(model).filter(|(_, name)| !name.starts_with("kvm")) {
+        let _ = writeln!(text, "  <feature policy='{policy}' name='{name}'/>");
+    }
+    text.push_str("</cpu>\n");
+    text
+}
+
+fn proxmox(model: &Named, bits: u8) -> String {
+    let flags = model.plus.iter().map(|name| format!("+{name}"));
+    let flags: Vec<String> = flags.chain(model.minus.iter().map(|name| format!("-{name}"))).collect();
+    let flags = if flags.is_empty() { String::new() } else { format!("    flags {}\n", flags.join(";")) };
+    format!("cpu-model: fleet\n{flags}    phys-bits {bits}\n    reported-model {}\n", model.name)
+}
+
+fn kubevirt(model: &Named) -> String {
+    let mut text = format!("spec:\n  domain:\n    cpu:\n      model: {}\n", model.name);
+    let mut head = "      features:\n";
+    for (policy, name) in policies(model).filter(|(_, name)| !name.starts_with("kvm")) {
+        let _ = write!(text, "{head}        - name: \"{name}\"\n          policy: {policy}\n");
+        head = "";
+    }
+    text
+}
+
+fn openstack(model: &Named) -> String {
+    let flags = policies(model).filter(|(_, name)| !name.starts_with("kvm"));
+    let flags: Vec<String> =
+        flags.map(|(policy, name)| format!("{}{name}", if policy == "require" { '+' } else { '-' })).collect();
+    let mut text = format!("[libvirt]\ncpu_mode = custom\ncpu_models = {}\n", model.name);
+    if !flags.is_empty() {
+        let _ = writeln!(text, "cpu_model_extra_flags = {}", flags.join(","));
+    }
+    text
+}
+
+/// Firecracker passes on what KVM offers, so its template clears what some hosts' KVM offers and not all.
+fn template(found: &Baseline, fleet: &Fleet) -> String {
+    let mut leaves: BTreeMap<(u32, u32), Vec<String>> = BTreeMap::new();
+    let mut msrs = Vec::new();
+    for (at, word) in WORD_ORDER.into_iter().enumerate() {
+        let some = fleet.kinds().iter().fold(0, |some, kind| some | kind.offer.kvm[at]);
+        let takes = some & !found.common.kvm[at];
+        match word {
+            _ if takes == 0 => {}
+            // KVM's own leaves are no silicon's.
+            Word::Cpuid { leaf, .. } if leaf >> 16 == 0x4000 => {}
+            Word::Cpuid { leaf, subleaf, register } => {
+                let name = register.name().to_lowercase();
+                let modifier = format!("{{\"register\": \"{name}\", \"bitmap\": \"{}\"}}", bitmap(takes, 32));
+                leaves.entry((leaf, subleaf)).or_default().push(modifier);
+            }
+            Word::Msr { index: ARCH_CAPABILITIES } => {
+                msrs.push(format!(
+                    "    {{\"addr\": \"{ARCH_CAPABILITIES:#x}\", \"bitmap\": \"{}\"}}",
+                    bitmap(takes, 64)
+                ));
+            }
+            Word::Msr { .. } => {}
+        }
+    }
+    let leaf = |((leaf, subleaf), modifiers): ((u32, u32), Vec<String>)| {
+        let flags = u8::from(has_subleaves(leaf));
+        let key = format!("\"leaf\": \"{leaf:#x}\", \"subleaf\": \"{subleaf:#x}\", \"flags\": {flags}");
+        format!("    {{{key}, \"modifiers\": [{}]}}", modifiers.join(", "))
+    };
+    let leaves: Vec<String> = leaves.into_iter().map(leaf).collect();
+    let list = |name: &str, items: &[String]| match items {
+        [] => format!("  \"{name}\": []"),
+        items => format!("  \"{name}\": [\n{}\n  ]", items.join(",\n")),
+    };
+    format!("{{\n{},\n{}\n}}\n", list("cpuid_modifiers", &leaves), list("msr_modifiers", &msrs))
+}
+
+/// Bits from the highest to bit 0: `0` where one is cleared, `x` where it stays.
+fn bitmap(cleared: u64, bits: u32) -> String {
+    let digits = (0..bits).rev().map(|bit| if cleared >> bit & 1 == 1 { '0' } else { 'x' });
+    "0b".chars().chain(digits).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libvirt_has_names_of_its_own() {
+        let known = ["pclmulqdq", "tsc-adjust", "cmp-legacy", "lahf-lm", "arch-capabilities", "sse4.1", "nrip-save"];
+        let names = ["pclmuldq", "tsc_adjust", "cmp_legacy", "lahf_lm", "arch-capabilities", "sse4.1", "nrip-save"];
+        assert_eq!(known.map(in_libvirt), names);
+    }
+
+    #[test]
+    fn a_bitmap_begins_with_the_highest_bit() {
+        assert_eq!(bitmap(0b101, 4), "0bx0x0");
+    }
+}
