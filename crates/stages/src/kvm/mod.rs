@@ -3,16 +3,17 @@
 pub mod answer;
 pub mod answered;
 mod condition;
+mod home;
 pub mod msrs;
 
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
-use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{
     Cite, CpuidBit, CpuidTable, Effect, Grounds, Place, Register, RuleId, Stage, State, Step, Vendor,
 };
 
 use self::answered::Answered;
+use self::home::home;
 use crate::Machine;
 use crate::linux::conditions::{Observed, all};
 use crate::machine::known_name;
@@ -126,21 +127,6 @@ fn in_long_mode(host: &Machine<'_>, bit: CpuidBit, incoming: State) -> State {
     let dumped = bit == SYSCALL && incoming != State::Present && host.concluded_for.is_some();
     let has_long_mode = || host.cpuid().is_some_and(|table| table.state(LONG_MODE) == State::Present);
     if dumped && has_long_mode() { State::Present } else { incoming }
-}
-
-/// Where KVM of this tree keeps its masks: rules cite the function of most releases.
-fn home(cite: Cite, tree: usize) -> Cite {
-    const USUAL: Cite = Cite("arch/x86/kvm/cpuid.c:kvm_set_cpu_caps");
-    let release = linux::TREES.get(tree).map_or((0, 0), |tree| tree.release);
-    if cite != USUAL {
-        return cite;
-    }
-    match kvm::shape(tree) {
-        Some(Shape::ConstMasks) if release < (5, 0) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_ent"),
-        Some(Shape::ConstMasks) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_func"),
-        Some(Shape::CapInit) if release >= (7, 2) => Cite("arch/x86/kvm/cpuid.c:kvm_initialize_cpu_caps"),
-        _ => USUAL,
-    }
 }
 
 /// Where the vendor module adjusts: conditions that both modules have cite one of them.

@@ -12,7 +12,8 @@ use cpusieve_model::{
 
 use super::module::Module;
 use super::plan::Row;
-use crate::kvm::{PARAVIRTUAL, home, offered_later, vendor_home};
+use crate::kvm::home::home;
+use crate::kvm::{PARAVIRTUAL, offered_later, vendor_home};
 
 /// By which rule something is done, and where that stands in this tree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

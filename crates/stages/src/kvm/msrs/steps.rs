@@ -8,6 +8,7 @@ use cpusieve_knowledge::x86;
 use cpusieve_model::{Cite, Effect, Grounds, MsrBit, Place, Stage, Step};
 
 use super::Making;
+use crate::kvm::home::home;
 
 /// Registers of VMX controls: the low half says which must be 1, the high half which may be, and features are counted in
 /// the latter.
@@ -60,14 +61,14 @@ pub(super) fn of_msr(
             at: Stage::Kvm,
             effect,
             rule: rule.id,
-            cite: home(index),
+            cite: home(maker(index), making.module.tree),
             because: Grounds::NONE,
         }));
     }
 }
 
 /// The function that makes a register.
-fn home(index: u32) -> Cite {
+const fn maker(index: u32) -> Cite {
     Cite(match index {
         0x10a => "arch/x86/kvm/x86.c:kvm_get_arch_capabilities",
         0x345 => "arch/x86/kvm/vmx/vmx.c:vmx_get_perf_capabilities",
