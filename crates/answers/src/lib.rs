@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod diff;
+pub mod doctor;
 pub mod guest;
 pub mod models;
 pub mod name;

@@ -4,13 +4,14 @@ mod choose;
 mod fleet;
 mod live;
 mod route;
+mod version;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
-use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use route::PREDICT_EXAMPLES;
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
@@ -18,7 +19,7 @@ pub(crate) use fleet::{
     BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
     To as FleetTo,
 };
-pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -27,7 +28,7 @@ pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName
 /// guest kernel. cpusieve knows what each one does in which release. Without a verb it says what this machine is and
 /// what a guest started here with `-cpu host` would lose and gain.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+#[command(version = version::short(), long_version = version::long(), max_term_width = 100, after_help = EXAMPLES, subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
 pub(crate) struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -85,6 +86,9 @@ pub(crate) enum Verb {
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
+    /// Whether this machine is a good host: what is switched off or missing, and what helps
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
 }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Some(Verb::Want(options)) => verbs::want::run(options, arguments.json),
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
         Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
+        Some(Verb::Doctor(options)) => verbs::doctor::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {

@@ -148,6 +148,12 @@ pub(crate) fn look_below(root: &Root, cpuid: &CpuidTable) -> Machine {
     Machine { kind, hypervisors, dmi, acpi_author, vmm, kvm: device }
 }
 
+/// The clock that the kernel reads time from: `tsc`, `kvm-clock`, `hpet`.
+#[must_use]
+pub fn clocksource() -> Option<String> {
+    Root::machine().value("sys/devices/system/clocksource/clocksource0/current_clocksource").ok()
+}
+
 fn named(table: &[(&'static str, &'static str)], is: impl Fn(&str) -> bool) -> Option<&'static str> {
     table.iter().find(|(known, _)| is(known)).map(|(_, name)| *name)
 }

@@ -54,6 +54,24 @@ pub(crate) struct VerifyOptions {
     pub(crate) record: Option<PathBuf>,
 }
 
+pub(super) const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  cpusieve doctor              this machine; as root, so that MSRs can be read
+  cpusieve doctor host.json    a recorded host
+
+Exit status:
+  0  all that was seen is good
+  1  something is switched off or missing
+  3  nothing is, but not everything could be seen";
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorOptions {
+    /// A record, or anything else with CPUID in it; else this machine
+    #[arg(value_name = "RECORD")]
+    pub(crate) record: Option<PathBuf>,
+}
+
 pub(super) const TRACE_EXAMPLES: &str = "\
 guests and host use tracefs alone, in an instance of their own that is removed at the end, also after
 Ctrl-C; what a SIGKILL leaves there is removed by the next start. exec single-steps nothing: it uses

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod diff;
+pub(crate) mod doctor;
 mod flags;
 pub(crate) mod fleet;
 pub(crate) mod models;

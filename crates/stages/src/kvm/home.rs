@@ -23,7 +23,7 @@ const STILL: (u16, u16) = (u16::MAX, 0);
 
 /// Read in 5.10, 6.1, 6.12, 7.2 and 7.3; a release between two of these counts for the side on which the change is taken to
 /// have happened.
-const MOVED: [Moved; 8] = [
+const MOVED: [Moved; 12] = [
     at("arch/x86/kvm/x86.c:kvm_get_feature_msr", EVER, (6, 12), "arch/x86/kvm/x86.c:kvm_get_msr_feature"),
     at("arch/x86/kvm/x86.c:kvm_get_feature_msr", (7, 3), STILL, "arch/x86/kvm/msrs.c:kvm_get_feature_msr"),
     at("arch/x86/kvm/x86.c:kvm_get_arch_capabilities", (7, 3), STILL, "arch/x86/kvm/msrs.c:kvm_get_arch_capabilities"),
@@ -37,6 +37,10 @@ const MOVED: [Moved; 8] = [
     ),
     at("arch/x86/kvm/vmx/vmx.c:vmx_hardware_setup", EVER, (6, 10), "arch/x86/kvm/vmx/vmx.c:hardware_setup"),
     at("arch/x86/kvm/pmu.c:kvm_init_pmu_capability", EVER, (6, 18), "arch/x86/kvm/pmu.h:kvm_init_pmu_capability"),
+    at("arch/x86/kvm/svm/avic.c:avic_hardware_setup", EVER, (6, 0), "arch/x86/kvm/svm/svm.c:svm_hardware_setup"),
+    at("arch/x86/kvm/x86.c:kvm_do_msr_access", EVER, (6, 12), "arch/x86/kvm/x86.c:kvm_msr_ignored_check"),
+    at("arch/x86/kvm/x86.c:kvm_do_msr_access", (7, 3), STILL, "arch/x86/kvm/msrs.c:kvm_do_msr_access"),
+    at("arch/x86/kvm/x86.c:__kvm_x86_dev_get_attr", EVER, (6, 12), "arch/x86/kvm/x86.c:kvm_x86_dev_get_attr"),
 ];
 
 const fn at(cited: &'static str, from: (u16, u16), before: (u16, u16), there: &'static str) -> Moved {
@@ -44,7 +48,8 @@ const fn at(cited: &'static str, from: (u16, u16), before: (u16, u16), there: &'
 }
 
 /// Where the function that a rule cites stands in this tree.
-pub(super) fn home(cite: Cite, tree: usize) -> Cite {
+#[must_use]
+pub fn home(cite: Cite, tree: usize) -> Cite {
     let release = linux::TREES.get(tree).map_or(EVER, |tree| tree.release);
     if cite == MASKS {
         return match kvm::shape(tree) {

@@ -13,7 +13,7 @@ use cpusieve_model::{
 };
 
 use self::answered::Answered;
-use self::home::home;
+pub use self::home::home;
 use crate::Machine;
 use crate::linux::conditions::{Observed, all};
 use crate::machine::known_name;
