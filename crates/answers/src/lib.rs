@@ -23,9 +23,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod diff;
 pub mod doctor;
 pub mod guest;
+pub mod key;
 pub mod models;
 pub mod name;
 pub mod oddity;

@@ -33,6 +33,7 @@ use cpusieve_stages::qemu::{Accelerator, Irqchip, Protected, Question, Smp, real
 pub use card::{Card, Lack, Meaning, Naming, card, means};
 pub use compare::{Changed, Comparison, Feature, compare, shown};
 pub use level::Level;
+pub(crate) use level::of as level_of;
 pub use told::differences;
 
 use crate::predict::Assumption;

@@ -1,5 +1,6 @@
 //! The command line, as data.
 
+mod automate;
 mod choose;
 mod fleet;
 mod live;
@@ -10,10 +11,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use automate::{CHECK_EXAMPLES, KEY_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use route::PREDICT_EXAMPLES;
 
+pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, Purpose};
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
 pub(crate) use fleet::{
     BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
@@ -89,6 +92,12 @@ pub(crate) enum Verb {
     /// Whether this machine is a good host: what is switched off or missing, and what helps
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorOptions),
+    /// One line and one status for monitoring: whether a machine has what is asked of it
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckOptions),
+    /// A short key of what programs or snapshots rely on, for caches and pools
+    #[command(after_help = KEY_EXAMPLES)]
+    Key(KeyOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
 }
@@ -98,6 +107,7 @@ Examples:
   cpusieve record -o host.json            as root: with MSRs and KVM's answers
   cpusieve record --only cpuid            CPUID of every CPU, nothing else
   cpusieve record --anonymous             without serial numbers and host names
+  cpusieve record --prometheus -o /var/lib/node_exporter/cpusieve.prom
   ssh HOST cpusieve record > host.json    of another machine";
 
 /// Options of `record`.
@@ -112,6 +122,9 @@ pub(crate) struct RecordOptions {
     /// Leave out serial numbers, host names and what else names this machine
     #[arg(long)]
     pub(crate) anonymous: bool,
+    /// Write metrics for Prometheus' textfile collector instead of a record
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) prometheus: bool,
 }
 
 /// A part of a record.

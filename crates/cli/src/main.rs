@@ -36,6 +36,8 @@ fn main() -> ExitCode {
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
         Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
         Some(Verb::Doctor(options)) => verbs::doctor::run(options, arguments.json),
+        Some(Verb::Check(options)) => verbs::check::run(options, arguments.json),
+        Some(Verb::Key(options)) => verbs::key::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {

@@ -33,6 +33,7 @@ pub mod limits;
 pub mod lscpu;
 mod machine;
 mod position;
+pub mod prometheus;
 pub mod qmp;
 mod recognise;
 pub mod record;

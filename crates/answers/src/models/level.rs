@@ -53,7 +53,7 @@ static PLACES: LazyLock<[(Level, Vec<Place>); 4]> = LazyLock::new(|| {
 });
 
 /// The highest level all of whose features are there; `None` if not even the baseline is.
-pub(super) fn of(has: impl Fn(Place) -> bool) -> Option<Level> {
+pub(crate) fn of(has: impl Fn(Place) -> bool) -> Option<Level> {
     let reached = PLACES.iter().take_while(|(_, places)| places.iter().all(|&place| has(place)));
     reached.last().map(|(level, _)| *level)
 }

@@ -1,9 +1,11 @@
 //! One file a verb.
 
+pub(crate) mod check;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 mod flags;
 pub(crate) mod fleet;
+pub(crate) mod key;
 pub(crate) mod models;
 pub(crate) mod name;
 pub(crate) mod overview;
@@ -27,6 +29,8 @@ pub(crate) enum Done {
     Nothing,
     /// Done in part.
     InPart,
+    /// The status of a monitoring plugin, which has a protocol of its own.
+    Plugin(u8),
 }
 
 impl From<Done> for ExitCode {
@@ -36,6 +40,7 @@ impl From<Done> for ExitCode {
             Done::Different => 1,
             Done::Nothing => 2,
             Done::InPart => 3,
+            Done::Plugin(status) => status,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cpusieve_formats::record;
+use cpusieve_formats::{prometheus, record};
 use cpusieve_model::Snapshot;
 use cpusieve_probe::{Only, Options};
 
@@ -20,7 +20,11 @@ pub(crate) fn run(options: &RecordOptions) -> Result<Done, Failure> {
         cpusieve_probe::anonymise(&mut snapshot);
     }
     read_cpuinfo(&mut snapshot);
-    let text = record::print(&snapshot);
+    let text = if options.prometheus {
+        prometheus::print(&snapshot, env!("CARGO_PKG_VERSION"))
+    } else {
+        record::print(&snapshot)
+    };
     match &options.output {
         Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?,
         None => page::print(&text)?,
