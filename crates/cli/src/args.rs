@@ -11,12 +11,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use automate::{CHECK_EXAMPLES, KEY_EXAMPLES};
+use automate::{CHECK_EXAMPLES, KEY_EXAMPLES, MANUAL_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use route::PREDICT_EXAMPLES;
 
-pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, Purpose};
+pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, ManualKind, ManualOptions, Purpose};
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
 pub(crate) use fleet::{
     BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
@@ -98,6 +98,9 @@ pub(crate) enum Verb {
     /// A short key of what programs or snapshots rely on, for caches and pools
     #[command(after_help = KEY_EXAMPLES)]
     Key(KeyOptions),
+    /// Shell completions or man pages, made from the same table as this help
+    #[command(after_help = MANUAL_EXAMPLES)]
+    Manual(ManualOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
 }

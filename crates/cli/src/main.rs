@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Some(Verb::Doctor(options)) => verbs::doctor::run(options, arguments.json),
         Some(Verb::Check(options)) => verbs::check::run(options, arguments.json),
         Some(Verb::Key(options)) => verbs::key::run(options, arguments.json),
+        Some(Verb::Manual(options)) => verbs::manual::run(options),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {

@@ -84,3 +84,35 @@ pub(crate) enum Purpose {
     /// Pools of snapshots: vendor, family, model, every named CPUID bit, state components, address widths
     Snapshots,
 }
+
+pub(super) const MANUAL_EXAMPLES: &str = "\
+Examples:
+  cpusieve manual bash > /etc/bash_completion.d/cpusieve
+  cpusieve manual zsh > /usr/share/zsh/vendor-completions/_cpusieve
+  cpusieve manual fish > ~/.config/fish/completions/cpusieve.fish
+  cpusieve manual man --to /usr/local/share/man/man1     a page for each verb
+  cpusieve manual man | man -l -                         the page of the program";
+
+/// Options of `manual`.
+#[derive(Debug, Args)]
+pub(crate) struct ManualOptions {
+    /// What is written
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: ManualKind,
+    /// Write into a folder that exists, under the usual names, instead of to standard output
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// What can be made of the table of arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ManualKind {
+    /// Completions of bash
+    Bash,
+    /// Completions of zsh
+    Zsh,
+    /// Completions of fish
+    Fish,
+    /// Man pages: the program's, and with --to one for each verb
+    Man,
+}

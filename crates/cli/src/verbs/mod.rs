@@ -6,6 +6,7 @@ pub(crate) mod doctor;
 mod flags;
 pub(crate) mod fleet;
 pub(crate) mod key;
+pub(crate) mod manual;
 pub(crate) mod models;
 pub(crate) mod name;
 pub(crate) mod overview;
