@@ -1,9 +1,10 @@
-//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `lab`, `deny`.
+//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `lab`, `dist`, `deny`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
 mod ci;
 mod deny;
+mod dist;
 mod fuzz;
 mod import;
 mod lab;
@@ -30,6 +31,7 @@ cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CM
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
                                       a real KVM and guests under it, inside an emulated host
+cargo xtask dist [--target TRIPLE]    the static binary, man pages and completions as a tarball and a Debian package
 cargo xtask deny                      licences, duplicates and sources of all dependencies";
 
 fn main() -> ExitCode {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(),
         Some("lab") => lab::run(rest),
         Some("deny") => deny::run(),
+        Some("dist") => dist::run(rest),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
