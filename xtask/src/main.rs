@@ -1,7 +1,8 @@
-//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `lab`, `dist`, `deny`.
+//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `book`, `lab`, `dist`, `deny`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
+mod book;
 mod ci;
 mod deny;
 mod dist;
@@ -31,6 +32,7 @@ cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CM
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
                                       a real KVM and guests under it, inside an emulated host
+cargo xtask book                      docs/book with a page for each rule, in target/book; mdbook makes HTML of it
 cargo xtask dist [--target TRIPLE]    the static binary, man pages and completions as a tarball and a Debian package
 cargo xtask deny                      licences, duplicates and sources of all dependencies";
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Some("import") => import::run(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("bench") => bench::run(),
+        Some("book") => book::run(rest),
         Some("lab") => lab::run(rest),
         Some("deny") => deny::run(),
         Some("dist") => dist::run(rest),
