@@ -22,8 +22,8 @@ use crate::Refusal;
 use crate::files::bounded;
 use crate::process::{Fault, Process};
 
-pub use init::{WORD, port, run};
-pub use initramfs::build;
+pub use init::{WORD, load, port, run, run_with};
+pub use initramfs::{Archive, build};
 pub use kernel::{Kernel, find};
 
 /// The port of the report, in the guest.
@@ -80,6 +80,12 @@ pub struct Boot {
     pub took: Duration,
 }
 
+/// The command line of a guest whose first process is this program, with something added.
+#[must_use]
+pub fn cmdline(append: &str) -> String {
+    format!("{CMDLINE} {WORD}={PORT} {append}").trim_end().to_owned()
+}
+
 /// This program, to be the first process of a guest.
 ///
 /// # Errors
@@ -122,7 +128,7 @@ pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
     initramfs.write_all(start.initramfs).map_err(|error| problem(&error))?;
     let report = in_memory("report").map_err(|error| problem(&error))?;
     let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    let cmdline = format!("{CMDLINE} {WORD}={PORT} {}", start.append).trim_end().to_owned();
+    let cmdline = cmdline(start.append);
     let mut command = Command::new(start.binary);
     command.args(["-accel", start.accelerator, "-machine", start.machine, "-cpu", start.cpu, "-smp", "1", "-m", "512"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-append", &cmdline]);
@@ -134,11 +140,12 @@ pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
     let status = process.finish(if late { Duration::ZERO } else { FAREWELL }).map_err(|error| problem(&error))?;
     let took = clock.elapsed();
     let stderr: Vec<String> = process.stderr().lines().map(str::to_owned).collect();
-    let report = sections(&text(report)).ok_or_else(|| match (late, status.success()) {
-        (true, _) => format!("the guest did not end within {} s", start.limit.as_secs()),
-        (false, false) => format!("QEMU ended with {status}"),
-        (false, true) => "the guest ended without a report".to_owned(),
-    });
+    let report = match sections(&text(report)) {
+        (sections, true) => Ok(sections),
+        _ if late => Err(format!("the guest did not end within {} s", start.limit.as_secs())),
+        _ if !status.success() => Err(format!("QEMU ended with {status}")),
+        _ => Err("the guest ended without a report".to_owned()),
+    };
     Ok(Boot { cmdline, stderr, report, console, took })
 }
 
@@ -170,11 +177,12 @@ fn text(mut file: File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The sections of a report, if its end is there.
-fn sections(report: &str) -> Option<BTreeMap<String, String>> {
+/// The sections of a report by name, as far as it came, and whether its end is there.
+#[must_use]
+pub fn sections(report: &str) -> (BTreeMap<String, String>, bool) {
     // A terminal ends lines with a carriage return too.
     let report = report.replace('\r', "");
-    let (report, _) = report.split_once("@end\n")?;
+    let (report, whole) = report.split_once("@end\n").map_or((report.as_str(), false), |(report, _)| (report, true));
     let mut sections = BTreeMap::<String, String>::new();
     let mut section = None;
     for line in report.lines() {
@@ -184,7 +192,7 @@ fn sections(report: &str) -> Option<BTreeMap<String, String>> {
             (None, None) => {}
         }
     }
-    Some(sections)
+    (sections, whole)
 }
 
 #[cfg(test)]
@@ -193,11 +201,13 @@ mod tests {
     use crate::testing::Folder;
 
     #[test]
-    fn a_report_without_its_end_is_none() {
-        let whole = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n").unwrap();
+    fn a_report_without_its_end_is_not_whole() {
+        let (whole, is_whole) = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n");
+        assert!(is_whole);
         assert_eq!(whole["release"], "6.1\n\n");
         assert_eq!(whole["cpuid"], "a\nb\n");
-        assert!(sections("@release\n6.1\n").is_none());
+        let (part, is_whole) = sections("@release\n6.1\n");
+        assert!(!is_whole && part["release"] == "6.1\n");
     }
 
     #[test]

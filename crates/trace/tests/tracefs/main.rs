@@ -66,7 +66,7 @@ fn guests_are_counted_event_by_event_where_the_kernel_does_not() {
 fn kvms_own_calls_come_with_their_stacks() {
     let files = Rc::new(Simulated::new(false));
     let before = files.tree();
-    let mut watch = Watch::host(files.clone()).unwrap();
+    let mut watch = Watch::host(files.clone(), false).unwrap();
     assert_eq!(watch.source(), Source::Probe);
     watch.turn(SOON).unwrap();
     let (counts, ended) = watch.end();
@@ -83,7 +83,7 @@ fn a_refusal_anywhere_leaves_nothing() {
         for count in 0..20 {
             let files = Rc::new(Simulated::new(hist));
             let before = files.tree();
-            for watch in [|files| Watch::guests(files, false), Watch::host as fn(Rc<dyn Files>) -> _] {
+            for watch in [|files| Watch::guests(files, false), (|files| Watch::host(files, false)) as fn(Rc<dyn Files>) -> _] {
                 files.refuse_after(count);
                 let watch = watch(files.clone());
                 files.refuse_nothing();
@@ -104,7 +104,7 @@ fn what_is_missing_is_said() {
     let refusal = Watch::guests(files.clone(), false).unwrap_err();
     assert!(refusal.to_string().contains("needed: KVM's module, loaded"), "{refusal}");
     std::fs::remove_file(files.root().join("kprobe_events")).unwrap();
-    let refusal = Watch::host(files).unwrap_err();
+    let refusal = Watch::host(files, false).unwrap_err();
     assert!(refusal.to_string().contains("CONFIG_KPROBE_EVENTS"), "{refusal}");
 }
 
@@ -149,7 +149,7 @@ fn after_a_hundred_kills_the_next_start_leaves_all_as_it_was() {
             let mut guests = Watch::guests(files.clone(), false).unwrap();
             guests.turn(SOON).unwrap();
             drop(guests);
-            let mut host = Watch::host(files.clone()).unwrap();
+            let mut host = Watch::host(files.clone(), false).unwrap();
             host.turn(SOON).unwrap();
             host.end().1.unwrap();
         }
