@@ -85,7 +85,8 @@ impl Running {
     pub(crate) fn start(program: &str, name: &str, arguments: &[&str]) -> io::Result<Self> {
         let output = |end: &str| File::create(file(name, end));
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(output("out")?).stderr(output("err")?);
+        // A first process has no search path, and the program looks for QEMU there.
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").args(arguments).stdin(Stdio::null()).stdout(output("out")?).stderr(output("err")?);
         Ok(Self { child: command.spawn()?, name: name.to_owned() })
     }
 

@@ -136,7 +136,7 @@ fn by_probe(sections: &Sections) -> Verdict {
         differences.push(format!("not one complete ioctl as predicted: {ioctls}"));
     }
     differences.extend(lost(&told));
-    Verdict::new(what, format!("{} calls, {} stacks as in the raw text", sum(&raw), stacks.len()), differences)
+    Verdict::new(what, format!("{} calls, {} different stacks as in the raw text", sum(&raw), stacks.len()), differences)
 }
 
 /// The same by the function tracer, which knows arguments or stacks.
@@ -299,7 +299,8 @@ fn verify(sections: &Sections) -> Vec<Verdict> {
         let took = part["microseconds"].as_u64();
         let took = took.map_or_else(String::new, |took| format!(" in {:.1} s of the emulator's", took as f64 / 1e6));
         let (of, counted) = (part["of"].as_str().unwrap_or_default(), part["counted"].as_str().unwrap_or_default());
-        let said = format!("{of}: {} {counted}s{took}", number(&part["compared"]));
+        let plural = counted.strip_suffix('y').map_or_else(|| format!("{counted}s"), |stem| format!("{stem}ies"));
+        let said = format!("{of}: {} {plural}{took}", number(&part["compared"]));
         verdicts.push(match number(&part["compared"]) {
             0 => Verdict::failed(&what, differences.join("; ")),
             _ => Verdict::new(&what, said, differences),
