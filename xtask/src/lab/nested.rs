@@ -37,7 +37,7 @@ const GUEST_LIMIT: Duration = Duration::from_secs(180);
 
 /// The longest that the proofs of the program itself may take, apart from guests. They take 60 to 120 s on a core of their
 /// own.
-const PROOFS_LIMIT: Duration = Duration::from_secs(600);
+const PROOFS_LIMIT: Duration = Duration::from_secs(1200);
 
 /// MiB: its file system of 110 MiB is in memory, and unpacked beside the archive; a guest of `verify` has 512.
 const HOST_MEMORY: u32 = 2048;

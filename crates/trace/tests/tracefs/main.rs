@@ -104,7 +104,9 @@ fn a_refusal_anywhere_leaves_nothing() {
         for count in 0..20 {
             let files = Rc::new(Simulated::new(hist));
             let before = files.tree();
-            for watch in [|files| Watch::guests(files, false), (|files| Watch::host(files, false)) as fn(Rc<dyn Files>) -> _] {
+            for watch in
+                [|files| Watch::guests(files, false), (|files| Watch::host(files, false)) as fn(Rc<dyn Files>) -> _]
+            {
                 files.refuse_after(count);
                 let watch = watch(files.clone());
                 files.refuse_nothing();
@@ -135,7 +137,8 @@ fn what_is_missing_is_said() {
     // An instance and the size of its buffer pass, then the filter is refused.
     files.refuse_after(2);
     let refusal = Watch::host(files.clone(), false).unwrap_err().to_string();
-    let expected = "no kprobes, and its function tracer cannot be pointed at do_host_cpuid (set_ftrace_filter: permission";
+    let expected =
+        "no kprobes, and its function tracer cannot be pointed at do_host_cpuid (set_ftrace_filter: permission";
     assert!(refusal.contains(expected), "{refusal}");
     files.refuse_nothing();
     assert_eq!(files.tree(), before);

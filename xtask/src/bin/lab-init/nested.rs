@@ -30,6 +30,9 @@ pub(crate) const PLAN: &str = "/plan.json";
 /// How long QEMU may think about a question; an emulated processor is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long QEMU may think about a question of `verify`, and its guest may take; and all of `verify`.
+const VERIFY_PATIENCE: (Duration, Duration) = (Duration::from_secs(180), Duration::from_secs(600));
+
 /// How far which model is expanded, with which properties.
 type Question = (Expansion, &'static str, &'static [(&'static str, PropertyValue<'static>)]);
 
@@ -131,10 +134,10 @@ impl Host<'_> {
     /// Every part of `verify`.
     fn verify(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
         let Some(program) = self.program else { return Ok(()) };
-        let (kernel, seconds) = (text(self.plan, "kernel"), PATIENCE.as_secs().to_string());
+        let (kernel, seconds) = (text(self.plan, "kernel"), VERIFY_PATIENCE.0.as_secs().to_string());
         eprintln!("lab-init: verify");
         let arguments = ["verify", "--json", "--limit", &seconds, "--kernel", kernel];
-        let ended = Running::start(program, "verify", &arguments)?.wait(PATIENCE * 4)?;
+        let ended = Running::start(program, "verify", &arguments)?.wait(VERIFY_PATIENCE.1)?;
         Ok(told(port, "verify", &ended)?)
     }
 
@@ -143,11 +146,9 @@ impl Host<'_> {
     fn watched(&self, guest: &Value, number: usize, port: &mut File) -> Result<(), Box<dyn Error>> {
         let Some(program) = self.program else { return start(self.qemu, guest, number, port) };
         let mut watches = Vec::new();
-        for (name, means) in [
-            ("watch.hist", Means::Histograms),
-            ("watch.events", Means::Events),
-            ("watch.starved", Means::Events),
-        ] {
+        for (name, means) in
+            [("watch.hist", Means::Histograms), ("watch.events", Means::Events), ("watch.starved", Means::Events)]
+        {
             let mut watch = Running::start(program, name, means.arguments())?;
             let instance = watch.on(means)?;
             if name == "watch.starved" {

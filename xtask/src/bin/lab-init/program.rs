@@ -86,7 +86,12 @@ impl Running {
         let output = |end: &str| File::create(file(name, end));
         let mut command = Command::new(program);
         // A first process has no search path, and the program looks for QEMU there.
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").args(arguments).stdin(Stdio::null()).stdout(output("out")?).stderr(output("err")?);
+        command
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(output("out")?)
+            .stderr(output("err")?);
         Ok(Self { child: command.spawn()?, name: name.to_owned() })
     }
 

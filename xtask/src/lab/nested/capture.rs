@@ -98,12 +98,7 @@ fn hex32(value: u32) -> String {
 }
 
 /// A guest of the job, by its number.
-fn guest(
-    started: &Started<'_>,
-    number: usize,
-    (cpu, cpus): (&str, u32),
-    sections: &BTreeMap<String, String>,
-) -> Value {
+fn guest(started: &Started<'_>, number: usize, (cpu, cpus): (&str, u32), sections: &BTreeMap<String, String>) -> Value {
     let prefix = format!("guest{number}.");
     let section = |name: &str| sections.get(&format!("{prefix}{name}")).map_or("", |text| text.trim());
     let whole = sections.contains_key(&format!("{prefix}end"));

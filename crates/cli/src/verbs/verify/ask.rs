@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cpusieve_answers::verify;
+use cpusieve_answers::verify::{self, VcpuQuestion};
 use cpusieve_formats::lab::{self, Setup};
 use cpusieve_formats::qmp::{Notice, NoticeKind};
 use cpusieve_model::{GuestCapture, MachineCapture, QemuBinary, Snapshot, SurveyCapture, VcpuCapture};
@@ -19,22 +19,23 @@ const NAME_A_KERNEL: &str = "--kernel FILE names an image that can be read (Debi
 /// The first type of machine that all releases have.
 const MACHINE: &str = "pc";
 
-/// Makes a vCPU, lets it execute CPUID, and tries the MSRs.
-pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, Duration), String> {
+/// Makes a vCPU, lets it execute CPUID, and tries the MSRs; what was asked of it, and how long that took.
+pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, VcpuQuestion, Duration), String> {
     if snapshot.kvm.as_ref().is_none_or(|kvm| kvm.supported.is_none()) {
         let missing = snapshot.missing.iter().find(|part| part.what == "kvm");
         return Err(missing.map_or_else(|| "KVM does not answer".to_owned(), super::record::missing));
     }
     let question = verify::vcpu_question(snapshot).map_err(|error| error.to_string())?;
+    let (table, pairs, msrs) = (question.table.clone(), question.pairs.clone(), question.msrs.clone());
+    let trial = vcpus::Trial { table, pairs, msrs };
     let clock = Instant::now();
-    let trial = vcpus::Trial { table: question.table, pairs: question.pairs, msrs: question.msrs };
     let outcome = vcpus::run(&trial, VCPU_LIMIT).map_err(|refusal| refusal.to_string())?;
     let (answers, failed) = match outcome.answers {
         Ok(answers) => (answers, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let capture = VcpuCapture { table: trial.table, refused: outcome.table.err(), answers, failed, msrs: outcome.msrs };
-    Ok((capture, clock.elapsed()))
+    Ok((capture, question, clock.elapsed()))
 }
 
 /// Asks every QEMU that is installed, with each accelerator that works here.
