@@ -139,3 +139,21 @@ pub(crate) fn guests(text: &str) -> String {
 fn table(counts: &BTreeMap<String, u64>) -> String {
     counts.iter().map(|(key, count)| format!("{count} {key}\n")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_counted_by_their_words() {
+        let text = "# entries-in-buffer/entries-written: 3/5   #P:1\n\
+             \x20 CPU 0/KVM-208  [000] .....  67.8: kvm_exit: vcpu 0 reason cpuid rip 0x10 info1 0x0\n\
+             \x20 CPU 0/KVM-208  [000] .....  67.9: kvm_cpuid: func 7 idx 1 rax 0 rbx 0 rcx 0 rdx 0, cpuid entry not found\n\
+             \x20 CPU 1/KVM-209  [000] .....  68.0: kvm_exit: vcpu 1 reason msr rip 0x20 info1 0x0\n";
+        let expected = "1 cpuid 208 7 1\n1 exit 208 0\n1 exit 209 1\n2 lost\n1 missing 7 1\n1 rip 0x10\n";
+        assert_eq!(guests(text), expected);
+        let host = "  init-1 [000] ..... 7.1: host_cpuid: (do_host_cpuid+0x0/0x140 [kvm]) leaf=0x7 subleaf=0x1\n\
+             \x20 init-1 [000] ..... 7.1: <stack trace>\n => do_host_cpuid\n => __do_cpuid_func\n";
+        assert_eq!((calls(host).as_str(), stacks(host).as_str()), ("0x7/1\n", "1 do_host_cpuid;__do_cpuid_func\n"));
+    }
+}

@@ -344,3 +344,72 @@ fn vanishes(sections: &Sections) -> Verdict {
         text.lines().map(str::to_owned).collect(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two vCPUs: leaf 7 with its subleaves, leaf 1, whose ECX is chance, and one exit more.
+    const RAW: &str = "2 cpuid 208 1 57\n1 cpuid 208 1 58\n4 cpuid 209 7 1\n4 missing 7 1\n3 exit 208 0\n5 exit 209 1\n7 rip 0x10\n0 lost\n";
+
+    fn told() -> Value {
+        json!({
+            "lost": {"events": 0, "more": false},
+            "doubts": [],
+            "guests": {
+                "cpuid": 7, "exits": 8,
+                "vcpus": [{"pid": 208, "vcpu": null}, {"pid": 209, "vcpu": 1}],
+                "leaves": [{"leaf": "0x00000001", "not_found": 0}, {"leaf": "0x00000007", "subleaf": 1, "not_found": 4}],
+                "by_vcpu": [
+                    {"leaf": "0x00000001", "subleaf": null, "pid": 208, "count": 3},
+                    {"leaf": "0x00000007", "subleaf": 1, "pid": 209, "count": 4},
+                ],
+                "rips": [{"rip": "0x10", "count": 7}],
+            },
+        })
+    }
+
+    fn sections(name: &str, told: &Value) -> Sections {
+        let section = |name: String, text: String| (name, text);
+        Sections::from([
+            section("raw".to_owned(), RAW.to_owned()),
+            section(format!("{name}.ended"), "0\n".to_owned()),
+            section(name.to_owned(), told.to_string()),
+        ])
+    }
+
+    #[test]
+    fn equal_counts_are_no_difference_and_every_other_count_is_one() {
+        let verdict = guests(&sections("watch.hist", &told()), "hist");
+        assert_eq!((verdict.differences, verdict.said.as_str()), (Vec::new(), "7 CPUIDs of 2 vCPUs in 8 exits"));
+        let places =
+            ["/guests/cpuid", "/guests/exits", "/guests/by_vcpu/1/count", "/guests/by_vcpu/0/pid", "/lost/events"];
+        let more = ["/guests/rips/0/count", "/guests/leaves/1/not_found", "/guests/vcpus/1/vcpu"];
+        for place in places.into_iter().chain(more) {
+            let mut other = told();
+            *other.pointer_mut(place).unwrap() = json!(77);
+            assert!(!guests(&sections("watch.hist", &other), "hist").differences.is_empty(), "{place}");
+        }
+    }
+
+    #[test]
+    fn what_was_counted_and_lost_is_what_there_was() {
+        let mut few = told();
+        few["guests"]["cpuid"] = json!(2);
+        few["guests"]["rips"] = json!([]);
+        few["lost"]["events"] = json!(12);
+        few["doubts"] = json!(["12 events were lost: the counts are too low"]);
+        assert_eq!(starved(&sections("watch.starved", &few)).differences, Vec::<String>::new());
+        few["lost"]["events"] = json!(11);
+        assert_eq!(starved(&sections("watch.starved", &few)).differences, ["counted and lost: raw text 14, trace 13"]);
+    }
+
+    #[test]
+    fn what_was_not_run_or_was_refused_proves_nothing() {
+        let refused = json!({"refused": "no tracefs"});
+        assert!(!guests(&sections("watch.hist", &refused), "hist").compared);
+        assert!(proofs(&Sections::new(), &None, &super::super::matrix::quick()[0]).iter().all(|one| !one.compared));
+    }
+}
