@@ -237,7 +237,8 @@ impl Tally {
         let Some(Comparison { tree, flags, differences }) = comparison else {
             self.silent += 1;
             self.late += usize::from(boot.status == guest::LATE);
-            let last = boot.console_tail.last().or(boot.warnings.last()).map_or("", String::as_str);
+            let why = boot.console_tail.iter().find(|line| cpusieve_probe::guest::panic(line).is_some());
+            let last = why.or(boot.console_tail.last()).or(boot.warnings.last()).map_or("", String::as_str);
             println!("no report  {release:<28} {seconds:>4.1} s  {machine}\n           {}: {last}", boot.status);
             return;
         };

@@ -180,13 +180,13 @@ fn pretend(folder: &Folder, then: &str) -> PathBuf {
 #[test]
 fn a_guest_that_does_not_report_is_told_with_its_last_lines() {
     let folder = Folder::new("panics");
-    let kernel = pretend(&folder, "echo Kernel panic - not syncing");
+    let kernel = pretend(&folder, "echo '[ 1.2] Kernel panic - not syncing: no init'; echo Call Trace");
     let path = format!("{}:/usr/bin:/bin", folder.0.display());
     let output = program().args(["verify", "--guest", "--kernel"]).arg(&kernel).env("PATH", path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("without a report") && text.contains("Kernel panic - not syncing"), "{text}");
+    assert!(text.contains("kernel panicked: no init") && text.contains("Call Trace"), "{text}");
     let missing = run(&["--guest", "--kernel", "/none"], "");
     assert_eq!(missing.status.code(), Some(3));
     let text = String::from_utf8(missing.stdout).unwrap();

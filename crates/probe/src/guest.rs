@@ -41,6 +41,15 @@ const PROGRAM_LIMIT: u64 = 256 << 20;
 /// The lines of the console that are kept: the last ones say why.
 const LAST_LINES: usize = 12;
 
+/// What a kernel says before the reason for which it panics.
+const PANIC: &str = "Kernel panic - not syncing: ";
+
+/// Why a kernel panics, if this line of its console says it.
+#[must_use]
+pub fn panic(line: &str) -> Option<&str> {
+    line.split_once(PANIC).map(|(_, why)| why)
+}
+
 /// How long QEMU may take to end after it has closed its output.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -136,12 +145,13 @@ pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
     command.args(["-serial", "stdio", "-serial", &format!("file:{}", path(&report))]).env("LC_ALL", "C");
     let clock = Instant::now();
     let mut process = Process::spawn(&mut command).map_err(|error| problem(&error))?;
-    let (console, late) = console(&mut process, clock + start.limit);
+    let (console, why, late) = console(&mut process, clock + start.limit);
     let status = process.finish(if late { Duration::ZERO } else { FAREWELL }).map_err(|error| problem(&error))?;
     let took = clock.elapsed();
     let stderr: Vec<String> = process.stderr().lines().map(str::to_owned).collect();
-    let report = match sections(&text(report)) {
-        (sections, true) => Ok(sections),
+    let report = match (sections(&text(report)), why) {
+        ((sections, true), _) => Ok(sections),
+        (_, Some(why)) => Err(format!("the guest's kernel panicked: {why}")),
         _ if late => Err(format!("the guest did not end within {} s", start.limit.as_secs())),
         _ if !status.success() => Err(format!("QEMU ended with {status}")),
         _ => Err("the guest ended without a report".to_owned()),
@@ -149,13 +159,16 @@ pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
     Ok(Boot { cmdline, stderr, report, console, took })
 }
 
-/// Reads the console until its end; the last lines, and whether the time was up before.
-fn console(process: &mut Process, deadline: Instant) -> (Vec<String>, bool) {
+/// Reads the console until its end; the last lines, why the kernel panicked if it did, and whether the time was up before.
+fn console(process: &mut Process, deadline: Instant) -> (Vec<String>, Option<String>, bool) {
     let mut lines = std::collections::VecDeque::with_capacity(LAST_LINES + 1);
+    let mut why = None;
     let late = loop {
         match process.line(deadline) {
             Ok(line) => {
                 let line = String::from_utf8_lossy(&line).trim().replace(char::is_control, "?");
+                // More lines than are kept may follow it (`kernel/panic.c:panic`); the first one says why.
+                why = why.or_else(|| panic(&line).map(str::to_owned));
                 if !line.is_empty() {
                     lines.push_back(line);
                 }
@@ -167,7 +180,7 @@ fn console(process: &mut Process, deadline: Instant) -> (Vec<String>, bool) {
             Err(_) => break false,
         }
     };
-    (lines.into(), late)
+    (lines.into(), why, late)
 }
 
 fn text(mut file: File) -> String {

@@ -107,10 +107,12 @@ pub(super) fn boot(qemu: &Qemu, start: &Start<'_>, limit: Duration) -> Result<Bo
     Ok(Boot { cmdline: start.cmdline(), warnings, status, sections, whole, console_tail: tail(&text), took })
 }
 
-/// The last lines that are not empty.
+/// The last lines that are not empty, behind the one that says why the kernel panicked, if it did.
 pub(super) fn tail(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.iter().rev().take(12).rev().map(ToString::to_string).collect()
+    let (rest, last) = lines.split_at(lines.len().saturating_sub(12));
+    let why = rest.iter().find(|line| init::panic(line).is_some());
+    why.into_iter().chain(last).map(ToString::to_string).collect()
 }
 
 /// A character device that writes into a file. A comma in a path has to be doubled.

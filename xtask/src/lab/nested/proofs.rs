@@ -1,12 +1,13 @@
 //! What the program told inside a host, held against what the laboratory counted there by itself, and against predictions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use cpusieve_stages::kvm::answer::calls::by_qemu;
 use serde_json::Value;
 
 use super::compare::{Asking, Verdict};
-use super::matrix::Job;
+use super::matrix::{self, Job};
 
 type Sections = BTreeMap<String, String>;
 
@@ -16,6 +17,7 @@ type Table = BTreeMap<Vec<String>, u64>;
 /// Every proof of a job, from the host's report.
 pub(super) fn proofs(sections: &Sections, asking: &Option<Asking>, job: &Job<'_>) -> Vec<Verdict> {
     let mut verdicts = vec![by_probe(sections), by_functions(sections)];
+    verdicts.extend(as_in_corpus(sections, job));
     verdicts.push(match asking {
         Some(asking) => by_way_of_qemu(sections, asking),
         None => Verdict::failed("trace host of QEMU", "nothing is predicted"),
@@ -88,6 +90,24 @@ fn different(what: &str, raw: &Table, told: &Table) -> Vec<String> {
 
 fn unequal(what: &str, raw: u64, told: u64) -> Option<String> {
     (raw != told).then(|| format!("{what}: raw text {raw}, trace {told}"))
+}
+
+/// The calls of one ioctl as another laboratory counted them (`corpus/guests-kvm`), where it had this processor and kernel.
+fn as_in_corpus(sections: &Sections, job: &Job<'_>) -> Option<Verdict> {
+    let path = crate::root().join(format!("corpus/guests-kvm/k{}-max.json", job.kernel));
+    let text = fs::read_to_string(path).ok().filter(|_| job.cpu == matrix::LONG)?;
+    let what = "do_host_cpuid as in the corpus";
+    let Ok(capture) = serde_json::from_str::<Value>(&text) else {
+        return Some(Verdict::failed(what, "the corpus cannot be read"));
+    };
+    let theirs: Vec<&str> = list(&capture, "supported_cpuid_calls").iter().filter_map(Value::as_str).collect();
+    let ours: Vec<&str> = sections.get("calls").map(|text| text.lines().collect()).unwrap_or_default();
+    let first = (0..ours.len().max(theirs.len())).find(|&place| ours.get(place) != theirs.get(place));
+    let differences = first.map(|place| {
+        let of = |calls: &[&str]| calls.get(place).map_or_else(|| "none".to_owned(), ToString::to_string);
+        format!("call {}: {}, in the corpus {}", place + 1, of(&ours), of(&theirs))
+    });
+    Some(Verdict::new(what, format!("{} calls in the same order", ours.len()), differences.into_iter().collect()))
 }
 
 /// The calls of a section, as counts by leaf.
@@ -410,6 +430,6 @@ mod tests {
     fn what_was_not_run_or_was_refused_proves_nothing() {
         let refused = json!({"refused": "no tracefs"});
         assert!(!guests(&sections("watch.hist", &refused), "hist").compared);
-        assert!(proofs(&Sections::new(), &None, &super::super::matrix::quick()[0]).iter().all(|one| !one.compared));
+        assert!(proofs(&Sections::new(), &None, &matrix::all()[4]).iter().all(|one| !one.compared));
     }
 }

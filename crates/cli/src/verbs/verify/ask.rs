@@ -38,6 +38,13 @@ pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, VcpuQuestion, Du
     Ok((capture, question, clock.elapsed()))
 }
 
+/// Why there is no QEMU to ask: one that did not answer is another thing than none.
+fn no_qemu(snapshot: &Snapshot) -> String {
+    let none = "no qemu-system-x86_64 is on the search path (Debian: apt-get install qemu-system-x86)";
+    let silent = snapshot.missing.iter().find(|part| part.what == "qemu");
+    silent.map_or_else(|| none.to_owned(), super::record::missing)
+}
+
 /// Asks every QEMU that is installed, with each accelerator that works here.
 pub(super) fn surveys(
     snapshot: &Snapshot,
@@ -45,8 +52,7 @@ pub(super) fn surveys(
     limit: Duration,
 ) -> Vec<Result<(SurveyCapture, Duration), String>> {
     if snapshot.qemu.is_empty() {
-        let why = "no qemu-system-x86_64 is on the search path (Debian: apt-get install qemu-system-x86)";
-        return vec![Err(why.to_owned())];
+        return vec![Err(no_qemu(snapshot))];
     }
     let kvm = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
     let accelerators = [(false, true), (true, kvm)].into_iter().filter(|(_, works)| *works).map(|(kvm, _)| kvm);
@@ -110,7 +116,7 @@ pub(super) fn guest(
     limit: Duration,
 ) -> Result<(GuestCapture, Duration), String> {
     let binary = verify::newest_qemu(snapshot);
-    let binary = binary.ok_or("no qemu-system-x86_64 is on the search path, and a guest needs one")?;
+    let binary = binary.ok_or_else(|| no_qemu(snapshot))?;
     let kernel = boots::find(kernel).map_err(|refusal| format!("no kernel to boot: {refusal}; {NAME_A_KERNEL}"))?;
     let program = boots::this_program().map_err(|refusal| refusal.to_string())?;
     let initramfs = boots::build(&program, kernel.msr.as_deref());
