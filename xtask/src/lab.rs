@@ -7,7 +7,6 @@ mod archive;
 mod bounded;
 mod capture;
 mod guest;
-mod initramfs;
 mod matrix;
 mod modules;
 mod nested;
@@ -17,7 +16,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
@@ -122,7 +121,7 @@ impl Lab {
         fs::create_dir_all(&scratch)?;
         let with_initramfs = |kernel: Kernel| -> Result<_, Box<dyn Error>> {
             let path = scratch.join(format!("{}.cpio", kernel.release));
-            fs::write(&path, initramfs::build(&init, kernel.msr.as_deref()))?;
+            fs::write(&path, cpusieve_probe::guest::build(&init, kernel.msr.as_deref()))?;
             Ok((kernel, path))
         };
         let kernels = kernels.into_iter().map(with_initramfs).collect::<Result<_, _>>()?;
@@ -188,7 +187,7 @@ impl Lab {
         let (kernel, initramfs) = self.kernels.get(place).ok_or("no such kernel")?;
         let id = name(&self.qemu.version, &kernel.release, cpu, append);
         let scratch = self.scratch.join(id.replace('.', "_"));
-        let start = Start { accel: "tcg", memory: 512, image: &kernel.image, initramfs, cpu, append, scratch };
+        let start = Start { accel: "tcg", cpus: 1, memory: 512, image: &kernel.image, initramfs, cpu, append, scratch };
         let boot = guest::boot(&self.qemu, &start, guest::LIMIT)?;
         let capture = serde_json::to_vec_pretty(&capture::json(&id, &self.qemu.version, &kernel.release, cpu, &boot))?;
         if let Some(folder) = keep {
@@ -213,9 +212,13 @@ fn keep_capture(folder: &Path, id: &str, capture: &[u8]) -> Result<(), Box<dyn E
 fn keep_config(folder: &Path, kernel: &Kernel) -> Result<(), Box<dyn Error>> {
     let configs = folder.join("configs");
     fs::create_dir_all(&configs)?;
+    Ok(fs::write(configs.join(format!("{}.config", kernel.release)), config_of(kernel))?)
+}
+
+/// What a kernel was built with, as a file of options.
+fn config_of(kernel: &Kernel) -> String {
     let lines = kernel.config.iter().map(|(option, value)| format!("{option}={value}\n"));
-    let text = "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>();
-    Ok(fs::write(configs.join(format!("{}.config", kernel.release)), text)?)
+    "# The options of this kernel on which CPU features hang.\n".to_owned() + &lines.collect::<String>()
 }
 
 /// How many boots ended in which way.
@@ -234,7 +237,8 @@ impl Tally {
         let Some(Comparison { tree, flags, differences }) = comparison else {
             self.silent += 1;
             self.late += usize::from(boot.status == guest::LATE);
-            let last = boot.console_tail.last().or(boot.warnings.last()).map_or("", String::as_str);
+            let why = boot.console_tail.iter().find(|line| cpusieve_probe::guest::panic(line).is_some());
+            let last = why.or(boot.console_tail.last()).or(boot.warnings.last()).map_or("", String::as_str);
             println!("no report  {release:<28} {seconds:>4.1} s  {machine}\n           {}: {last}", boot.status);
             return;
         };
@@ -269,13 +273,24 @@ fn kernels(cache: &Path, options: &Options) -> Result<Vec<Kernel>, Box<dyn Error
     wanted.iter().map(|wanted| archive.kernel(wanted)).collect()
 }
 
-/// The program that is `/init` in the guests: built beside this one, and static as everything here is.
+/// The program that is `/init` in the guests.
 fn init() -> Result<Vec<u8>, Box<dyn Error>> {
-    if !cargo().args(["build", "--quiet", "--package", "xtask", "--bin", "lab-init"]).status()?.success() {
-        return Err("the guests' init could not be built".into());
+    built("xtask", "lab-init")
+}
+
+/// A program of this workspace: built beside this one, static as everything here is, and without its symbols, of which it
+/// has more than of everything else.
+fn built(package: &str, program: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    if !cargo().args(["build", "--quiet", "--package", package, "--bin", program]).status()?.success() {
+        return Err(format!("{program} could not be built").into());
     }
-    let path = std::env::current_exe()?.with_file_name("lab-init");
-    Ok(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?)
+    let path = std::env::current_exe()?.with_file_name(program);
+    let short = path.with_extension(format!("stripped-{}", std::process::id()));
+    let stripped = Command::new("strip").arg("-o").arg(&short).arg(&path).status().is_ok_and(|status| status.success());
+    let read = fs::read(if stripped { &short } else { &path });
+    // A machine without `strip` has not written it.
+    let _gone = fs::remove_file(&short);
+    Ok(read.map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 /// What a boot is called: the two numbers of QEMU and of the kernel, and what was asked for, fit for a file.

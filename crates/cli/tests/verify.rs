@@ -180,17 +180,43 @@ fn pretend(folder: &Folder, then: &str) -> PathBuf {
 #[test]
 fn a_guest_that_does_not_report_is_told_with_its_last_lines() {
     let folder = Folder::new("panics");
-    let kernel = pretend(&folder, "echo Kernel panic - not syncing");
+    let kernel = pretend(&folder, "echo '[ 1.2] Kernel panic - not syncing: no init'; echo Call Trace");
     let path = format!("{}:/usr/bin:/bin", folder.0.display());
     let output = program().args(["verify", "--guest", "--kernel"]).arg(&kernel).env("PATH", path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("without a report") && text.contains("Kernel panic - not syncing"), "{text}");
+    assert!(text.contains("kernel panicked: no init") && text.contains("Call Trace"), "{text}");
     let missing = run(&["--guest", "--kernel", "/none"], "");
     assert_eq!(missing.status.code(), Some(3));
     let text = String::from_utf8(missing.stdout).unwrap();
     assert!(text.contains("--kernel FILE") || text.contains("search path"), "{text}");
+}
+
+#[test]
+fn a_guest_that_hangs_and_a_qemu_that_aborts_end_in_time_with_their_last_lines() {
+    let folder = Folder::new("hangs");
+    let number = folder.0.join("number");
+    let hangs = format!("echo $$ > {}; echo the last words of a guest; exec sleep 60", number.display());
+    let aborts = "echo qemu-system-x86_64: error: failed to set MSR 0x48f >&2; kill -ABRT $$";
+    for (then, told) in [
+        (hangs.as_str(), &["did not end within 1 s", "the last words of a guest"][..]),
+        (aborts, &["signal: 6", "failed to set MSR 0x48f"]),
+    ] {
+        let kernel = pretend(&folder, then);
+        let path = format!("{}:/usr/bin:/bin", folder.0.display());
+        let clock = Instant::now();
+        let mut verify = program();
+        verify.args(["verify", "--guest", "--json", "--limit", "1", "--kernel"]).arg(&kernel).env("PATH", path);
+        let output = verify.output().unwrap();
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{found:#}");
+        assert!(clock.elapsed() < Duration::from_secs(30));
+        let unseen = found["unseen"][0].as_str().unwrap();
+        assert!(told.iter().all(|part| unseen.contains(part)), "{unseen}");
+    }
+    let guest = format!("/proc/{}/cmdline", fs::read_to_string(&number).unwrap().trim());
+    assert!(!fs::read_to_string(&guest).is_ok_and(|text| text.contains("sleep")), "the guest is still there");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use cpusieve_model::Snapshot;
 
 use crate::Parsed;
 
-pub use write::print;
+pub use write::{print, seen, value};
 
 /// How a guest was started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -22,8 +22,8 @@ use crate::Refusal;
 use crate::files::bounded;
 use crate::process::{Fault, Process};
 
-pub use init::{WORD, port, run};
-pub use initramfs::build;
+pub use init::{WORD, load, port, run, run_with};
+pub use initramfs::{Archive, build};
 pub use kernel::{Kernel, find};
 
 /// The port of the report, in the guest.
@@ -40,6 +40,15 @@ const PROGRAM_LIMIT: u64 = 256 << 20;
 
 /// The lines of the console that are kept: the last ones say why.
 const LAST_LINES: usize = 12;
+
+/// What a kernel says before the reason for which it panics.
+const PANIC: &str = "Kernel panic - not syncing: ";
+
+/// Why a kernel panics, if this line of its console says it.
+#[must_use]
+pub fn panic(line: &str) -> Option<&str> {
+    line.split_once(PANIC).map(|(_, why)| why)
+}
 
 /// How long QEMU may take to end after it has closed its output.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -78,6 +87,12 @@ pub struct Boot {
     pub console: Vec<String>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// The command line of a guest whose first process is this program, with something added.
+#[must_use]
+pub fn cmdline(append: &str) -> String {
+    format!("{CMDLINE} {WORD}={PORT} {append}").trim_end().to_owned()
 }
 
 /// This program, to be the first process of a guest.
@@ -122,7 +137,7 @@ pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
     initramfs.write_all(start.initramfs).map_err(|error| problem(&error))?;
     let report = in_memory("report").map_err(|error| problem(&error))?;
     let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    let cmdline = format!("{CMDLINE} {WORD}={PORT} {}", start.append).trim_end().to_owned();
+    let cmdline = cmdline(start.append);
     let mut command = Command::new(start.binary);
     command.args(["-accel", start.accelerator, "-machine", start.machine, "-cpu", start.cpu, "-smp", "1", "-m", "512"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-append", &cmdline]);
@@ -130,25 +145,30 @@ pub fn boot(start: &Start<'_>) -> Result<Boot, Refusal> {
     command.args(["-serial", "stdio", "-serial", &format!("file:{}", path(&report))]).env("LC_ALL", "C");
     let clock = Instant::now();
     let mut process = Process::spawn(&mut command).map_err(|error| problem(&error))?;
-    let (console, late) = console(&mut process, clock + start.limit);
+    let (console, why, late) = console(&mut process, clock + start.limit);
     let status = process.finish(if late { Duration::ZERO } else { FAREWELL }).map_err(|error| problem(&error))?;
     let took = clock.elapsed();
     let stderr: Vec<String> = process.stderr().lines().map(str::to_owned).collect();
-    let report = sections(&text(report)).ok_or_else(|| match (late, status.success()) {
-        (true, _) => format!("the guest did not end within {} s", start.limit.as_secs()),
-        (false, false) => format!("QEMU ended with {status}"),
-        (false, true) => "the guest ended without a report".to_owned(),
-    });
+    let report = match (sections(&text(report)), why) {
+        ((sections, true), _) => Ok(sections),
+        (_, Some(why)) => Err(format!("the guest's kernel panicked: {why}")),
+        _ if late => Err(format!("the guest did not end within {} s", start.limit.as_secs())),
+        _ if !status.success() => Err(format!("QEMU ended with {status}")),
+        _ => Err("the guest ended without a report".to_owned()),
+    };
     Ok(Boot { cmdline, stderr, report, console, took })
 }
 
-/// Reads the console until its end; the last lines, and whether the time was up before.
-fn console(process: &mut Process, deadline: Instant) -> (Vec<String>, bool) {
+/// Reads the console until its end; the last lines, why the kernel panicked if it did, and whether the time was up before.
+fn console(process: &mut Process, deadline: Instant) -> (Vec<String>, Option<String>, bool) {
     let mut lines = std::collections::VecDeque::with_capacity(LAST_LINES + 1);
+    let mut why = None;
     let late = loop {
         match process.line(deadline) {
             Ok(line) => {
                 let line = String::from_utf8_lossy(&line).trim().replace(char::is_control, "?");
+                // More lines than are kept may follow it (`kernel/panic.c:panic`); the first one says why.
+                why = why.or_else(|| panic(&line).map(str::to_owned));
                 if !line.is_empty() {
                     lines.push_back(line);
                 }
@@ -160,7 +180,7 @@ fn console(process: &mut Process, deadline: Instant) -> (Vec<String>, bool) {
             Err(_) => break false,
         }
     };
-    (lines.into(), late)
+    (lines.into(), why, late)
 }
 
 fn text(mut file: File) -> String {
@@ -170,11 +190,12 @@ fn text(mut file: File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The sections of a report, if its end is there.
-fn sections(report: &str) -> Option<BTreeMap<String, String>> {
+/// The sections of a report by name, as far as it came, and whether its end is there.
+#[must_use]
+pub fn sections(report: &str) -> (BTreeMap<String, String>, bool) {
     // A terminal ends lines with a carriage return too.
     let report = report.replace('\r', "");
-    let (report, _) = report.split_once("@end\n")?;
+    let (report, whole) = report.split_once("@end\n").map_or((report.as_str(), false), |(report, _)| (report, true));
     let mut sections = BTreeMap::<String, String>::new();
     let mut section = None;
     for line in report.lines() {
@@ -184,7 +205,7 @@ fn sections(report: &str) -> Option<BTreeMap<String, String>> {
             (None, None) => {}
         }
     }
-    Some(sections)
+    (sections, whole)
 }
 
 #[cfg(test)]
@@ -193,11 +214,13 @@ mod tests {
     use crate::testing::Folder;
 
     #[test]
-    fn a_report_without_its_end_is_none() {
-        let whole = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n").unwrap();
+    fn a_report_without_its_end_is_not_whole() {
+        let (whole, is_whole) = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n");
+        assert!(is_whole);
         assert_eq!(whole["release"], "6.1\n\n");
         assert_eq!(whole["cpuid"], "a\nb\n");
-        assert!(sections("@release\n6.1\n").is_none());
+        let (part, is_whole) = sections("@release\n6.1\n");
+        assert!(!is_whole && part["release"] == "6.1\n");
     }
 
     #[test]

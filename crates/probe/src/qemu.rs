@@ -18,8 +18,8 @@ const NAMES: [&str; 2] = ["qemu-system-x86_64", "qemu-kvm"];
 /// Where distributions put it beside the search path.
 const PLACES: [&str; 1] = ["/usr/libexec/qemu-kvm"];
 
-/// How long a binary may take to tell its version.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a binary may take to tell its version: a hundredth of a second, or some seconds where the CPU is emulated.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most bytes of an answer that are read.
 const ANSWER_LIMIT: usize = 16 << 10;
@@ -54,7 +54,7 @@ fn binaries(path: &OsStr, places: &[&Path]) -> Vec<PathBuf> {
 ///
 /// # Errors
 ///
-/// If it cannot be run, does not answer within two seconds, or does not answer as QEMU does.
+/// If it cannot be run, does not answer within ten seconds, or does not answer as QEMU does.
 pub fn ask(binary: &Path) -> Result<String, Refusal> {
     ask_within(binary, PATIENCE)
 }

@@ -49,6 +49,14 @@ pub enum Refusal {
         /// What would be needed.
         needed: &'static str,
     },
+    /// KVM's own CPUIDs cannot be watched.
+    #[error("KVM's own CPUIDs cannot be watched here: {}; needed: {needed}", found.join(", and "))]
+    HostCalls {
+        /// What each way lacks, with the kernel's answer.
+        found: Vec<String>,
+        /// What would be needed.
+        needed: &'static str,
+    },
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     File {

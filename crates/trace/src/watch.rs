@@ -1,5 +1,7 @@
 //! The two watches: guests' CPUIDs and exits, and KVM's own CPUIDs.
 
+mod functions;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -103,16 +105,17 @@ impl Watch {
         Ok(Self::over(session, Source::Events, Some(pipe)))
     }
 
-    /// Watches KVM's own CPUIDs, with stacks.
+    /// Watches KVM's own CPUIDs: by a kprobe, which knows arguments and stacks, unless `by_functions`; by the function
+    /// tracer where the kernel has no kprobes.
     ///
     /// # Errors
     ///
     /// If tracing is not permitted, KVM is not there, or the kernel has neither kprobes nor a function tracer.
-    pub fn host(files: Rc<dyn Files>) -> Result<Self, Refusal> {
+    pub fn host(files: Rc<dyn Files>, by_functions: bool) -> Result<Self, Refusal> {
         let mut session = Session::begin(files)?;
         session.set(&session.path("", "buffer_size_kb"), BUFFER_KB)?;
-        if !session.files().exists("kprobe_events") {
-            return Self::functions(session);
+        if by_functions || !session.files().exists("kprobe_events") {
+            return functions::functions(session);
         }
         // The second and third argument of the function are in these registers (System V ABI); `$arg2` came with 4.20.
         let arguments = "leaf=%si:x32 subleaf=%dx:x32";
@@ -131,39 +134,14 @@ impl Watch {
         Err(match refusal {
             Some(Refusal::NotPermitted { path, source, needed }) => Refusal::NotPermitted { path, source, needed },
             // The kernel answers "not found" or "invalid" for a function that it does not know.
-            _ => Refusal::Missing {
-                path: session.files().shown("kprobe_events").join(HOST_CPUID[0]),
+            refused => Refusal::HostCalls {
+                found: vec![format!(
+                    "the kernel sets no kprobe at do_host_cpuid{}",
+                    refused.map_or_else(String::new, |refusal| format!(" ({refusal})"))
+                )],
                 needed: "KVM's module, loaded, with do_host_cpuid as a function of its own",
             },
         })
-    }
-
-    fn functions(mut session: Session) -> Result<Self, Refusal> {
-        let tracers = session.files().read("available_tracers").unwrap_or_default();
-        let filter = session.path("", "set_ftrace_filter");
-        if !tracers.split_whitespace().any(|name| name == "function") || !session.files().exists(&filter) {
-            return Err(Refusal::Missing {
-                path: session.files().shown("kprobe_events"),
-                needed: "a kernel built with CONFIG_KPROBE_EVENTS, or with CONFIG_FUNCTION_TRACER",
-            });
-        }
-        let known = HOST_CPUID.into_iter().find(|function| session.set(&filter, function).is_ok());
-        // Without a filter every function of the kernel would be traced, so what was written is read back.
-        let filtered = session.files().read(&filter).unwrap_or_default();
-        if known.is_none_or(|function| !filtered.lines().any(|line| line.split_whitespace().next() == Some(function))) {
-            return Err(Refusal::Missing {
-                path: session.files().shown(&filter),
-                needed: "do_host_cpuid among the functions that may be traced (available_filter_functions)",
-            });
-        }
-        session.switch(&session.path("", "current_tracer"), "function", "nop")?;
-        // Options of a tracer are there once it is chosen. Arguments came with 6.15, and exclude stacks.
-        if session.set(&session.path("", "trace_options"), "func-args").is_err() {
-            session.set(&session.path("", "trace_options"), "func_stack_trace")?;
-        }
-        // While somebody reads, the kernel lets nobody choose a tracer.
-        let pipe = session.pipe()?;
-        Ok(Self::over(session, Source::Functions, Some(pipe)))
     }
 
     fn over(session: Session, source: Source, pipe: Option<File>) -> Self {

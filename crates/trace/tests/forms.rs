@@ -43,6 +43,17 @@ fn tracefs() {
     assert_eq!(counts.others, 1);
 }
 
+/// The text of a Debian 6.1 in which a kprobe looks at the same function, so that the tracer's own functions are seen.
+#[test]
+fn function_tracer() {
+    let Text { form, counts, ignored, .. } = sample("functions-6.1.txt");
+    assert_eq!((form, ignored), (Form::Events, 0));
+    assert_eq!((counts.host.without_leaf, counts.others), (2, 0));
+    let frames = ["do_host_cpuid", "__do_cpuid_func", "kvm_dev_ioctl_get_cpuid", "kvm_arch_dev_ioctl"];
+    let frames = [&frames[..], &["__x64_sys_ioctl", "do_syscall_64", "entry_SYSCALL_64_after_hwframe"]].concat();
+    assert_eq!(counts.host.stacks.get(&(stack(&frames), Some(1))), 2);
+}
+
 #[test]
 fn histograms() {
     let Text { form, counts, ignored, .. } = sample("hist.txt");

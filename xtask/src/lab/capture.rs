@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
-use cpusieve_formats::lab;
+use cpusieve_formats::lab::{self, Setup};
 use cpusieve_knowledge::linux;
 use cpusieve_model::{FlagList, Snapshot, Stage};
 use cpusieve_stages::Machine;
@@ -14,48 +14,24 @@ use super::guest::Boot;
 
 /// A boot as JSON.
 pub(super) fn json(id: &str, qemu: &str, kernel: &str, cpu: &str, boot: &Boot) -> Value {
-    let mut capture = json!({
-        "id": id,
-        "qemu_version": qemu,
-        "accel": "tcg",
-        "machine": "pc",
-        "smp": "1",
-        "cpu_arg": cpu,
-        "cmdline": boot.cmdline,
-        "extra_args": [],
-        "kernel": kernel,
-        "qemu_warnings": boot.warnings,
-        "status": boot.status,
-    });
-    let Some(fields) = capture.as_object_mut() else { return capture };
-    if !boot.whole {
-        fields.insert("console_tail".to_owned(), json!(boot.console_tail));
-        return capture;
-    }
-    fields.extend(seen(&boot.sections, ""));
-    capture
-}
-
-/// What a guest told of itself, as fields, from the sections whose names begin so.
-pub(super) fn seen(report: &BTreeMap<String, String>, prefix: &str) -> Vec<(String, Value)> {
-    let section = |name: &str| report.get(&format!("{prefix}{name}")).map(String::as_str).unwrap_or_default();
-    let pairs = |name: &str| -> Value {
-        let lines = section(name).lines().filter_map(|line| line.split_once(' '));
-        lines.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<serde_json::Map<_, _>>().into()
+    let setup = Setup {
+        id: id.to_owned(),
+        accel: "tcg".to_owned(),
+        emulator: qemu.to_owned(),
+        machine: "pc".to_owned(),
+        smp: "1".to_owned(),
+        cpu: cpu.to_owned(),
+        kernel: kernel.to_owned(),
+        cmdline: boot.cmdline.clone(),
+        warnings: boot.warnings.clone(),
+        status: boot.status.clone(),
+        ..Setup::default()
     };
-    let lines = |name: &str| json!(section(name).lines().filter(|line| !line.is_empty()).collect::<Vec<_>>());
-    let seen = [
-        ("kernel_release", json!(section("release").trim())),
-        ("kernel_version", json!(section("version").trim())),
-        ("proc_cmdline", json!(section("cmdline").trim())),
-        ("cpuinfo", json!(section("cpuinfo").trim_end().to_owned() + "\n")),
-        ("cpuid", lines("cpuid")),
-        ("msrs", pairs("msrs")),
-        ("msrs_failed", lines("msrs_failed")),
-        ("vulnerabilities", pairs("vulnerabilities")),
-        ("dmesg", lines("dmesg")),
-    ];
-    seen.map(|(name, value)| (name.to_owned(), value)).into()
+    let mut capture = lab::value(&setup, boot.whole.then_some(&boot.sections));
+    if let Some(fields) = capture.as_object_mut().filter(|_| !boot.whole) {
+        fields.insert("console_tail".to_owned(), json!(boot.console_tail));
+    }
+    capture
 }
 
 /// A prediction beside what the kernel printed.

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cpusieve_probe::guest as init;
+
 use super::bounded;
 use super::qemu::Qemu;
 
@@ -15,13 +17,12 @@ pub(super) const LIMIT: Duration = Duration::from_secs(90);
 /// The status of a boot that took longer.
 pub(super) const LATE: &str = "timeout";
 
-/// What each guest's command line begins with. A kernel that panics restarts at once, which ends QEMU.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
-
 /// How one guest is started.
 pub(super) struct Start<'a> {
     /// `-accel`
     pub(super) accel: &'a str,
+    /// `-smp`
+    pub(super) cpus: u32,
     /// `-m`, in MiB.
     pub(super) memory: u32,
     /// `-kernel`
@@ -39,7 +40,7 @@ pub(super) struct Start<'a> {
 impl Start<'_> {
     /// The command line that the kernel is given.
     pub(super) fn cmdline(&self) -> String {
-        format!("{CMDLINE} {}", self.append).trim_end().to_owned()
+        init::cmdline(self.append)
     }
 
     /// The file that the guest's first serial port writes.
@@ -54,8 +55,8 @@ impl Start<'_> {
 
     /// QEMU's arguments.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let memory = self.memory.to_string();
-        let fixed = ["-accel", self.accel, "-machine", "pc", "-smp", "1", "-m", &memory, "-nodefaults", "-no-reboot"];
+        let (memory, cpus) = (self.memory.to_string(), self.cpus.to_string());
+        let fixed = ["-accel", self.accel, "-machine", "pc", "-smp", &cpus, "-m", &memory, "-nodefaults", "-no-reboot"];
         let mut arguments = fixed.map(str::to_owned).to_vec();
         let rest = [
             ("-display", "none".to_owned()),
@@ -95,7 +96,7 @@ pub(super) fn boot(qemu: &Qemu, start: &Start<'_>, limit: Duration) -> Result<Bo
     let ended = bounded::run(qemu.command().args(start.arguments()), limit)?;
     let took = clock.elapsed();
     let text = read_lossy(&start.console());
-    let (sections, whole) = sections(&read_lossy(&start.report()));
+    let (sections, whole) = init::sections(&read_lossy(&start.report()));
     let status = match ended.status {
         None => LATE.to_owned(),
         Some(status) if !status.success() => format!("qemu-exit-{}", status.code().unwrap_or(-1)),
@@ -106,10 +107,12 @@ pub(super) fn boot(qemu: &Qemu, start: &Start<'_>, limit: Duration) -> Result<Bo
     Ok(Boot { cmdline: start.cmdline(), warnings, status, sections, whole, console_tail: tail(&text), took })
 }
 
-/// The last lines that are not empty.
+/// The last lines that are not empty, behind the one that says why the kernel panicked, if it did.
 pub(super) fn tail(text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.iter().rev().take(12).rev().map(ToString::to_string).collect()
+    let (rest, last) = lines.split_at(lines.len().saturating_sub(12));
+    let why = rest.iter().find(|line| init::panic(line).is_some());
+    why.into_iter().chain(last).map(ToString::to_string).collect()
 }
 
 /// A character device that writes into a file. A comma in a path has to be doubled.
@@ -120,36 +123,4 @@ fn device(path: &Path) -> String {
 /// What was written to a file; nothing if it was never made.
 fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-}
-
-/// The sections of a report, and whether its end is there.
-fn sections(report: &str) -> (BTreeMap<String, String>, bool) {
-    // A terminal ends lines with a carriage return too.
-    let report = report.replace('\r', "");
-    let (report, whole) = report.split_once("@end\n").map_or((report.as_str(), false), |(report, _)| (report, true));
-    let mut sections = BTreeMap::<String, String>::new();
-    let mut section = None;
-    for line in report.lines() {
-        match (line.strip_prefix('@'), section.as_mut()) {
-            (Some(name), _) => section = Some(sections.entry(name.to_owned()).or_default()),
-            (None, Some(text)) => text.extend([line, "\n"]),
-            (None, None) => {}
-        }
-    }
-    (sections, whole)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_without_its_end_is_not_whole() {
-        let (whole, is_whole) = sections("@release\r\n6.1\n\n@cpuid\na\nb\n@end\n");
-        assert!(is_whole);
-        assert_eq!(whole["release"], "6.1\n\n");
-        assert_eq!(whole["cpuid"], "a\nb\n");
-        let (part, is_whole) = sections("@release\n6.1\n");
-        assert!(!is_whole && part["release"] == "6.1\n");
-    }
 }

@@ -7,6 +7,7 @@
 mod capture;
 mod compare;
 mod matrix;
+mod proofs;
 
 use std::error::Error;
 use std::fs;
@@ -15,13 +16,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cpusieve_formats::lab;
+use cpusieve_probe::guest as guests;
 use serde_json::json;
 
 use super::archive::{Archive, Kernel};
 use super::guest::{self, Boot, Start};
 use super::modules::Module;
 use super::qemu::{Packed, Qemu};
-use super::{cache, init, initramfs, keep_capture, keep_config, name};
+use super::{built, cache, config_of, init, keep_capture, keep_config, name};
 use crate::Outcome;
 
 use compare::Verdict;
@@ -33,14 +35,24 @@ const HOST_LIMIT: Duration = Duration::from_secs(120);
 /// The longest that a guest may take. One takes 6 to 20 s on a core of its own.
 const GUEST_LIMIT: Duration = Duration::from_secs(180);
 
-/// MiB: its file system of 90 MiB is in memory, and unpacked beside the archive.
-const HOST_MEMORY: u32 = 1024;
+/// The longest that the proofs of the program itself may take, apart from guests. They take 60 to 120 s on a core of their
+/// own.
+const PROOFS_LIMIT: Duration = Duration::from_secs(1200);
+
+/// MiB: its file system of 110 MiB is in memory, and unpacked beside the archive; a guest of `verify` has 512.
+const HOST_MEMORY: u32 = 2048;
 
 const GUEST_MEMORY: u32 = 256;
 
 /// Where a host has what its guests boot.
 const GUEST_KERNEL: &str = "/guest/vmlinuz";
 const GUEST_INITRAMFS: &str = "/guest/initramfs";
+
+/// Where a host has the program that is proved.
+const PROGRAM: &str = "/usr/bin/cpusieve";
+
+/// vCPUs of the guest that is watched.
+const WATCHED_CPUS: u32 = 2;
 
 /// The first major version whose emulator is known to let a hypervisor see XSETBV, in `target/i386/tcg/translate.c`. 7.2
 /// does not (8 and 9 were not looked at): KVM then knows nothing of its guest's XCR0, leaf 0DH keeps the sizes of another
@@ -52,7 +64,7 @@ const SUITE: &str = "trixie";
 
 const USAGE: &str = "\
 cargo xtask lab nested [--quick] [--kernel SERIES|RELEASE]... [--cpu S] [--append CMDLINE] [--options S]
-                       [--guest CPU]... [--keep DIR]";
+                       [--guest CPU]... [--proofs] [--keep DIR]";
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,6 +75,7 @@ struct Options {
     append: String,
     parameters: String,
     guests: Vec<String>,
+    proofs: bool,
     keep: Option<PathBuf>,
 }
 
@@ -78,6 +91,7 @@ impl Options {
                 "--append" => options.append.clone_from(rest.next()?),
                 "--options" => options.parameters.clone_from(rest.next()?),
                 "--guest" => options.guests.push(rest.next()?.clone()),
+                "--proofs" => options.proofs = true,
                 "--keep" => options.keep = Some(rest.next()?.into()),
                 _ => return None,
             }
@@ -87,8 +101,8 @@ impl Options {
 
     /// The jobs: those of the matrix on the kernels that are named, or the one that is described, on each of them.
     fn jobs(&self) -> Vec<Job<'_>> {
-        let described =
-            self.cpu.is_some() || !(self.guests.is_empty() && self.append.is_empty() && self.parameters.is_empty());
+        let plain = self.guests.is_empty() && self.append.is_empty() && self.parameters.is_empty() && !self.proofs;
+        let described = self.cpu.is_some() || !plain;
         let jobs = if self.quick { matrix::quick() } else { matrix::all() };
         let kernels: Vec<&str> = self.kernels.iter().map(String::as_str).collect();
         if !described {
@@ -98,7 +112,9 @@ impl Options {
         let kernels = if kernels.is_empty() { vec!["6.1"] } else { kernels };
         let guests: Vec<&str> = self.guests.iter().map(String::as_str).collect();
         let cpu = self.cpu.as_deref().unwrap_or(matrix::CPU);
-        let job = |kernel| Job { kernel, cpu, append: &self.append, options: &self.parameters, guests: guests.clone() };
+        let (append, options) = (self.append.as_str(), self.parameters.as_str());
+        let kills = if self.proofs { matrix::KILLS } else { 0 };
+        let job = |kernel| Job { kernel, cpu, append, options, guests: guests.clone(), proofs: self.proofs, kills };
         kernels.into_iter().map(job).collect()
     }
 }
@@ -147,6 +163,8 @@ struct Lab {
     /// What runs the guests: its version, and what is put into the hosts.
     inner: (String, Packed),
     init: Vec<u8>,
+    /// The program that is proved, if a job does that.
+    program: Option<Vec<u8>>,
     archive: Archive,
     /// A folder of this run's own.
     scratch: PathBuf,
@@ -165,9 +183,11 @@ impl Lab {
             archive.kvm(&release)?;
         }
         let init = init()?;
+        let proofs = jobs.iter().any(|job| job.proofs);
+        let program = if proofs { Some(built("cpusieve", "cpusieve")?) } else { None };
         let scratch = cache.join(format!("nested-{}", std::process::id()));
         fs::create_dir_all(&scratch)?;
-        Ok(Self { outer, inner, init, archive, scratch })
+        Ok(Self { outer, inner, init, program, archive, scratch })
     }
 
     /// Does one job after the other: each of them has a core busy for minutes.
@@ -215,7 +235,11 @@ impl Lab {
         if !boot.whole {
             boot.warnings.iter().chain(&boot.console_tail).for_each(|line| println!("  | {line}"));
         }
-        let verdicts = compare::compare(&lab::capture(&id, &text), &kernel.config);
+        let capture = lab::capture(&id, &text);
+        let mut verdicts = compare::compare(&capture, &kernel.config);
+        if job.proofs {
+            verdicts.extend(proofs::proofs(&boot.sections, &compare::predicted_calls(&capture, &kernel.config), job));
+        }
         verdicts.iter().for_each(print);
         let any = |is: fn(&Verdict) -> bool| verdicts.iter().any(is);
         Ok(if any(|verdict| verdict.compared && !verdict.differences.is_empty()) {
@@ -231,11 +255,14 @@ impl Lab {
 
     /// Boots the host and waits until it has told everything; the guests' command line too.
     fn boot(&self, job: &Job<'_>, kernel: &Kernel, modules: &[Module]) -> Result<(Boot, String), Box<dyn Error>> {
-        let guests: Vec<Start<'_>> = (0..).zip(&job.guests).map(|(number, cpu)| guest_of(number, cpu)).collect();
+        let cpus = |number| if job.watches(number) { WATCHED_CPUS } else { 1 };
+        let guests = (0..).zip(&job.guests).map(|(number, cpu)| guest_of(number, cpu, cpus(number)));
+        let guests: Vec<Start<'_>> = guests.collect();
         let initramfs = self.scratch.join("host.cpio");
         fs::write(&initramfs, self.file_system(job, kernel, modules, &guests)?)?;
         let host = Start {
             accel: "tcg",
+            cpus: 1,
             memory: HOST_MEMORY,
             image: &kernel.image,
             initramfs: &initramfs,
@@ -247,7 +274,8 @@ impl Lab {
         for file in [host.console(), host.report()] {
             fs::write(file, "")?;
         }
-        let limit = HOST_LIMIT + GUEST_LIMIT * u32::try_from(guests.len())?;
+        let proofs = if job.proofs { PROOFS_LIMIT } else { Duration::ZERO };
+        let limit = HOST_LIMIT + proofs + GUEST_LIMIT * u32::try_from(guests.len())?;
         Ok((guest::boot(&self.outer, &host, limit)?, guests.first().map(Start::cmdline).unwrap_or_default()))
     }
 
@@ -259,13 +287,21 @@ impl Lab {
         modules: &[Module],
         guests: &[Start<'_>],
     ) -> Result<Vec<u8>, Box<dyn Error>> {
-        let Packed { program, files: packed } = &self.inner.1;
-        let mut files = initramfs::Archive::new(&self.init);
+        let Packed { program: qemu, files: packed } = &self.inner.1;
+        let mut files = guests::Archive::new(&self.init);
         packed.iter().for_each(|(path, data)| files.file(path, data));
         files.file(GUEST_KERNEL, &fs::read(&kernel.image)?);
-        files.file(GUEST_INITRAMFS, &initramfs::build(&self.init, kernel.msr.as_deref()));
+        files.file(GUEST_INITRAMFS, &guests::build(&self.init, kernel.msr.as_deref()));
         if let Some(msr) = &kernel.msr {
             files.file("/msr.ko", msr);
+        }
+        let program = self.program.as_ref().filter(|_| job.proofs);
+        if let Some(program) = program {
+            files.file(PROGRAM, program);
+            files.file(&format!("/boot/config-{}", kernel.release), config_of(kernel).as_bytes());
+            if let Some(msr) = &kernel.msr {
+                files.file("/guest/msr.ko", msr);
+            }
         }
         let mut loaded = Vec::new();
         for Module { name, object } in modules {
@@ -273,20 +309,27 @@ impl Lab {
             files.file(&file, object);
             loaded.push(json!({"file": file, "options": options_of(name, job.options)}));
         }
-        let started = guests.iter().map(|guest| {
+        let started = guests.iter().enumerate().map(|(number, guest)| {
             let (console, report, seconds) = (guest.console(), guest.report(), GUEST_LIMIT.as_secs());
-            json!({"arguments": guest.arguments(), "console": console, "report": report, "seconds": seconds})
+            json!({
+                "arguments": guest.arguments(), "console": console, "report": report, "seconds": seconds,
+                "watched": job.watches(number),
+            })
         });
-        let plan = json!({"modules": loaded, "qemu": program, "guests": started.collect::<Vec<_>>()});
+        let plan = json!({
+            "modules": loaded, "qemu": qemu, "guests": started.collect::<Vec<_>>(), "program": program.map(|_| PROGRAM),
+            "kernel": GUEST_KERNEL, "kills": job.kills,
+        });
         files.file("/plan.json", plan.to_string().as_bytes());
         Ok(files.finish())
     }
 }
 
 /// How a host starts one of its guests.
-fn guest_of(number: u32, cpu: &str) -> Start<'_> {
+fn guest_of(number: usize, cpu: &str, cpus: u32) -> Start<'_> {
     Start {
         accel: "kvm",
+        cpus,
         memory: GUEST_MEMORY,
         image: Path::new(GUEST_KERNEL),
         initramfs: Path::new(GUEST_INITRAMFS),

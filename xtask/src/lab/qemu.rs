@@ -26,6 +26,9 @@ const DATA: [&str; 2] = ["usr/share/qemu", "usr/share/seabios"];
 /// The firmware of a machine `pc` without devices that boots a kernel directly. A QEMU need not have all of them.
 const FIRMWARE: [&str; 4] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "linuxboot.bin"];
 
+/// What emulates CPUs where that is not part of the program, below its libraries.
+const EMULATOR: &str = "qemu/accel-tcg-x86_64.so";
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A QEMU that can be started.
@@ -112,6 +115,9 @@ impl Qemu {
                 None => {}
             }
         }
+        let root = self.root.as_deref().unwrap_or(Path::new("/"));
+        let emulator = LIBRARIES.iter().map(|folder| root.join(folder).join(EMULATOR)).find(|path| path.is_file());
+        paths.extend(emulator.map(|path| (self.place(&path), path)));
         let program = self.place(&self.program);
         paths.push((program.clone(), self.program.clone()));
         let mut files = BTreeMap::new();

@@ -102,6 +102,9 @@ pub(crate) struct TraceOptions {
     /// Read guests' events one by one even where the kernel can count them itself
     #[arg(long)]
     pub(crate) events: bool,
+    /// Watch the host by the function tracer (leaves from Linux 6.15 on, before that stacks) even where it has kprobes
+    #[arg(long)]
+    pub(crate) functions: bool,
     /// The program of exec, and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,

@@ -98,7 +98,7 @@ fn refused(whose: Whose, refusal: &Refusal, as_json: bool) -> Result<Done, Failu
 fn watch(options: &TraceOptions) -> Result<Watch, Refusal> {
     let files = Rc::new(Mounted::find()?);
     match options.whose {
-        Whose::Host => Watch::host(files),
+        Whose::Host => Watch::host(files, options.functions),
         Whose::Guests | Whose::Exec => Watch::guests(files, options.events),
     }
 }

@@ -8,10 +8,16 @@ use super::Setup;
 
 /// What a guest reported, section by section, as a capture that [`capture`](super::capture) reads.
 ///
-/// The sections `release`, `version`, `cmdline`, `cpuinfo`, `cpuid`, `msrs`, `msrs_failed`, `vulnerabilities` and
-/// `config` are known; one that is missing was not seen. `None` as a report stands for a guest that did not report.
+/// The sections `release`, `version`, `cmdline`, `cpuinfo`, `cpuid`, `msrs`, `msrs_failed`, `vulnerabilities`, `config` and
+/// `dmesg` are known; one that is missing was not seen. `None` as a report stands for a guest that did not report.
 #[must_use]
 pub fn print(setup: &Setup, report: Option<&BTreeMap<String, String>>) -> String {
+    format!("{:#}\n", value(setup, report))
+}
+
+/// As [`print`], as JSON to which more can be added.
+#[must_use]
+pub fn value(setup: &Setup, report: Option<&BTreeMap<String, String>>) -> Value {
     let mut capture = json!({
         "id": setup.id,
         "qemu_version": setup.emulator,
@@ -26,13 +32,15 @@ pub fn print(setup: &Setup, report: Option<&BTreeMap<String, String>>) -> String
         "status": setup.status,
     });
     if let (Some(fields), Some(report)) = (capture.as_object_mut(), report) {
-        fields.extend(seen(report));
+        fields.extend(seen(report, ""));
     }
-    format!("{capture:#}\n")
+    capture
 }
 
-fn seen(report: &BTreeMap<String, String>) -> Map<String, Value> {
-    let section = |name: &str| report.get(name).map(String::as_str).unwrap_or_default();
+/// What a guest reported, as the fields of a capture, from the sections whose names begin so.
+#[must_use]
+pub fn seen(report: &BTreeMap<String, String>, prefix: &str) -> Map<String, Value> {
+    let section = |name: &str| report.get(&format!("{prefix}{name}")).map(String::as_str).unwrap_or_default();
     let pairs = |name: &str| -> Value {
         let lines = section(name).lines().filter_map(|line| line.split_once(' '));
         lines.map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<Map<_, _>>().into()
@@ -52,6 +60,7 @@ fn seen(report: &BTreeMap<String, String>) -> Map<String, Value> {
     if !section("config").trim().is_empty() {
         put("config", pairs("config"));
     }
+    put("dmesg", lines("dmesg"));
     seen
 }
 

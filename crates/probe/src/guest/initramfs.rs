@@ -1,6 +1,8 @@
 //! An initial file system in the `newc` form of cpio (Linux `Documentation/driver-api/early-userspace/
 //! buffer-format.rst`), made in memory.
 
+use std::collections::BTreeSet;
+
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const CHARACTER_DEVICE: u32 = 0o020_600;
@@ -11,26 +13,57 @@ const CONSOLE: (u32, u32) = (5, 1);
 /// The archive: `init` as `/init`, the `msr` module if there is one, and what they need.
 #[must_use]
 pub fn build(init: &[u8], msr: Option<&[u8]>) -> Vec<u8> {
-    let mut archive = Archive::default();
-    for folder in ["dev", "proc", "sys"] {
-        archive.entry(folder, FOLDER, (0, 0), &[]);
-    }
-    archive.entry("dev/console", CHARACTER_DEVICE, CONSOLE, &[]);
-    archive.entry("init", PROGRAM, (0, 0), init);
+    let mut archive = Archive::new(init);
     if let Some(module) = msr {
-        archive.entry("msr.ko", PROGRAM, (0, 0), module);
+        archive.file("/msr.ko", module);
     }
-    archive.entry("TRAILER!!!", 0, (0, 0), &[]);
-    archive.bytes
+    archive.finish()
 }
 
-#[derive(Default)]
-struct Archive {
+/// An archive that is being made.
+#[derive(Debug)]
+pub struct Archive {
     bytes: Vec<u8>,
     entries: u32,
+    /// The folders that are in it: the kernel makes none by itself.
+    folders: BTreeSet<String>,
 }
 
 impl Archive {
+    /// With `init` as `/init`, and the folders and the device that it needs.
+    #[must_use]
+    pub fn new(init: &[u8]) -> Self {
+        let mut archive = Self { bytes: Vec::new(), entries: 0, folders: BTreeSet::new() };
+        for folder in ["dev", "proc", "sys"] {
+            archive.folder(folder);
+        }
+        archive.entry("dev/console", CHARACTER_DEVICE, CONSOLE, &[]);
+        archive.file("/init", init);
+        archive
+    }
+
+    /// Adds a file, which may be executed, at an absolute path, and the folders above it.
+    pub fn file(&mut self, path: &str, data: &[u8]) {
+        let path = path.trim_start_matches('/');
+        for (end, _) in path.match_indices('/') {
+            self.folder(path.get(..end).unwrap_or_default());
+        }
+        self.entry(path, PROGRAM, (0, 0), data);
+    }
+
+    /// The whole archive.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<u8> {
+        self.entry("TRAILER!!!", 0, (0, 0), &[]);
+        self.bytes
+    }
+
+    fn folder(&mut self, path: &str) {
+        if self.folders.insert(path.to_owned()) {
+            self.entry(path, FOLDER, (0, 0), &[]);
+        }
+    }
+
     fn entry(&mut self, name: &str, mode: u32, (major, minor): (u32, u32), data: &[u8]) {
         self.entries += 1;
         // Inode, mode, owner, group, links, time, size, device (2), special device (2), length of name, checksum.
@@ -67,5 +100,16 @@ mod tests {
         let data = text.find("12345").unwrap();
         assert_eq!(data, (name + "init\0".len()).next_multiple_of(4));
         assert!(text.trim_end_matches('\0').ends_with("TRAILER!!!"));
+    }
+
+    #[test]
+    fn folders_come_once_and_before_what_is_in_them() {
+        let mut archive = Archive::new(b"");
+        archive.file("/lib/x/a", b"");
+        archive.file("/lib/x/b", b"");
+        let text = String::from_utf8(archive.finish()).unwrap();
+        let places: Vec<_> = ["lib\0", "lib/x\0", "lib/x/a\0", "lib/x/b\0"].map(|name| text.find(name).unwrap()).into();
+        assert!(places.is_sorted());
+        assert_eq!(text.matches("lib/x\0").count(), 1);
     }
 }

@@ -136,10 +136,10 @@ impl Reader {
         let Some(Stack { comm, pid, mut frames }) = self.stack.take().filter(|stack| !stack.frames.is_empty()) else {
             return;
         };
-        // The function tracer's own code comes first, and has no name.
-        if frames.first().is_some_and(|name| name.starts_with("0x")) {
-            frames.remove(0);
-        }
+        // The function tracer's own code comes first: without a name, or, where several look at one function, with several
+        // (`arch_ftrace_ops_list_func`, `ftrace_regs_call`).
+        let own = frames.iter().take_while(|name| name.starts_with("0x") || name.contains("ftrace")).count();
+        frames.drain(..own);
         let is_host = frames.first().is_some_and(|name| HOST_CPUID.contains(&name.as_str()));
         let what = if is_host { What::Stack(&frames) } else { What::Other };
         sink(&Event { comm: &comm, pid: Some(pid), what });

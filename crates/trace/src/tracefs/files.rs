@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, Mode, OFlags, open};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::Refusal;
@@ -88,17 +88,20 @@ pub trait Files: Debug {
     ///
     /// What the kernel answers.
     fn pipe(&self, path: &str) -> io::Result<File> {
-        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
         OpenOptions::new().read(true).custom_flags(flags).open(self.root().join(path))
     }
 }
 
-/// A mounted tracefs.
+/// A mounted tracefs, held open: what is switched on can be switched off even if somebody unmounts it meanwhile.
 #[derive(Debug)]
 pub struct Mounted {
+    /// Its root, by way of the descriptor.
     root: PathBuf,
-    /// A mount that nobody else sees, gone when this is closed.
-    _own: Option<OwnedFd>,
+    /// Where it is mounted; `tracefs` if it is mounted for this process alone.
+    place: PathBuf,
+    /// Its root; a mount that nobody else sees is gone when this is closed.
+    _held: OwnedFd,
 }
 
 /// Where distributions mount it; the second by way of debugfs, which mounts it when it is looked at.
@@ -116,10 +119,10 @@ impl Mounted {
     /// If the kernel has none, or this process may not have it.
     pub fn find() -> Result<Self, Refusal> {
         let mut refused = None;
-        let mut take = |root: PathBuf| match usable(&root) {
-            Ok(()) => Some(Self { root, _own: None }),
+        let mut take = |place: PathBuf| match Self::at(&place) {
+            Ok(mounted) => Some(mounted),
             Err(source) => {
-                let path = root.join("instances");
+                let path = place.join("instances");
                 refused.get_or_insert(Refusal::of(path, source, "root (CAP_SYS_ADMIN), or the right to its files"));
                 None
             }
@@ -143,14 +146,25 @@ impl Mounted {
         found.ok_or_else(|| refused.unwrap_or(Refusal::NotMounted { source }))
     }
 
+    /// The one that is mounted there, if instances can be made in it.
+    fn at(place: &Path) -> io::Result<Self> {
+        usable(place)?;
+        let root = open(place, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self::held(root, place.to_owned()))
+    }
+
+    fn held(root: OwnedFd, place: PathBuf) -> Self {
+        Self { root: PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd())), place, _held: root }
+    }
+
     /// A mount of our own.
     fn own() -> io::Result<Self> {
         let context = fsopen("tracefs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(&context)?;
         let none = MountAttrFlags::empty();
         let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, none)?;
-        let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
-        Ok(Self { root, _own: Some(mount) })
+        // It has no place that anybody else could look at.
+        Ok(Self::held(mount, PathBuf::from("tracefs")))
     }
 }
 
@@ -160,8 +174,7 @@ impl Files for Mounted {
     }
 
     fn shown(&self, path: &str) -> PathBuf {
-        // A mount of our own has no place that anybody else could look at.
-        if self._own.is_some() { Path::new("tracefs").join(path) } else { self.root.join(path) }
+        self.place.join(path)
     }
 }
 

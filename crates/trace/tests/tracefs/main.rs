@@ -66,7 +66,7 @@ fn guests_are_counted_event_by_event_where_the_kernel_does_not() {
 fn kvms_own_calls_come_with_their_stacks() {
     let files = Rc::new(Simulated::new(false));
     let before = files.tree();
-    let mut watch = Watch::host(files.clone()).unwrap();
+    let mut watch = Watch::host(files.clone(), false).unwrap();
     assert_eq!(watch.source(), Source::Probe);
     watch.turn(SOON).unwrap();
     let (counts, ended) = watch.end();
@@ -78,12 +78,35 @@ fn kvms_own_calls_come_with_their_stacks() {
 }
 
 #[test]
+fn the_function_tracer_is_taken_by_choice_and_where_there_are_no_kprobes() {
+    let files = Rc::new(Simulated::new(false));
+    for by_choice in [true, false] {
+        if !by_choice {
+            std::fs::remove_file(files.root().join("kprobe_events")).unwrap();
+        }
+        let before = files.tree();
+        let watch = Watch::host(files.clone(), by_choice).unwrap();
+        assert_eq!(watch.source(), Source::Functions);
+        let of = |end: &str| {
+            let own = |path: &Path| path.starts_with("instances") && !path.starts_with("instances/mine");
+            files.tree().into_iter().find(|(path, _)| own(path) && path.ends_with(end)).unwrap().1
+        };
+        assert_eq!((of("set_ftrace_filter").as_str(), of("current_tracer").as_str()), ("do_host_cpuid", "function"));
+        assert_eq!(of("trace_options"), "func_stack_trace");
+        watch.end().1.unwrap();
+        assert_eq!(files.tree(), before);
+    }
+}
+
+#[test]
 fn a_refusal_anywhere_leaves_nothing() {
     for hist in [true, false] {
         for count in 0..20 {
             let files = Rc::new(Simulated::new(hist));
             let before = files.tree();
-            for watch in [|files| Watch::guests(files, false), Watch::host as fn(Rc<dyn Files>) -> _] {
+            for watch in
+                [|files| Watch::guests(files, false), (|files| Watch::host(files, false)) as fn(Rc<dyn Files>) -> _]
+            {
                 files.refuse_after(count);
                 let watch = watch(files.clone());
                 files.refuse_nothing();
@@ -104,8 +127,21 @@ fn what_is_missing_is_said() {
     let refusal = Watch::guests(files.clone(), false).unwrap_err();
     assert!(refusal.to_string().contains("needed: KVM's module, loaded"), "{refusal}");
     std::fs::remove_file(files.root().join("kprobe_events")).unwrap();
-    let refusal = Watch::host(files).unwrap_err();
-    assert!(refusal.to_string().contains("CONFIG_KPROBE_EVENTS"), "{refusal}");
+    std::fs::write(files.root().join("available_tracers"), "nop\n").unwrap();
+    let refusal = Watch::host(files.clone(), false).unwrap_err().to_string();
+    for part in ["no kprobes, and it has no function tracer", "CONFIG_KPROBE_EVENTS", "CONFIG_FUNCTION_TRACER"] {
+        assert!(refusal.contains(part), "{part}: {refusal}");
+    }
+    std::fs::write(files.root().join("available_tracers"), "function nop\n").unwrap();
+    let before = files.tree();
+    // An instance and the size of its buffer pass, then the filter is refused.
+    files.refuse_after(2);
+    let refusal = Watch::host(files.clone(), false).unwrap_err().to_string();
+    let expected =
+        "no kprobes, and its function tracer cannot be pointed at do_host_cpuid (set_ftrace_filter: permission";
+    assert!(refusal.contains(expected), "{refusal}");
+    files.refuse_nothing();
+    assert_eq!(files.tree(), before);
 }
 
 #[test]
@@ -149,7 +185,7 @@ fn after_a_hundred_kills_the_next_start_leaves_all_as_it_was() {
             let mut guests = Watch::guests(files.clone(), false).unwrap();
             guests.turn(SOON).unwrap();
             drop(guests);
-            let mut host = Watch::host(files.clone()).unwrap();
+            let mut host = Watch::host(files.clone(), false).unwrap();
             host.turn(SOON).unwrap();
             host.end().1.unwrap();
         }

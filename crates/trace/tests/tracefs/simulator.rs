@@ -78,6 +78,9 @@ Totals:
     Dropped: 0
 ";
 
+/// The one function that may be traced.
+const FUNCTION: &str = "do_host_cpuid";
+
 #[derive(Debug)]
 pub(crate) struct Simulated {
     root: PathBuf,
@@ -96,6 +99,7 @@ impl Simulated {
         let new = Self { root, left: Cell::new(None), owned: true };
         new.lay(Path::new(""), hist);
         fs::create_dir_all(new.root.join("instances")).unwrap();
+        new.put(Path::new("available_tracers"), "blk function nop\n");
         new.put(Path::new("kprobe_events"), "p:mine/do_host_cpuid do_host_cpuid\n");
         new.put(Path::new("events/mine/do_host_cpuid/enable"), "1");
         new.make("instances/mine").unwrap();
@@ -172,8 +176,14 @@ impl Simulated {
                 self.put(&folder.join("hist"), histogram);
             }
         }
-        let files =
-            [("events/enable", "0"), ("tracing_on", "1"), ("buffer_size_kb", "1408"), ("current_tracer", "nop")];
+        let files = [
+            ("events/enable", "0"),
+            ("tracing_on", "1"),
+            ("buffer_size_kb", "1408"),
+            ("current_tracer", "nop"),
+            ("set_ftrace_filter", "#### all functions enabled ####"),
+            ("trace_options", "nofunc_stack_trace"),
+        ];
         files.iter().for_each(|(file, text)| self.put(&at.join(file), text));
         self.put(&at.join("options/stacktrace"), "0");
         self.put(
@@ -266,6 +276,13 @@ impl Files for Simulated {
                     self.put(Path::new(&enable), text);
                 }
             }
+        }
+        if path.ends_with("/set_ftrace_filter") && text != FUNCTION {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        // Arguments came with 6.15.
+        if path.ends_with("/trace_options") && text == "func-args" {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         self.put(Path::new(path), text);
         Ok(())

@@ -12,18 +12,26 @@ use std::time::{Duration, Instant};
 use cpusieve_formats::qmp::{Expansion, PropertyValue};
 use cpusieve_formats::record;
 use cpusieve_model::Snapshot;
+use cpusieve_probe::guest::load;
 use cpusieve_probe::kvm;
 use cpusieve_probe::qmp::{QmpError, Start};
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{calls, load};
+use crate::program::{Ended, Means, Running};
+use crate::raw::{Raw, What};
+use crate::{kills, raw};
 
-/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"guests":[{"arguments":[..],"console":..,
-/// "report":..,"seconds":..}]}`. A guest that has this file is a host.
+/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"program":..,"kernel":..,"kills":..,
+/// "guests":[{"arguments":[..],"console":..,"report":..,"seconds":..,"watched":..}]}`. A guest that has this file is a host;
+/// one with a program proves it.
 pub(crate) const PLAN: &str = "/plan.json";
 
 /// How long QEMU may think about a question; an emulated processor is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long QEMU may think about a question of `verify`, and its guest may take; and all of `verify`.
+const VERIFY_PATIENCE: (Duration, Duration) = (Duration::from_secs(180), Duration::from_secs(600));
 
 /// How far which model is expanded, with which properties.
 type Question = (Expansion, &'static str, &'static [(&'static str, PropertyValue<'static>)]);
@@ -46,25 +54,133 @@ pub(crate) fn run(plan: &str, port: &mut File) -> Result<(), Box<dyn Error>> {
     let plan: Value = serde_json::from_str(plan)?;
     let problems = modules(&plan);
     section(port, "problems", &problems)?;
-    let trace = calls::start();
-    let mut missing = Vec::new();
-    let kvm = kvm::view(&mut missing);
-    match trace.and_then(|trace| trace.finish()) {
-        Ok(calls) => section(port, "calls", &calls)?,
-        Err(error) => eprintln!("lab-init: do_host_cpuid is not counted: {error}"),
-    }
-    section(port, "record", &record::print(&Snapshot { kvm, missing, ..Snapshot::default() }))?;
-    let program = text(&plan, "qemu");
-    match models(program) {
-        Ok(replies) => section(port, "qmp", &replies)?,
-        Err(error) => eprintln!("lab-init: {error}"),
-    }
     fs::create_dir_all("/run")?;
+    raw::mount()?;
+    let host = Host { plan: &plan, qemu: text(&plan, "qemu"), program: plan.get("program").and_then(Value::as_str) };
+    host.ask_kvm(port)?;
+    host.ask_qemu(port)?;
+    host.verify(port)?;
     for (number, guest) in list(&plan, "guests").iter().enumerate() {
         eprintln!("lab-init: guest {number}");
-        start(program, guest, number, port)?;
+        if guest.get("watched").and_then(Value::as_bool) == Some(true) {
+            host.watched(guest, number, port)?;
+        } else {
+            start(host.qemu, guest, number, port)?;
+        }
     }
-    Ok(())
+    host.tracefs(port)
+}
+
+/// What this host has.
+struct Host<'a> {
+    plan: &'a Value,
+    qemu: &'a str,
+    /// The program that is to be proved, if it is.
+    program: Option<&'a str>,
+}
+
+impl Host<'_> {
+    /// KVM's answers, and what it asks the CPU for them: counted by the laboratory, and by the program by both its means.
+    fn ask_kvm(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
+        let mut watches = Vec::new();
+        if let Some(program) = self.program {
+            // What the program predicts with; asking KVM itself would be counted by the other watch.
+            const RECORD: &str = "/run/host.json";
+            let told = Running::start(program, "record", &["record", "-o", RECORD])?.wait(PATIENCE)?;
+            section(port, "own.record", &format!("{}\n{}", told.status, told.stderr))?;
+            for means in [Means::Probe, Means::Functions] {
+                let name = if means == Means::Probe { "watch.probe" } else { "watch.functions" };
+                let mut watch = Running::start(program, name, &[means.arguments(), &["--host", RECORD]].concat())?;
+                match watch.on(means) {
+                    Ok(_) => watches.push((name, watch)),
+                    Err(error) => eprintln!("lab-init: {error}"),
+                }
+            }
+        }
+        let raw = Raw::start(What::HostCalls);
+        let mut missing = Vec::new();
+        let kvm = kvm::view(&mut missing);
+        match raw.and_then(Raw::finish) {
+            Ok(text) => {
+                section(port, "calls", &raw::calls(&text))?;
+                section(port, "stacks", &raw::stacks(&text))?;
+            }
+            Err(error) => eprintln!("lab-init: do_host_cpuid is not counted: {error}"),
+        }
+        for (name, watch) in watches {
+            told(port, name, &watch.interrupt()?)?;
+        }
+        Ok(section(port, "record", &record::print(&Snapshot { kvm, missing, ..Snapshot::default() }))?)
+    }
+
+    /// What QEMU says of models, and what KVM asks the CPU meanwhile: QEMU tries with growing room.
+    fn ask_qemu(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
+        let Some(program) = self.program else {
+            match models(self.qemu) {
+                Ok(replies) => section(port, "qmp", &replies)?,
+                Err(error) => eprintln!("lab-init: {error}"),
+            }
+            return Ok(());
+        };
+        let mut watch = Running::start(program, "watch.qemu", Means::Probe.arguments())?;
+        watch.on(Means::Probe)?;
+        let raw = Raw::start(What::HostCalls)?;
+        let replies = models(self.qemu);
+        section(port, "calls.qemu", &raw::calls(&raw.finish()?))?;
+        told(port, "watch.qemu", &watch.interrupt()?)?;
+        Ok(section(port, "qmp", &replies?)?)
+    }
+
+    /// Every part of `verify`.
+    fn verify(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
+        let Some(program) = self.program else { return Ok(()) };
+        let (kernel, seconds) = (text(self.plan, "kernel"), VERIFY_PATIENCE.0.as_secs().to_string());
+        eprintln!("lab-init: verify");
+        let arguments = ["verify", "--json", "--limit", &seconds, "--kernel", kernel];
+        let ended = Running::start(program, "verify", &arguments)?.wait(VERIFY_PATIENCE.1)?;
+        Ok(told(port, "verify", &ended)?)
+    }
+
+    /// A guest whose whole boot is counted by the laboratory and by the program: by histograms, event by event, and event
+    /// by event without time to read them, so that some are lost.
+    fn watched(&self, guest: &Value, number: usize, port: &mut File) -> Result<(), Box<dyn Error>> {
+        let Some(program) = self.program else { return start(self.qemu, guest, number, port) };
+        let mut watches = Vec::new();
+        for (name, means) in
+            [("watch.hist", Means::Histograms), ("watch.events", Means::Events), ("watch.starved", Means::Events)]
+        {
+            let mut watch = Running::start(program, name, means.arguments())?;
+            let instance = watch.on(means)?;
+            if name == "watch.starved" {
+                fs::write(instance.join("buffer_size_kb"), "8")?;
+                watch.signal(Signal::STOP)?;
+            }
+            watches.push((name, watch));
+        }
+        let raw = Raw::start(What::Guests)?;
+        start(self.qemu, guest, number, port)?;
+        section(port, "raw", &raw::guests(&raw.finish()?))?;
+        for (name, watch) in watches {
+            watch.signal(Signal::CONT)?;
+            told(port, name, &watch.interrupt()?)?;
+        }
+        Ok(())
+    }
+
+    /// Whether tracefs is as it was, however a watch ends.
+    fn tracefs(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
+        let rounds = self.plan.get("kills").and_then(Value::as_u64).and_then(|rounds| u32::try_from(rounds).ok());
+        let (Some(program), Some(rounds)) = (self.program, rounds) else { return Ok(()) };
+        eprintln!("lab-init: {rounds} kills");
+        section(port, "kills", &kills::kills(program, rounds)?)?;
+        Ok(section(port, "vanishes", &kills::vanishes(program)?)?)
+    }
+}
+
+/// What a run of the program told: its status and its messages, and its JSON.
+fn told(port: &mut File, name: &str, ended: &Ended) -> io::Result<()> {
+    section(port, &format!("{name}.ended"), &format!("{}\n{}", ended.status, ended.stderr))?;
+    section(port, name, &ended.stdout)
 }
 
 /// Loads the modules in their order; what went wrong, a line each.
@@ -72,7 +188,7 @@ fn modules(plan: &Value) -> String {
     let mut problems = String::new();
     for module in list(plan, "modules") {
         let (file, options) = (text(module, "file"), text(module, "options"));
-        if let Err(error) = load(file, options) {
+        if let Err(error) = load(Path::new(file), options) {
             let _infallible = writeln!(problems, "{file} {options}: {error}");
         }
     }

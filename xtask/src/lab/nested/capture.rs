@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use cpusieve_formats::lab::seen;
 use cpusieve_formats::record;
 use cpusieve_model::{KvmCpuidEntry, KvmView, MissingPart, Registers};
 use serde_json::{Map, Value, json};
 
-use super::super::capture::{json as outer, seen};
+use super::super::capture::json as outer;
 use super::super::guest::{Boot, LATE, tail};
+use super::WATCHED_CPUS;
 use super::matrix::Job;
 
 /// The status of a guest to which its host did not come.
@@ -43,7 +45,9 @@ pub(super) fn json(started: &Started<'_>, job: &Job<'_>, boot: &Boot) -> (Value,
         fields.extend(told.kvm.as_ref().map(kvm).unwrap_or_default());
     }
     let guests = job.guests.iter().enumerate();
-    let guests: Vec<Value> = guests.map(|(number, cpu)| guest(started, number, cpu, &boot.sections)).collect();
+    let cpus = |number| if job.watches(number) { WATCHED_CPUS } else { 1 };
+    let guests = guests.map(|(number, cpu)| guest(started, number, (cpu, cpus(number)), &boot.sections));
+    let guests: Vec<Value> = guests.collect();
     let calls: Vec<&str> = section("calls").lines().collect();
     let replies: Vec<Value> = section("qmp").lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let series = started.inner.split('.').take(2).collect::<Vec<_>>().join(".");
@@ -94,7 +98,7 @@ fn hex32(value: u32) -> String {
 }
 
 /// A guest of the job, by its number.
-fn guest(started: &Started<'_>, number: usize, cpu: &str, sections: &BTreeMap<String, String>) -> Value {
+fn guest(started: &Started<'_>, number: usize, (cpu, cpus): (&str, u32), sections: &BTreeMap<String, String>) -> Value {
     let prefix = format!("guest{number}.");
     let section = |name: &str| sections.get(&format!("{prefix}{name}")).map_or("", |text| text.trim());
     let whole = sections.contains_key(&format!("{prefix}end"));
@@ -108,7 +112,7 @@ fn guest(started: &Started<'_>, number: usize, cpu: &str, sections: &BTreeMap<St
     let mut guest = json!({
         "qemu_version": started.inner,
         "machine": "pc",
-        "smp": "1",
+        "smp": cpus.to_string(),
         "cpu_arg": cpu,
         "extra": "",
         "cmdline": started.inner_cmdline,

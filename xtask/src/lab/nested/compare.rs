@@ -31,12 +31,12 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    fn new(what: &str, said: String, differences: Vec<String>) -> Self {
+    pub(super) fn new(what: &str, said: String, differences: Vec<String>) -> Self {
         Self { what: what.to_owned(), said, differences, compared: true, late: false }
     }
 
     /// What cannot be compared is no agreement.
-    fn failed(what: &str, why: impl ToString) -> Self {
+    pub(super) fn failed(what: &str, why: impl ToString) -> Self {
         Self { compared: false, ..Self::new(what, "not compared".to_owned(), vec![why.to_string()]) }
     }
 }
@@ -99,7 +99,13 @@ fn way(host: &Snapshot, inner: &Guest) -> Verdict {
     let kernel = Kernel { unlisted: Unlisted::Zero, ..Kernel::new(Stage::Host) };
     let route = Route {
         kvm: kvm::Question { predicted: true, ..kvm::Question::new(kernel) },
-        vm: Vm { qemu: version, machine: Some("pc"), cpu: Some(&inner.setup.cpu), ..Vm::default() },
+        vm: Vm {
+            qemu: version,
+            machine: Some("pc"),
+            cpu: Some(&inner.setup.cpu),
+            smp: Some(&inner.setup.smp),
+            ..Vm::default()
+        },
         guest: Kernel {
             release: linux.release.as_deref(),
             cmdline: linux.cmdline.as_deref(),
@@ -115,8 +121,25 @@ fn way(host: &Snapshot, inner: &Guest) -> Verdict {
     Verdict::new(&what, format!("{} flags", found.len()), lacks.chain(has).collect())
 }
 
-/// What KVM answered and asked for.
-fn answers(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dyn Error>> {
+/// What KVM must ask the CPU for one `KVM_GET_SUPPORTED_CPUID` on a captured host, and the entries of its answer; none if
+/// nothing can be predicted.
+pub(super) fn predicted_calls(capture: &Capture, config: &BTreeMap<String, String>) -> Option<Asking> {
+    let host = with_config(&capture.parsed.snapshot, config);
+    let (predicted, _, tree) = predict(&host).ok()?;
+    let entries = predicted.view.supported.as_deref().unwrap_or_default().len();
+    Some(Asking { calls: predicted.calls, entries, tree })
+}
+
+/// What KVM asks the CPU.
+pub(super) struct Asking {
+    pub(super) calls: Vec<answer::Call>,
+    pub(super) entries: usize,
+    pub(super) tree: usize,
+}
+
+type Features = BTreeMap<u32, u64>;
+
+fn predict(host: &Snapshot) -> Result<(answer::Output, Features, usize), Box<dyn Error>> {
     let seen = host.kvm.as_ref().ok_or("KVM did not answer")?;
     let tree = tree(host)?;
     let kernel = boot::Input::of_snapshot("host", Stage::Host, host).ok_or("the capture holds no CPUID")?;
@@ -133,8 +156,14 @@ fn answers(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dy
         params: &seen.params,
         permitted: 0,
     };
-    let predicted = answer(&input, tree);
     let features = feature_msrs(&load(&input, tree).map_err(|finding| finding.to_string())?, None).known();
+    Ok((answer(&input, tree), features, tree))
+}
+
+/// What KVM answered and asked for.
+fn answers(host: &Snapshot, calls: &[(u32, u32)]) -> Result<Vec<Verdict>, Box<dyn Error>> {
+    let (predicted, features, _) = predict(host)?;
+    let seen = host.kvm.as_ref().ok_or("KVM did not answer")?;
     let view = &predicted.view;
     let calls_predicted: Vec<_> = predicted.calls.iter().map(|call| (call.leaf, call.subleaf)).collect();
     let mut verdicts = vec![

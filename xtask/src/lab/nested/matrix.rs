@@ -13,25 +13,43 @@ pub(super) struct Job<'a> {
     pub(super) options: &'a str,
     /// `-cpu` of each guest, which boots the host's own kernel.
     pub(super) guests: Vec<&'a str>,
+    /// Whether the program itself is run there: every part of `verify`, and `trace` of KVM, of QEMU, and of the first
+    /// guest's whole boot.
+    pub(super) proofs: bool,
+    /// How often `trace` is killed.
+    pub(super) kills: u32,
 }
+
+impl Job<'_> {
+    /// Whether this guest's boot is watched.
+    pub(super) fn watches(&self, number: usize) -> bool {
+        self.proofs && number == 0
+    }
+}
+
+/// How often `trace` is killed where it is killed.
+pub(super) const KILLS: u32 = 100;
+
+/// One whose leaves go as far as those of `corpus/guests-kvm`, so that KVM makes the calls of `do_host_cpuid` that stand there.
+pub(super) const LONG: &str = "max,+svm,xlevel=0x80000021";
 
 /// The host's `-cpu` if none is named.
 pub(super) const CPU: &str = "max,+svm";
 
 /// The job of `--quick`.
 pub(super) fn quick() -> Vec<Job<'static>> {
-    vec![job("6.1", CPU, "", "", &["host"])]
+    vec![Job { kills: 8, ..proofs(job("6.1", LONG, "", "", &["host"])) }]
 }
 
 /// Every job. The emulator's guests do not start without nested paging, so hosts with `npt=0` have none.
 pub(super) fn all() -> Vec<Job<'static>> {
     vec![
         // The whole way.
-        job("6.1", CPU, "", "", &["host", "host,migratable=off", "max,-xsave", "qemu64"]),
-        job("6.12", CPU, "", "", &["host", "EPYC", "max,-avx,+invtsc"]),
+        proofs(job("6.1", LONG, "", "", &["host", "host,migratable=off", "max,-xsave", "qemu64"])),
+        proofs(job("6.12", LONG, "", "", &["host", "EPYC", "max,-avx,+invtsc"])),
         job("5.10", CPU, "", "nested=0", &["host", "qemu64,+svm"]),
         job("6.17", "EPYC,+svm,+npt", "", "vgif=0", &["host", "EPYC,xlevel=0x80000008"]),
-        job("7.3", "EPYC-Rome,+svm,+npt", "", "nested=0", &["host", "max,level=7"]),
+        proofs(job("7.3", "EPYC-Rome,+svm,+npt", "", "nested=0", &["host", "max,level=7"])),
         job("6.18", CPU, "mitigations=off", "nested=0", &["host,-kvm"]),
         job("6.1", "qemu64,+svm,+npt,+abm", "", "kvm.enable_vmware_backdoor=1", &["host", "Opteron_G3"]),
         // KVM's answers alone: other processors, features taken from the host, parameters.
@@ -56,5 +74,10 @@ fn job(
     options: &'static str,
     guests: &[&'static str],
 ) -> Job<'static> {
-    Job { kernel, cpu, append, options, guests: guests.to_vec() }
+    Job { kernel, cpu, append, options, guests: guests.to_vec(), proofs: false, kills: 0 }
+}
+
+/// The same with the program's own proofs.
+fn proofs(job: Job<'static>) -> Job<'static> {
+    Job { proofs: true, kills: KILLS, ..job }
 }

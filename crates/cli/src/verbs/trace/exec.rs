@@ -20,7 +20,12 @@ pub(super) fn run(options: &TraceOptions, as_json: bool) -> Result<Done, Failure
     let Some((program, arguments)) = options.command.split_first() else {
         return Err("which program? `trace exec -- CMD`".into());
     };
-    if options.duration.is_some() || options.from.is_some() || options.host.is_some() || options.events {
+    if options.duration.is_some()
+        || options.from.is_some()
+        || options.host.is_some()
+        || options.events
+        || options.functions
+    {
         return Err("trace exec watches until the program ends and takes no options".into());
     }
     signals::catch()?;

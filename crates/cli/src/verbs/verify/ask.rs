@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cpusieve_answers::verify;
+use cpusieve_answers::verify::{self, VcpuQuestion};
 use cpusieve_formats::lab::{self, Setup};
 use cpusieve_formats::qmp::{Notice, NoticeKind};
 use cpusieve_model::{GuestCapture, MachineCapture, QemuBinary, Snapshot, SurveyCapture, VcpuCapture};
@@ -19,22 +19,30 @@ const NAME_A_KERNEL: &str = "--kernel FILE names an image that can be read (Debi
 /// The first type of machine that all releases have.
 const MACHINE: &str = "pc";
 
-/// Makes a vCPU, lets it execute CPUID, and tries the MSRs.
-pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, Duration), String> {
+/// Makes a vCPU, lets it execute CPUID, and tries the MSRs; what was asked of it, and how long that took.
+pub(super) fn vcpu(snapshot: &Snapshot) -> Result<(VcpuCapture, VcpuQuestion, Duration), String> {
     if snapshot.kvm.as_ref().is_none_or(|kvm| kvm.supported.is_none()) {
         let missing = snapshot.missing.iter().find(|part| part.what == "kvm");
         return Err(missing.map_or_else(|| "KVM does not answer".to_owned(), super::record::missing));
     }
     let question = verify::vcpu_question(snapshot).map_err(|error| error.to_string())?;
+    let (table, pairs, msrs) = (question.table.clone(), question.pairs.clone(), question.msrs.clone());
+    let trial = vcpus::Trial { table, pairs, msrs };
     let clock = Instant::now();
-    let trial = vcpus::Trial { table: question.table, pairs: question.pairs, msrs: question.msrs };
     let outcome = vcpus::run(&trial, VCPU_LIMIT).map_err(|refusal| refusal.to_string())?;
     let (answers, failed) = match outcome.answers {
         Ok(answers) => (answers, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let capture = VcpuCapture { table: trial.table, refused: outcome.table.err(), answers, failed, msrs: outcome.msrs };
-    Ok((capture, clock.elapsed()))
+    Ok((capture, question, clock.elapsed()))
+}
+
+/// Why there is no QEMU to ask: one that did not answer is another thing than none.
+fn no_qemu(snapshot: &Snapshot) -> String {
+    let none = "no qemu-system-x86_64 is on the search path (Debian: apt-get install qemu-system-x86)";
+    let silent = snapshot.missing.iter().find(|part| part.what == "qemu");
+    silent.map_or_else(|| none.to_owned(), super::record::missing)
 }
 
 /// Asks every QEMU that is installed, with each accelerator that works here.
@@ -44,8 +52,7 @@ pub(super) fn surveys(
     limit: Duration,
 ) -> Vec<Result<(SurveyCapture, Duration), String>> {
     if snapshot.qemu.is_empty() {
-        let why = "no qemu-system-x86_64 is on the search path (Debian: apt-get install qemu-system-x86)";
-        return vec![Err(why.to_owned())];
+        return vec![Err(no_qemu(snapshot))];
     }
     let kvm = snapshot.kvm.as_ref().is_some_and(|kvm| kvm.supported.is_some());
     let accelerators = [(false, true), (true, kvm)].into_iter().filter(|(_, works)| *works).map(|(kvm, _)| kvm);
@@ -109,7 +116,7 @@ pub(super) fn guest(
     limit: Duration,
 ) -> Result<(GuestCapture, Duration), String> {
     let binary = verify::newest_qemu(snapshot);
-    let binary = binary.ok_or("no qemu-system-x86_64 is on the search path, and a guest needs one")?;
+    let binary = binary.ok_or_else(|| no_qemu(snapshot))?;
     let kernel = boots::find(kernel).map_err(|refusal| format!("no kernel to boot: {refusal}; {NAME_A_KERNEL}"))?;
     let program = boots::this_program().map_err(|refusal| refusal.to_string())?;
     let initramfs = boots::build(&program, kernel.msr.as_deref());
