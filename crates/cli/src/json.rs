@@ -1,5 +1,7 @@
 //! The stable JSON, format 1.
 
+pub(crate) mod layout;
+
 use cpusieve_answers::diff::{Assumption, Diff, Item, Relation};
 use cpusieve_answers::reason::Remedy;
 use cpusieve_model::{Evidence, Place, Step};
@@ -88,6 +90,84 @@ pub(crate) fn step(step: &Step) -> Value {
     })
 }
 
+/// Adds a step to a text, in one line: what [`step`] is, without making it first. A prediction has more than a thousand.
+pub(crate) fn append_step(text: &mut String, step: &Step) {
+    text.push_str("{\"feature\":");
+    append_quoted(text, |text| text.push_str(&step.feature));
+    text.push_str(",\"bit\":");
+    match step.place {
+        Some(place) => append_quoted(text, |text| place.append_to(text)),
+        None => text.push_str("null"),
+    }
+    let words = [
+        (",\"at\":", step.at.name()),
+        (",\"effect\":", step.effect.name()),
+        (",\"rule\":", step.rule.0),
+        (",\"cite\":", step.cite.0),
+    ];
+    for (key, word) in words {
+        text.push_str(key);
+        append_quoted(text, |text| text.push_str(word));
+    }
+    text.push_str(",\"because\":[");
+    for (index, evidence) in step.because.iter().enumerate() {
+        text.push_str(if index == 0 { "{\"source\":" } else { ",{\"source\":" });
+        append_quoted(text, |text| evidence.append_source(text));
+        text.push_str(",\"value\":");
+        append_quoted(text, |text| evidence.append_value(text));
+        text.push('}');
+    }
+    text.push_str("]}");
+}
+
+/// Adds what `append` adds, as a JSON string.
+fn append_quoted(text: &mut String, append: impl FnOnce(&mut String)) {
+    text.push('"');
+    let start = text.len();
+    append(text);
+    let special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
+    if text.as_bytes().iter().skip(start).any(|byte| special(byte)) {
+        // A string can always be printed; the first quote stands already.
+        let quoted = serde_json::to_string(&text.split_off(start)).unwrap_or_default();
+        text.push_str(quoted.strip_prefix('"').unwrap_or(&quoted));
+    } else {
+        text.push('"');
+    }
+}
+
 fn evidence(evidence: &Evidence) -> Value {
     json!({"source": evidence.source(), "value": evidence.value()})
+}
+
+#[cfg(test)]
+mod tests {
+    use cpusieve_model::{Cite, CpuidBit, Effect, Register, RuleId, Stage};
+
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_added_is_the_step_that_is_made() {
+        let bit = CpuidBit::new(7, 0, Register::Ebx, 16);
+        let flag = |name: &'static str| Evidence::Flag { of: "host", name: name.into(), printed: false };
+        let because = [
+            Evidence::Register { of: "host", answer: "CPUID", bit, value: Some(0x1_0000) },
+            Evidence::Register { of: "guest", answer: "CPUID", bit, value: None },
+            flag("avx2"),
+            Evidence::Setting { source: "-cpu", text: "host,model-id=\"a\\b\"\u{7}\n\u{e9}".to_owned() },
+        ];
+        for (place, count) in [(Some(Place::Cpuid(bit)), 4), (None, 1), (None, 0)] {
+            let made = Step {
+                feature: "a \"feature\"".into(),
+                place,
+                at: Stage::Kvm,
+                effect: Effect::Dropped,
+                rule: RuleId("KVM0001"),
+                cite: Cite("file:function"),
+                because: because.iter().take(count).cloned().collect(),
+            };
+            let mut text = "[".to_owned();
+            append_step(&mut text, &made);
+            assert_eq!(text, format!("[{}", step(&made)));
+        }
+    }
 }

@@ -100,11 +100,20 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let plain = anstream::AutoStream::choice(&stdout) == anstream::ColorChoice::Never;
     // In one piece: a line at a time would be a system call a line.
-    let text = if plain { Cow::Owned(anstream::adapter::strip_str(text).to_string()) } else { Cow::Borrowed(text) };
+    let text = if plain && !is_plain(text) {
+        Cow::Owned(anstream::adapter::strip_str(text).to_string())
+    } else {
+        Cow::Borrowed(text)
+    };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}"))),
     }
+}
+
+/// Whether there is nothing in a text that a terminal would obey, but for the ends of its lines.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b'\n' || (byte >= b' ' && byte != 0x7f))
 }
 
 /// An error, on standard error.

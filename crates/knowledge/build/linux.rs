@@ -9,7 +9,7 @@ use cpusieve_import::tables::linux::LinuxTables;
 use cpusieve_import::tables::{TreeList, TreeSet};
 use cpusieve_model::{CpuidBit, LinuxBit, Place};
 
-use crate::{Result, Tables};
+use crate::{Result, Tables, slots};
 
 pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let trees = TreeList::parse("linux/trees.tsv", &tables.read("linux/trees.tsv")?)?;
@@ -95,14 +95,19 @@ fn write_features(out: &mut String, rows: &LinuxTables, facts: &[LinuxFacts]) ->
         let mut keys: Vec<(String, usize)> =
             rows.features.iter().enumerate().filter_map(|(index, row)| Some((key(&row.fact)?, index))).collect();
         keys.sort();
-        keys.into_iter().map(|(_, index)| index.to_string()).collect::<Vec<_>>()
+        keys
+    };
+    let mut index = |doc: &str, name: &str, keys: &[(String, usize)]| -> Result<()> {
+        let items: Vec<String> = keys.iter().map(|(_, index)| index.to_string()).collect();
+        slice(out, doc, "", name, "u16", &items)?;
+        slots::write(out, name, keys.iter().map(|(key, _)| key.as_str()))
     };
     let shown = keys(&|flag| flag.shown.name().map(str::to_owned));
     let id = keys(&|flag| ids.get(flag.macro_name.as_str()).cloned());
     let macros = keys(&|flag| Some(flag.macro_name.clone()));
-    slice(out, "Features by printed name.", "", "BY_SHOWN", "u16", &shown)?;
-    slice(out, "Features by id.", "", "BY_ID", "u16", &id)?;
-    slice(out, "Features by macro.", "", "BY_MACRO", "u16", &macros)?;
+    index("Features by printed name.", "BY_SHOWN", &shown)?;
+    index("Features by id.", "BY_ID", &id)?;
+    index("Features by macro.", "BY_MACRO", &macros)?;
     by_place.sort();
     let items: Vec<String> =
         by_place.iter().map(|(at, trees, index)| format!("({}, {}, {index})", place(at), set(*trees))).collect();
@@ -216,7 +221,8 @@ fn write_dependents(out: &mut String, facts: &[LinuxFacts]) -> Result<()> {
         format!("Dependents {{ macro_name: {name:?}, trees: {}, all: &{all:?} }}", set(*trees))
     };
     let items: Vec<String> = groups.iter().map(item).collect();
-    slice(out, "What needs a feature, through others too, by macro.", "", "DEPENDENTS", "Dependents", &items)
+    slice(out, "What needs a feature, through others too, by macro.", "", "DEPENDENTS", "Dependents", &items)?;
+    slots::write(out, "DEPENDENTS", groups.keys().map(|(name, _)| *name))
 }
 
 /// All that needs a feature, in the order in which `do_clear_cpu_cap` of `cpuid-deps.c` finds it: pass after pass over

@@ -4,11 +4,14 @@
 //! same name in `src/` includes.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a build script reads tables and talks to cargo")]
 
+#[path = "../src/hash.rs"]
+mod hash;
 mod kvm;
 mod linux;
 mod msrs;
 mod qemu;
 mod rules;
+mod slots;
 mod vmm;
 mod x86;
 
@@ -35,6 +38,7 @@ fn main() -> Result<()> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../knowledge");
     println!("cargo::rerun-if-changed={}", root.display());
     println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=src/hash.rs");
     let tables = Tables { root };
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("linux.rs"), linux::generate(&tables)?)?;

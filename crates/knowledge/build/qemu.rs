@@ -13,7 +13,7 @@ use cpusieve_import::tables::{TreeList, rows};
 
 use self::names::Names;
 use self::place::{Bit, Word};
-use crate::{Result, Tables};
+use crate::{Result, Tables, slots};
 
 pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let releases = TreeList::parse("qemu/releases.tsv", &tables.read("qemu/releases.tsv")?)?;
@@ -136,7 +136,7 @@ fn bits(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
         found.iter().enumerate().filter_map(|(index, row)| Some((row.name.as_deref()?, index))).collect();
     by_name.sort_unstable();
     writeln!(out, "static BY_NAME: &[(&str, u16)] = &{by_name:?};")?;
-    Ok(())
+    slots::write(out, "BY_NAME", by_name.iter().map(|(name, _)| *name))
 }
 
 fn aliases(tables: &Tables, out: &mut String) -> Result<()> {

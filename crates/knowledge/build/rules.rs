@@ -7,7 +7,7 @@ use cpusieve_import::tables::TreeList;
 use cpusieve_model::Register;
 use toml::{Table, Value};
 
-use crate::{Result, Tables};
+use crate::{Result, Tables, slots};
 
 /// The files, with the table of releases that their `trees` are sets of.
 const FILES: [(&str, &str, &str); 6] = [
@@ -24,6 +24,7 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let mut conditions = BTreeMap::new();
     let mut by_feature: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut by_when: BTreeMap<(String, String), String> = BTreeMap::new();
+    let mut by_function: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (path, software, releases) in FILES {
         let releases = TreeList::parse(releases, &tables.read(releases)?)?;
         let file: Table = tables.read(path)?.parse().map_err(|error| format!("{path}: {error}"))?;
@@ -36,6 +37,9 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
                 && by_when.insert((when, software.to_owned()), id.clone()).is_some()
             {
                 return Err(block.error("another generic rule stands for this situation").into());
+            }
+            if let ("linux", Some((_, function))) = (software, block.cite()?.split_once(':')) {
+                by_function.entry(function.to_owned()).or_default().push(id.clone());
             }
             for feature in features {
                 by_feature.entry(feature).or_default().push(id.clone());
@@ -52,15 +56,15 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
             }
         }
     }
-    Ok(print(&rules, &conditions, &by_feature, &by_when))
+    print(&rules, &conditions, &[("BY_FEATURE", &by_feature), ("BY_FUNCTION", &by_function)], &by_when)
 }
 
 fn print(
     rules: &BTreeMap<String, String>,
     conditions: &BTreeMap<String, String>,
-    by_feature: &BTreeMap<String, Vec<String>>,
+    lists: &[(&str, &BTreeMap<String, Vec<String>>)],
     by_when: &BTreeMap<(String, String), String>,
-) -> String {
+) -> Result<String> {
     let position: BTreeMap<&String, usize> = rules.keys().enumerate().map(|(index, id)| (id, index)).collect();
     let mut text = String::from("/// All rules, by identity.\npub static RULES: &[Rule] = &[\n");
     rules.values().for_each(|rule| text.push_str(rule));
@@ -68,19 +72,24 @@ fn print(
         "];\n/// All conditions of KVM's code, by identity.\npub static KVM_CONDITIONS: &[KvmCondition] = &[\n",
     );
     conditions.values().for_each(|condition| text.push_str(condition));
-    text.push_str("];\nstatic BY_FEATURE: &[(&str, &[u16])] = &[\n");
-    for (feature, ids) in by_feature {
-        let mut indices: Vec<usize> = ids.iter().map(|id| position[id]).collect();
-        indices.sort_unstable();
-        indices.dedup();
-        let _ = writeln!(text, "({feature:?}, &{indices:?}),");
+    text.push_str("];\n");
+    for (name, list) in lists {
+        let _ = writeln!(text, "static {name}: &[(&str, &[u16])] = &[");
+        for (key, ids) in *list {
+            let mut indices: Vec<usize> = ids.iter().map(|id| position[id]).collect();
+            indices.sort_unstable();
+            indices.dedup();
+            let _ = writeln!(text, "({key:?}, &{indices:?}),");
+        }
+        text.push_str("];\n");
+        slots::write(&mut text, name, list.keys().map(String::as_str))?;
     }
-    text.push_str("];\nstatic BY_WHEN: &[(&str, Software, u16)] = &[\n");
+    text.push_str("static BY_WHEN: &[(&str, Software, u16)] = &[\n");
     for ((when, software), id) in by_when {
         let _ = writeln!(text, "({when:?}, Software::{}, {}),", software_name(software), position[id]);
     }
     text.push_str("];\n");
-    text
+    Ok(text)
 }
 
 fn software_name(software: &str) -> &'static str {

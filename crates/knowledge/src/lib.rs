@@ -1,7 +1,7 @@
 //! What Linux, KVM and QEMU do with CPU features, release by release, compiled in.
 //!
 //! The tables stand in `knowledge/` as text, one fact a row; the build script turns them into static slices, sorted for
-//! binary search, so that nothing is parsed at start-up. This crate knows facts only: no stage, no file, no format.
+//! binary search, so that nothing is parsed at start-up; names are found by hashes that it laid out. This crate knows facts only: no stage, no file, no format.
 //!
 //! ```
 //! use cpusieve_knowledge::rules::{self, Software};
@@ -16,10 +16,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod hash;
 pub mod kvm;
 pub mod linux;
 pub mod qemu;
 pub mod rules;
+mod slots;
 mod trees;
 pub mod vmm;
 pub mod x86;

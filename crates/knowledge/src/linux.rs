@@ -21,6 +21,7 @@ mod nearest;
 use cpusieve_model::{CpuidBit, LinuxBit, Place, Register};
 
 use crate::TreeSet;
+use crate::slots::Slots;
 pub use nearest::{Distance, Nearest, nearest};
 
 include!(concat!(env!("OUT_DIR"), "/linux.rs"));
@@ -242,24 +243,25 @@ pub fn dependencies(tree: usize) -> impl Iterator<Item = &'static Dependency> {
 /// Everything that a tree clears along with a feature (a macro), in the order in which it does.
 #[must_use]
 pub fn dependents(tree: usize, macro_name: &str) -> &'static [&'static str] {
-    let first = DEPENDENTS.partition_point(|entry| entry.macro_name < macro_name);
+    let named = |position: usize| DEPENDENTS.get(position).map(|entry| entry.macro_name);
+    let first = DEPENDENTS_SLOTS.find(macro_name, named).unwrap_or(DEPENDENTS.len());
     let same = DEPENDENTS[first..].iter().take_while(|entry| entry.macro_name == macro_name);
     same.into_iter().find(|entry| entry.trees.contains(tree)).map_or(&[], |entry| entry.all)
 }
 
 /// The features that some tree prints as `name`.
 pub fn by_shown(name: &str) -> impl Iterator<Item = &'static Feature> {
-    equal(BY_SHOWN, name, |feature| feature.shown.unwrap_or(""))
+    equal(BY_SHOWN, BY_SHOWN_SLOTS, name, |feature| feature.shown.unwrap_or(""))
 }
 
 /// The features with an id, [`Feature::id`].
 pub fn by_id(id: &str) -> impl Iterator<Item = &'static Feature> {
-    equal(BY_ID, id, |feature| feature.id)
+    equal(BY_ID, BY_ID_SLOTS, id, |feature| feature.id)
 }
 
 /// The features with a macro, given without `X86_FEATURE_`.
 pub fn by_macro(macro_name: &str) -> impl Iterator<Item = &'static Feature> {
-    equal(BY_MACRO, macro_name, |feature| feature.macro_name)
+    equal(BY_MACRO, BY_MACRO_SLOTS, macro_name, |feature| feature.macro_name)
 }
 
 /// A tree's feature with a macro.
@@ -277,12 +279,13 @@ pub fn feature_by_id(tree: usize, id: &str) -> Option<&'static Feature> {
 /// The part of an index whose features have this key.
 fn equal(
     index: &'static [u16],
+    slots: Slots,
     key: &str,
     of: impl Fn(&Feature) -> &'static str + Copy,
 ) -> impl Iterator<Item = &'static Feature> {
     let at = |position: &u16| &FEATURES[usize::from(*position)];
-    let first = index.partition_point(|position| of(at(position)) < key);
-    index[first..].iter().map(at).take_while(move |feature| of(feature) == key)
+    let first = slots.find(key, |position| index.get(position).map(|position| of(at(position))));
+    index[first.unwrap_or(index.len())..].iter().map(at).take_while(move |feature| of(feature) == key)
 }
 
 /// Where a tree's feature comes from: a CPUID bit, through its word or scattered, or else the bit of Linux itself.

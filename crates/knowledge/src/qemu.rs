@@ -26,6 +26,7 @@ mod release;
 use cpusieve_model::{CpuidBit, MsrBit, Place, Register};
 
 use crate::TreeSet;
+use crate::slots::Slots;
 
 pub use cache::{Cache, CacheDescriptor, CacheKind, Caches, ShareLevel, cache_descriptors};
 pub use feature::{Dependency, ExtSaveArea, HypervProperty, dependencies, ext_save_areas, hyperv_properties};
@@ -240,9 +241,9 @@ pub fn aliases() -> &'static [(&'static str, &'static str)] {
 /// `vmx-invept-single-context`.
 pub fn by_name(name: &str) -> impl Iterator<Item = &'static Bit> {
     let name = canonical(name);
-    let start = BY_NAME.partition_point(|(known, _)| *known < name);
-    let end = BY_NAME.partition_point(|(known, _)| *known <= name);
-    BY_NAME.get(start..end).unwrap_or(&[]).iter().filter_map(|&(_, index)| BITS.get(usize::from(index)))
+    let start = BY_NAME_SLOTS.find(name, |position| BY_NAME.get(position).map(|(known, _)| *known));
+    let found = BY_NAME.get(start.unwrap_or(BY_NAME.len())..).unwrap_or(&[]).iter();
+    found.take_while(move |(known, _)| *known == name).filter_map(|&(_, index)| BITS.get(usize::from(index)))
 }
 
 /// The places that a property name or alias stands for in `release`; none if the release has no such property.

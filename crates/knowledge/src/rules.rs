@@ -5,6 +5,7 @@
 use cpusieve_model::{Cite, CpuidBit, MsrBit, RuleId, Vendor};
 
 use crate::TreeSet;
+use crate::slots::Slots;
 
 /// Whose behaviour a rule describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,7 +225,7 @@ pub fn rule(id: &str) -> Option<&'static Rule> {
 
 /// The rules about a feature, in order of identity.
 pub fn of_feature(software: Software, feature: &str) -> impl Iterator<Item = &'static Rule> {
-    let found = BY_FEATURE.binary_search_by(|(name, _)| (*name).cmp(feature));
+    let found = BY_FEATURE_SLOTS.find(feature, |position| BY_FEATURE.get(position).map(|(name, _)| *name));
     let indices = found.map_or(&[][..], |index| BY_FEATURE[index].1);
     indices.iter().map(|&index| &RULES[usize::from(index)]).filter(move |rule| rule.software == software)
 }
@@ -233,6 +234,18 @@ pub fn of_feature(software: Software, feature: &str) -> impl Iterator<Item = &'s
 pub fn by_feature() -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'static Rule> + Clone)> {
     let rule = |index: &u16| RULES.get(usize::from(*index));
     BY_FEATURE.iter().map(move |(name, indices)| (*name, indices.iter().filter_map(rule)))
+}
+
+/// The functions of Linux that rules cite, each with the positions of these rules in [`RULES`], in order.
+#[must_use]
+pub fn functions() -> &'static [(&'static str, &'static [u16])] {
+    BY_FUNCTION
+}
+
+/// The position of a function in [`functions`].
+#[must_use]
+pub fn function(name: &str) -> Option<usize> {
+    BY_FUNCTION_SLOTS.find(name, |position| BY_FUNCTION.get(position).map(|(function, _)| *function))
 }
 
 /// The generic rule of a situation.

@@ -34,7 +34,12 @@ impl TreeSet {
 
     /// The positions of the releases in the set, oldest first.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |&index| self.contains(index))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let first = (rest != 0).then_some(rest.trailing_zeros() as usize)?;
+            rest &= rest - 1;
+            Some(first)
+        })
     }
 
     /// The oldest release in the set.

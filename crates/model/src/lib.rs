@@ -20,6 +20,7 @@
 
 mod capture;
 mod cpuid;
+mod digits;
 mod grounds;
 mod msr;
 mod place;

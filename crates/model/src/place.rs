@@ -1,8 +1,8 @@
 //! Where a feature lives: a bit of CPUID, a bit of an MSR, or a bit that Linux made up.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
-use crate::{Register, has_subleaves};
+use crate::{Register, digits, has_subleaves};
 
 /// A bit of CPUID output.
 ///
@@ -28,15 +28,42 @@ impl CpuidBit {
     }
 }
 
+impl CpuidBit {
+    /// Writes it as the manual does.
+    fn write(self, to: &mut impl fmt::Write) -> fmt::Result {
+        let indexed = has_subleaves(self.leaf);
+        to.write_str(if indexed { "CPUID.(EAX=" } else { "CPUID." })?;
+        digits::hex(to, self.leaf.into(), 2)?;
+        if indexed {
+            to.write_str("H,ECX=")?;
+            digits::hex(to, self.subleaf.into(), 1)?;
+            to.write_str("):")?;
+        } else {
+            to.write_str("H:")?;
+        }
+        to.write_str(self.register.name())?;
+        digits::in_brackets(to, self.bit)
+    }
+
+    /// Writes the short form of its register: `1.EDX`, `7.0.EBX`.
+    pub(crate) fn write_register(self, to: &mut impl fmt::Write) -> fmt::Result {
+        digits::hex(to, self.leaf.into(), 1)?;
+        if has_subleaves(self.leaf) {
+            to.write_char('.')?;
+            digits::hex(to, self.subleaf.into(), 1)?;
+        }
+        to.write_char('.')?;
+        to.write_str(self.register.name())
+    }
+}
+
 impl fmt::Display for CpuidBit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { leaf, subleaf, register, bit } = *self;
-        match (f.alternate(), has_subleaves(leaf)) {
-            (true, true) => write!(f, "{leaf:X}.{subleaf:X}.{register}[{bit}]"),
-            (true, false) => write!(f, "{leaf:X}.{register}[{bit}]"),
-            (false, true) => write!(f, "CPUID.(EAX={leaf:02X}H,ECX={subleaf:X}):{register}[{bit}]"),
-            (false, false) => write!(f, "CPUID.{leaf:02X}H:{register}[{bit}]"),
+        if f.alternate() {
+            self.write_register(f)?;
+            return digits::in_brackets(f, self.bit);
         }
+        self.write(f)
     }
 }
 
@@ -49,9 +76,19 @@ pub struct MsrBit {
     pub bit: u8,
 }
 
+impl MsrBit {
+    /// Writes it as the manual does.
+    fn write(self, to: &mut impl fmt::Write) -> fmt::Result {
+        to.write_str("MSR ")?;
+        digits::hex(to, self.index.into(), 1)?;
+        to.write_char('H')?;
+        digits::in_brackets(to, self.bit)
+    }
+}
+
 impl fmt::Display for MsrBit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MSR {:X}H[{}]", self.index, self.bit)
+        self.write(f)
     }
 }
 
@@ -92,6 +129,17 @@ impl Place {
             Self::Msr(_) | Self::Linux(_) => None,
         }
     }
+
+    /// Adds it to a text, as it displays. Explanations name thousands of places, and a formatter would take longer than
+    /// what they explain.
+    pub fn append_to(self, text: &mut String) {
+        // A text takes everything.
+        let _ = match self {
+            Self::Cpuid(bit) => bit.write(text),
+            Self::Msr(bit) => bit.write(text),
+            Self::Linux(bit) => write!(text, "{bit}"),
+        };
+    }
 }
 
 impl fmt::Display for Place {
@@ -120,5 +168,16 @@ mod tests {
         assert_eq!(invtsc.to_string(), "CPUID.80000007H:EDX[8]");
         assert_eq!(Place::Msr(MsrBit { index: 0x10a, bit: 1 }).to_string(), "MSR 10AH[1]");
         assert_eq!(Place::Linux(LinuxBit { word: 3, bit: 24 }).to_string(), "Linux 3*32+24");
+    }
+
+    #[test]
+    fn what_is_added_to_a_text_is_what_displays() {
+        let bits = [CpuidBit::new(1, 0, Register::Edx, 22), CpuidBit::new(0x8000_0026, 0xa5, Register::Ecx, 7)];
+        let others = [Place::Msr(MsrBit { index: 0xc001_0015, bit: 63 }), Place::Linux(LinuxBit { word: 3, bit: 24 })];
+        for place in bits.map(Place::Cpuid).into_iter().chain(others) {
+            let mut text = "at ".to_owned();
+            place.append_to(&mut text);
+            assert_eq!(text, format!("at {place}"));
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{CpuidBit, Grounds, Place};
+use crate::{CpuidBit, Grounds, Place, digits};
 
 /// The six sieves, in machine order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -151,30 +151,53 @@ impl Evidence {
     /// Where it was seen: `guest's flags`, `host's KVM_GET_SUPPORTED_CPUID`.
     #[must_use]
     pub fn source(&self) -> String {
-        match self {
-            Self::Flag { of, .. } => format!("{of}'s flags"),
-            Self::Register { of, answer, .. } => format!("{of}'s {answer}"),
-            Self::Setting { source, .. } => (*source).to_owned(),
-        }
+        let mut text = String::new();
+        self.append_source(&mut text);
+        text
     }
 
     /// What was seen: `no acpi`, `1.EDX = 0x178bfbff, bit 22 is 0`.
     #[must_use]
     pub fn value(&self) -> String {
+        let mut text = String::new();
+        self.append_value(&mut text);
+        text
+    }
+
+    /// Adds [`Evidence::source`] to a text.
+    pub fn append_source(&self, text: &mut String) {
         match self {
-            Self::Flag { name, printed: true, .. } => name.to_string(),
-            Self::Flag { name, printed: false, .. } => format!("no {name}"),
-            Self::Register { bit, value, .. } => {
-                let short = format!("{bit:#}");
-                let register = short.split('[').next().unwrap_or_default();
-                match value {
-                    Some(value) => format!("{register} = {value:#010x}, bit {} is {}", bit.bit, value >> bit.bit & 1),
-                    None => format!("{register} is not there"),
-                }
-            }
-            Self::Setting { text, .. } => text.clone(),
+            Self::Flag { of, .. } => [of, "'s flags"].iter().for_each(|part| text.push_str(part)),
+            Self::Register { of, answer, .. } => [of, "'s ", answer].iter().for_each(|part| text.push_str(part)),
+            Self::Setting { source, .. } => text.push_str(source),
         }
     }
+
+    /// Adds [`Evidence::value`] to a text.
+    pub fn append_value(&self, text: &mut String) {
+        match self {
+            Self::Flag { name, printed, .. } => {
+                text.push_str(if *printed { "" } else { "no " });
+                text.push_str(name);
+            }
+            Self::Register { bit, value, .. } => {
+                // A text takes everything.
+                let _ = write_register(text, *bit, *value);
+            }
+            Self::Setting { text: line, .. } => text.push_str(line),
+        }
+    }
+}
+
+/// `1.EDX = 0x178bfbff, bit 22 is 0`
+fn write_register(to: &mut impl fmt::Write, bit: CpuidBit, value: Option<u32>) -> fmt::Result {
+    bit.write_register(to)?;
+    let Some(value) = value else { return to.write_str(" is not there") };
+    to.write_str(" = 0x")?;
+    digits::lower_hex(to, value.into(), 8)?;
+    to.write_str(", bit ")?;
+    digits::decimal(to, bit.bit)?;
+    to.write_str(if value >> bit.bit & 1 == 1 { " is 1" } else { " is 0" })
 }
 
 /// One decision: at this stage, this feature was kept, dropped, added, forced or left unknown, by this rule.

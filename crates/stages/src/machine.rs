@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use cpusieve_knowledge::x86::{Generation, Guess};
@@ -16,6 +15,7 @@ use crate::kvm::answered::Answered;
 use crate::linux::booted::{Booted, Exact};
 use crate::linux::conditions::Sight;
 use crate::linux::kernel as linux_kernel;
+use crate::names::Printed;
 use crate::qemu::Realized;
 
 /// 1.ECX\[31\]: set by hypervisors, never by silicon.
@@ -61,7 +61,7 @@ pub struct Machine<'a> {
     /// The kernel tree for which the flags were concluded from CPUID; `None` if there is a line, or nothing at all.
     pub concluded_for: Option<usize>,
     flags: Option<FlagList>,
-    names: HashSet<Box<str>, foldhash::fast::RandomState>,
+    names: Printed,
     /// The kernels of all trees on this CPU, each booted when it is first asked for; none before it is known which
     /// trees may run here, nor without CPUID.
     boots: Vec<OnceCell<Option<Box<Booted>>>>,
@@ -87,7 +87,7 @@ impl<'a> Machine<'a> {
             generations: OnceCell::new(),
             concluded_for: None,
             flags: None,
-            names: HashSet::default(),
+            names: Printed::default(),
             boots: Vec::new(),
             answers: Vec::new(),
             realized: RefCell::default(),
@@ -189,7 +189,7 @@ impl<'a> Machine<'a> {
     }
 
     fn take_flags(&mut self, flags: Option<FlagList>) {
-        self.names = flags.iter().flat_map(FlagList::iter).map(Box::from).collect();
+        self.names = flags.as_ref().map(Printed::new).unwrap_or_default();
         self.flags = flags;
     }
 
@@ -205,8 +205,7 @@ impl<'a> Machine<'a> {
     /// for one that another kernel would print which may just as well run here.
     #[must_use]
     pub fn prints(&self, name: &str) -> Option<bool> {
-        self.flags.as_ref()?;
-        if self.names.contains(name) {
+        if self.names.contains(self.flags.as_ref()?, name) {
             return Some(true);
         }
         if self.partly {

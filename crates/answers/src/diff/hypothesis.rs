@@ -27,12 +27,12 @@ pub(super) struct Chosen<'a> {
 /// Tries every combination of kernels and QEMU that the two ends leave open.
 ///
 /// The host's kernel and QEMU decide what reaches the vCPU, the guest's kernel what it makes of that: the two choices are
-/// made one after the other.
+/// made one after the other. Of a QEMU that is known with its command line nothing has to be chosen.
 pub(super) fn choose<'a>(
     host: &'a Machine<'a>,
     guest: &'a Machine<'a>,
-    lost: &[&'a str],
-    gained: &[&'a str],
+    (lost, gained): (&[&'a str], &[&'a str]),
+    started: Option<(usize, Command<'a>)>,
 ) -> Chosen<'a> {
     let subjects = subjects(host, guest, lost, gained);
     // Flags that were concluded are those of one kernel, whichever may really run there.
@@ -53,8 +53,6 @@ pub(super) fn choose<'a>(
         let counts = subject.fate != Fate::Lost || !arrived_only;
         counts && subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit))
     });
-    let tells_qemu =
-        only(&|subject| subject.bit.is_some_and(|bit| vcpu::mirrored(bit).is_none() && differs_by_qemu(bit)));
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
     let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
     let first = World {
@@ -75,6 +73,14 @@ pub(super) fn choose<'a>(
     let of_tree = best.first().copied().unwrap_or(first);
     let tied = TreeSet(best.iter().fold(0, |set, world| set | 1 << world.host_tree));
     let host_decided = best.len() == 1 && by_tree.len() > 1;
+    if let Some((release, command)) = started.filter(|_| guest_trees.iter().count() <= 1) {
+        let qemu_fits = TreeSet(1 << release);
+        let mut chosen = Chosen { world: of_tree, host_decided, tied, qemu_told: told, qemu_fits };
+        chosen.start(release, command);
+        return chosen;
+    }
+    let tells_qemu =
+        only(&|subject| subject.bit.is_some_and(|bit| vcpu::mirrored(bit).is_none() && differs_by_qemu(bit)));
     let worlds = [true, false].into_iter().flat_map(|migratable| {
         let cpu = CpuArgument::Host { migratable };
         releases.iter().map(move |&qemu| World { qemu, cpu, ..of_tree })
@@ -101,7 +107,9 @@ pub(super) fn choose<'a>(
         world = cheapest(trees, |world| misfits(&tells_guest, world)).unwrap_or(world);
     }
     (world.guest_proves, world.whole) = (true, true);
-    Chosen { world, host_decided, tied, qemu_told: told, qemu_fits }
+    let mut chosen = Chosen { world, host_decided, tied, qemu_told: told, qemu_fits };
+    started.into_iter().for_each(|(release, command)| chosen.start(release, command));
+    chosen
 }
 
 /// Whether `-cpu host` would have kept a flag that is lost, or the guest's CPUID shows that QEMU left it out.
@@ -199,8 +207,9 @@ fn contradicts(predicted: State, seen: State) -> bool {
 
 impl<'a> Chosen<'a> {
     /// Takes QEMU and its command line for known.
-    pub(super) fn start(&mut self, release: usize, command: Command<'a>) {
-        self.world = World { qemu: release, cpu: command.argument(), command: Some(command), ..self.world };
+    fn start(&mut self, release: usize, command: Command<'a>) {
+        let (cpu, command) = (command.argument(), Some(command));
+        self.world = World { qemu: release, cpu, command, guest_proves: true, whole: true, ..self.world };
     }
 
     /// The worlds that may answer differently for a flag: one, unless KVM's treatment of it tells the tied kernels apart.

@@ -173,10 +173,7 @@ fn between_host_and_guest(
     (host.role, guest.role) = ("host", "guest");
     let (host, guest) = (&*host, &*guest);
     let (lost, gained, kept) = split(host, guest);
-    let mut chosen = hypothesis::choose(host, guest, &lost, &gained);
-    if let Some((release, command)) = started {
-        chosen.start(release, command);
-    }
+    let chosen = hypothesis::choose(host, guest, (&lost, &gained), started);
     let lost = lost.iter().map(|flag| lost::lost(&chosen, flag)).collect();
     let gained = gained.iter().map(|flag| gained::gained(&chosen, flag)).collect();
     let mut unknown = host.kernel.unknown.clone();
@@ -234,7 +231,7 @@ fn undecided(first: &Machine<'_>, second: &Machine<'_>) -> Vec<String> {
 /// The world that fits a host and a guest best.
 pub(crate) fn world<'a>(host: &'a Machine<'a>, guest: &'a Machine<'a>) -> World<'a> {
     let (lost, gained, _) = split(host, guest);
-    hypothesis::choose(host, guest, &lost, &gained).world
+    hypothesis::choose(host, guest, (&lost, &gained), None).world
 }
 
 /// Flags that only one end shows, in its order, and how many both show.

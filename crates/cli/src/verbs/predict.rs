@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Done, Failure};
 use crate::args::{Accel, From, PredictOptions, Until, VmmName};
+use crate::json::layout::{self, Layout};
 use crate::page::{self, HEAD, QUIET, styled};
 use crate::{input, json};
 
@@ -67,20 +68,27 @@ fn label(found: &Prediction) -> &'static str {
 }
 
 fn as_text(found: &Prediction, stage: Stage) -> String {
-    let assumed = assumptions(&found.assumed);
-    let head = json!({"format": 1, "assumed": assumed, "odd": found.odd, stage.name(): lines(found)});
-    with_steps(&head, found.boot.steps.iter())
+    let head = |json: &mut Layout<'_>| {
+        json.key("format").value(&json!(1));
+        json.key("assumed").value(&assumptions(&found.assumed));
+        json.key("odd").list(|json| words(json, &found.odd));
+        json.key(stage.name()).object(|json| lines(json, found));
+    };
+    with_steps(head, found.boot.steps.iter())
 }
 
 /// The lines of `/proc/cpuinfo`, as JSON.
-fn lines(found: &Prediction) -> Value {
-    json!({
-        "kernel": label(found),
-        "flags": found.boot.flags,
-        "hidden": found.boot.hidden,
-        "bugs": found.boot.bugs,
-        "vmx_flags": found.boot.vmx_flags,
-    })
+fn lines(json: &mut Layout<'_>, found: &Prediction) {
+    json.key("kernel").string(label(found));
+    json.key("flags").list(|json| words(json, &found.boot.flags));
+    json.key("hidden").list(|json| words(json, &found.boot.hidden));
+    json.key("bugs").list(|json| words(json, &found.boot.bugs));
+    json.key("vmx_flags").list(|json| words(json, &found.boot.vmx_flags));
+}
+
+/// Texts as the items of a list.
+fn words(json: &mut Layout<'_>, words: &[impl AsRef<str>]) {
+    words.iter().for_each(|word| json.item().string(word.as_ref()));
 }
 
 pub(super) fn assumptions(assumed: &[Assumption]) -> Value {
@@ -91,15 +99,17 @@ pub(super) fn assumptions(assumed: &[Assumption]) -> Value {
     Value::Array(assumed.collect())
 }
 
-/// The JSON of a head and the steps behind it.
-fn with_steps<'a>(head: &Value, steps: impl Iterator<Item = &'a Step>) -> String {
-    let head = json::pretty(head);
-    // A step a line, made and dropped one by one: hundreds of them at once would take as long as all the rest.
-    let mut text = head.strip_suffix("\n}\n").unwrap_or(&head).to_owned();
+/// The JSON of a head and the steps behind it, a step a line.
+fn with_steps<'a>(head: impl FnOnce(&mut Layout<'_>), steps: impl Iterator<Item = &'a Step> + Clone) -> String {
+    /// More than most steps take.
+    const LINE: usize = 256;
+    let mut text = layout::object(head);
+    text.truncate(text.strip_suffix("\n}").map_or(text.len(), str::len));
+    text.reserve(steps.clone().count() * LINE);
     text.push_str(",\n  \"steps\": [");
     for (index, step) in steps.enumerate() {
         text.push_str(if index == 0 { "\n    " } else { ",\n    " });
-        text.push_str(&serde_json::to_string(&json::step(step)).unwrap_or_default());
+        json::append_step(&mut text, step);
     }
     text.push_str("\n  ]\n}\n");
     text

@@ -84,20 +84,21 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
 
 fn from_flags(machine: &Machine<'_>) -> Candidates {
     let Some(flags) = machine.flags() else { return Candidates::any() };
-    let trees = least(TreeSet(all()), &misnamed(flags));
+    let printing: Vec<TreeSet> = flags.iter().map(printing).collect();
+    let trees = least(TreeSet(all()), &misnamed(flags, &printing));
     let of_linux = |rule: &&rules::Rule| rule.software == Software::Linux;
     let telling: Vec<&linux::Feature> = rules::by_feature()
         .filter(|(_, rules)| rules.clone().filter(of_linux).any(|rule| splits(rule.trees, trees)))
         .flat_map(|(name, _)| linux::by_shown(name))
         .collect();
-    let contradictions: Vec<usize> = (0..linux::TREES.len())
-        .map(|tree| {
-            let of_tree = telling.iter().filter(|feature| trees.contains(tree) && feature.trees.contains(tree));
-            of_tree.filter(|feature| contradicts(machine, tree, feature)).count()
-        })
-        .collect();
+    let mut contradictions = vec![0; linux::TREES.len()];
+    for tree in trees.iter() {
+        let of_tree = telling.iter().filter(|feature| feature.trees.contains(tree));
+        contradictions[tree] = of_tree.filter(|feature| contradicts(machine, tree, feature)).count();
+    }
     let trees = least(trees, &contradictions);
-    let unknown = flags.iter().filter(|name| trees.iter().all(|tree| !prints(tree, name))).map(str::to_owned).collect();
+    let unprinted = flags.iter().zip(printing).filter(|(_, printing)| printing.intersection(trees).is_empty());
+    let unknown = unprinted.map(|(name, _)| name.to_owned()).collect();
     Candidates { trees, because: Because::Flags, unknown }
 }
 
@@ -118,12 +119,17 @@ fn least(trees: TreeSet, misfits: &[usize]) -> TreeSet {
     TreeSet(trees.iter().filter(|&tree| misfits[tree] == least).fold(0, |set, tree| set | 1 << tree))
 }
 
-/// By tree, how many names in a line it does not print, twice, and how many stand out of its order.
-fn misnamed(flags: &FlagList) -> Vec<usize> {
+/// The trees that print a name.
+fn printing(name: &str) -> TreeSet {
+    linux::by_shown(name).fold(TreeSet::EMPTY, |trees, feature| trees.union(feature.trees))
+}
+
+/// By tree, how many names in a line it does not print, twice, and how many stand out of its order; `printing` has the
+/// trees that print each.
+fn misnamed(flags: &FlagList, printing: &[TreeSet]) -> Vec<usize> {
     let mut misfits = vec![0; linux::TREES.len()];
     let mut last = vec![0; linux::TREES.len()];
-    for name in flags.iter() {
-        let mut printing = TreeSet::EMPTY;
+    for (name, printing) in flags.iter().zip(printing) {
         for feature in linux::by_shown(name) {
             for tree in feature.trees.iter() {
                 if feature.number() < last[tree] {
@@ -132,13 +138,10 @@ fn misnamed(flags: &FlagList) -> Vec<usize> {
                     last[tree] = feature.number();
                 }
             }
-            printing = printing.union(feature.trees);
         }
-        misfits
-            .iter_mut()
-            .enumerate()
-            .filter(|(tree, _)| !printing.contains(*tree))
-            .for_each(|(_, misfit)| *misfit += 2);
+        for tree in TreeSet(all() & !printing.0).iter() {
+            misfits[tree] += 2;
+        }
     }
     misfits
 }

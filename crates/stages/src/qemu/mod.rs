@@ -20,6 +20,7 @@ mod featurestr;
 mod fields;
 mod filter;
 mod history;
+mod home;
 mod host;
 mod hyperv;
 mod instance;
@@ -97,7 +98,7 @@ pub fn give(qemu: Qemu, host: &Machine<'_>, feature: &str, bit: CpuidBit, offere
         at: Stage::Qemu,
         effect,
         rule: rule.map_or(RuleId(""), |rule| rule.id),
-        cite: rule.map_or(Cite(""), |rule| rule.cite),
+        cite: rule.map_or(Cite(""), |rule| home::home(rule.cite, qemu.release)),
         because: Grounds::NONE,
     };
     Decision { state, open: state == State::Unknown, step }

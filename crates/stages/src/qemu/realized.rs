@@ -123,7 +123,7 @@ impl Realized {
             None => {
                 let rule = super::generic("not-offered").filter(|_| state == State::Absent)?;
                 let (place, because) = (Some(Place::Cpuid(bit)), Grounds::NONE);
-                let (rule, cite) = (rule.id, rule.cite);
+                let (rule, cite) = (rule.id, super::home::home(rule.cite, self.key.release));
                 Step { feature, place, at: Stage::Qemu, effect: Effect::Dropped, rule, cite, because }
             }
         };

@@ -10,6 +10,7 @@ use cpusieve_knowledge::x86::{self, Feature};
 use cpusieve_model::{Cite, Effect, Evidence, Grounds, KvmCpuidEntry, Place, Stage, Step};
 
 use super::history::Phase;
+use super::home::home;
 use super::trace::{Register, Trace, first_entries};
 use super::words::{AMD_ALIASES, FEAT_1_ECX, FEAT_8000_0001_EDX};
 
@@ -61,8 +62,11 @@ pub(super) fn steps(trace: &Trace, table: &[KvmCpuidEntry]) -> Vec<Step> {
         }
         let (later, changes) = (later.get(at).copied().unwrap_or(0), trace.last_changes(at));
         let passage = Passage { trace, at, word, known, came, told, rows, changes, later };
-        let set = (0..64).filter(|bit| mask >> bit & 1 == 1);
-        steps.extend(set.filter_map(|bit| passage.step(bit)));
+        let mut rest: u64 = mask;
+        while rest != 0 {
+            passage.push_step(rest.trailing_zeros() as u8, &mut steps);
+            rest &= rest - 1;
+        }
     }
     for (place, feature, Register { came, told }) in trace.elsewhere(&table) {
         let (bit, place) = (place.bit, Place::Cpuid(place));
@@ -70,13 +74,13 @@ pub(super) fn steps(trace: &Trace, table: &[KvmCpuidEntry]) -> Vec<Step> {
         let reason = if is_told { "passed".into() } else { unknown_register(trace.release, place) };
         let effect = effect(came >> bit & 1 == 1, is_told, reason);
         let named = Named { place, name: Cow::Borrowed(feature.id), feature: Some(feature), came };
-        steps.extend(step(trace, named, effect, reason));
+        push_step(trace, named, effect, reason, &mut steps);
     }
     steps
 }
 
 impl Passage<'_> {
-    fn step(&self, bit: u8) -> Option<Step> {
+    fn push_step(&self, bit: u8, steps: &mut Vec<Step>) {
         let place = self.word.bit(bit);
         let reason = self.reason(bit, place);
         let effect = effect(self.came >> bit & 1 == 1, self.told >> bit & 1 == 1, reason);
@@ -86,7 +90,7 @@ impl Passage<'_> {
             (None, Some(name)) => Cow::Borrowed(name),
             (None, None) => Cow::Owned(format!("{place:#}")),
         };
-        step(self.trace, Named { place, name, feature, came: self.came }, effect, reason)
+        push_step(self.trace, Named { place, name, feature, came: self.came }, effect, reason, steps);
     }
 
     /// What the release's tables say of a bit.
@@ -268,12 +272,29 @@ static SITUATIONS: LazyLock<BTreeMap<&'static str, Situation>> = LazyLock::new(|
     situations
 });
 
-fn step(trace: &Trace, named: Named, effect: Effect, reason: Reason) -> Option<Step> {
-    let rule = rule(named.feature, trace.release, reason)?;
-    let because = because(trace, &named, reason);
-    let cite = reason.cite.map_or(rule.cite, Cite);
-    let place = Some(named.place);
-    Some(Step { feature: named.name, place, at: Stage::Qemu, effect, rule: rule.id, cite, because })
+/// Adds a step, if a rule speaks of it. It is written where it stays, for moving it would take longer than deciding it.
+fn push_step(trace: &Trace, named: Named, effect: Effect, reason: Reason, steps: &mut Vec<Step>) {
+    let Some(rule) = rule(named.feature, trace.release, reason) else { return };
+    let (feature, place, at) = (named.name, Some(named.place), Stage::Qemu);
+    let (rule, cite) = (rule.id, home(reason.cite.map_or(rule.cite, Cite), trace.release));
+    match named.place {
+        Place::Cpuid(bit) if trace.kvm => {
+            let value = u32::try_from(named.came).ok();
+            let because =
+                Grounds::one(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });
+            steps.push(Step { feature, place, at, effect, rule, cite, because });
+        }
+        _ => steps.push(Step { feature, place, at, effect, rule, cite, because: Grounds::NONE }),
+    }
+    let setting = match reason.when {
+        "asked" | "switched-off" | "forced" | "paravirtual-off" => ("-cpu", trace.cpu.as_str()),
+        "machine" | "machine-adds" => ("-machine", trace.machine),
+        _ => return,
+    };
+    if let Some(step) = steps.last_mut() {
+        let (source, text) = setting;
+        step.because.push(Evidence::Setting { source, text: text.to_owned() });
+    }
 }
 
 /// The rule that speaks of this feature in this situation, of several the one about the same function; else the generic
@@ -287,19 +308,4 @@ fn rule(feature: Option<&'static Feature>, release: usize, reason: Reason) -> Op
         .filter(|rule| rule.trees.contains(release) && rule.when == Some(reason.when))
         .max_by_key(|rule| reason.cite.is_some_and(|cite| rule.cite == Cite(cite)));
     best.or(generic)
-}
-
-fn because(trace: &Trace, named: &Named, reason: Reason) -> Grounds {
-    let mut because = Grounds::NONE;
-    if let (Place::Cpuid(bit), true) = (named.place, trace.kvm) {
-        let value = u32::try_from(named.came).ok();
-        because.push(Evidence::Register { of: "host", answer: "KVM_GET_SUPPORTED_CPUID", bit, value });
-    }
-    if matches!(reason.when, "asked" | "switched-off" | "forced" | "paravirtual-off") {
-        because.push(Evidence::Setting { source: "-cpu", text: trace.cpu.clone() });
-    }
-    if matches!(reason.when, "machine" | "machine-adds") {
-        because.push(Evidence::Setting { source: "-machine", text: trace.machine.to_owned() });
-    }
-    because
 }

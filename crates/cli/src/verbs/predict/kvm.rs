@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use cpusieve_answers::predict::kvm::{KvmPrediction, Question, predict};
 use cpusieve_answers::reason;
 use cpusieve_model::{Effect, KvmCpuidEntry, Snapshot, Stage, has_subleaves};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{assumed_text, assumptions, label, lines, with_steps};
+use super::{assumed_text, assumptions, label, lines, with_steps, words};
 use crate::args::PredictOptions;
 use crate::input;
+use crate::json::layout::Layout;
 use crate::page::{self, HEAD, QUIET, styled};
 use crate::verbs::{Done, Failure};
 
@@ -25,52 +26,67 @@ pub(super) fn run(
 }
 
 fn as_text(found: &KvmPrediction) -> String {
-    let head = json!({
-        "format": 1,
-        "assumed": assumptions(&found.assumed),
-        "odd": found.host.odd,
-        "findings": found.findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "host": lines(&found.host),
-        "kvm": view(found),
-    });
-    with_steps(&head, found.host.boot.steps.iter().chain(&found.steps))
+    let head = |json: &mut Layout<'_>| {
+        json.key("format").value(&json!(1));
+        json.key("assumed").value(&assumptions(&found.assumed));
+        json.key("odd").list(|json| words(json, &found.host.odd));
+        offer(json, found);
+    };
+    with_steps(head, found.host.boot.steps.iter().chain(&found.steps))
+}
+
+/// What is odd about a host, what its kernel prints, and what its KVM offers, as JSON.
+pub(super) fn offer(json: &mut Layout<'_>, found: &KvmPrediction) {
+    json.key("findings")
+        .list(|json| found.findings.iter().for_each(|finding| json.item().string(&finding.to_string())));
+    json.key("host").object(|json| lines(json, &found.host));
+    json.key("kvm").object(|json| view(json, found));
 }
 
 /// KVM's answers as JSON; one that is not known is absent, a feature MSR whose value is not known is null.
-pub(super) fn view(found: &KvmPrediction) -> Value {
-    let mut fields = Map::new();
-    let entries = |entries: &Vec<KvmCpuidEntry>| Value::Array(entries.iter().map(entry).collect());
+fn view(json: &mut Layout<'_>, found: &KvmPrediction) {
     let origin = |seen: bool| if seen { "seen" } else { "predicted" };
     if let Some(supported) = &found.view.supported {
-        fields.insert("supported".to_owned(), entries(supported));
+        json.key("supported").list(|json| entries(json, supported));
     }
     if let Some(emulated) = &found.view.emulated {
-        fields.insert("emulated".to_owned(), entries(emulated));
+        json.key("emulated").list(|json| entries(json, emulated));
     }
     if !found.msr_features.is_empty() {
-        let hex = |value: u64| Value::from(format!("{value:#018x}"));
-        let values =
-            found.msr_features.iter().map(|&(index, value)| (format!("{index:#010x}"), value.map_or(Value::Null, hex)));
-        fields.insert("msr_features".to_owned(), Value::Object(values.collect()));
+        json.key("msr_features").object(|json| msrs(json, found.msr_features.iter().copied()));
     }
-    fields.insert(
-        "origin".to_owned(),
-        json!({
-            "supported": origin(found.seen.supported),
-            "emulated": origin(found.seen.emulated),
-            "msr_features": origin(found.seen.msr_features),
-        }),
-    );
-    Value::Object(fields)
+    json.key("origin").object(|json| {
+        json.key("supported").string(origin(found.seen.supported));
+        json.key("emulated").string(origin(found.seen.emulated));
+        json.key("msr_features").string(origin(found.seen.msr_features));
+    });
 }
 
-pub(super) fn entry(entry: &KvmCpuidEntry) -> Value {
-    let registers = entry.registers;
-    let hex = |value: u32| format!("{value:#010x}");
-    json!({
-        "leaf": hex(entry.leaf), "subleaf": entry.subleaf, "flags": entry.flags,
-        "eax": hex(registers.eax), "ebx": hex(registers.ebx), "ecx": hex(registers.ecx), "edx": hex(registers.edx),
-    })
+/// MSRs as the members of an object.
+pub(super) fn msrs(json: &mut Layout<'_>, msrs: impl Iterator<Item = (u32, Option<u64>)>) {
+    for (index, value) in msrs {
+        let json = json.key(&format!("{index:#010x}"));
+        match value {
+            Some(value) => json.hex(value, 16),
+            None => json.value(&Value::Null),
+        }
+    }
+}
+
+/// Entries of a table as the items of a list.
+pub(super) fn entries(json: &mut Layout<'_>, entries: &[KvmCpuidEntry]) {
+    for entry in entries {
+        let registers = entry.registers;
+        json.item().object(|json| {
+            json.key("leaf").hex(entry.leaf.into(), 8);
+            json.key("subleaf").value(&entry.subleaf.into());
+            json.key("flags").value(&entry.flags.into());
+            json.key("eax").hex(registers.eax.into(), 8);
+            json.key("ebx").hex(registers.ebx.into(), 8);
+            json.key("ecx").hex(registers.ecx.into(), 8);
+            json.key("edx").hex(registers.edx.into(), 8);
+        });
+    }
 }
 
 /// KVM's answers as a table, what it took and why, and what was assumed.

@@ -11,11 +11,12 @@ use cpusieve_knowledge::vmm::template_names;
 use cpusieve_model::{CpuTemplate, Snapshot};
 use cpusieve_stages::vmm::firecracker::Template;
 use cpusieve_stages::vmm::{Options, cloud_hypervisor, firecracker};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words, words_text};
 use crate::args::{PredictOptions, RouteOptions, Until, VmmName};
 use crate::input;
+use crate::json::layout::Layout;
 use crate::page::{self, HEAD, LOST, styled};
 use crate::verbs::{Done, Failure};
 
@@ -107,32 +108,28 @@ fn cpus(asked: &RouteOptions) -> Result<u32, Refusal> {
 
 fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
     let output = &vcpu.output;
-    let msrs = output.msrs.iter().map(|(index, value)| (format!("{index:#010x}"), json!(format!("{value:#018x}"))));
-    let mut head = Map::new();
-    let mut put = |key: &str, value: Value| head.insert(key.to_owned(), value);
-    put("format", json!(1));
-    put("findings", json!(vcpu.kvm.findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
-    put("host", lines(&vcpu.kvm.host));
-    put("kvm", kvm::view(&vcpu.kvm));
-    put(
-        "vcpu",
-        json!({
-            "vmm": vcpu.vmm.name(),
-            "release": vcpu.label(),
-            "cpuid": output.cpuid.iter().map(kvm::entry).collect::<Vec<_>>(),
-            "msrs": msrs.collect::<Map<_, _>>(),
-            "warnings": output.warnings,
-            "error": output.error.as_ref().map(ToString::to_string),
-        }),
-    );
-    put("assumed", assumptions(guest.map_or(&vcpu.assumed, |guest| &guest.assumed)));
-    if let Some(guest) = guest {
-        put("odd", json!(guest.odd));
-        put("guest", lines(guest));
-    }
+    let head = |json: &mut Layout<'_>| {
+        json.key("format").value(&json!(1));
+        kvm::offer(json, &vcpu.kvm);
+        json.key("vcpu").object(|json| {
+            json.key("vmm").string(vcpu.vmm.name());
+            json.key("release").string(vcpu.label());
+            json.key("cpuid").list(|json| kvm::entries(json, &output.cpuid));
+            json.key("msrs").object(|json| {
+                kvm::msrs(json, output.msrs.iter().map(|(&index, &value)| (index, Some(value))));
+            });
+            json.key("warnings").list(|json| words(json, &output.warnings));
+            json.key("error").value(&json!(output.error.as_ref().map(ToString::to_string)));
+        });
+        json.key("assumed").value(&assumptions(guest.map_or(&vcpu.assumed, |guest| &guest.assumed)));
+        if let Some(guest) = guest {
+            json.key("odd").list(|json| words(json, &guest.odd));
+            json.key("guest").object(|json| lines(json, guest));
+        }
+    };
     let of_guest = guest.into_iter().flat_map(|guest| &guest.boot.steps);
     let steps = vcpu.kvm.host.boot.steps.iter().chain(&vcpu.kvm.steps).chain(&output.steps).chain(of_guest);
-    with_steps(&Value::Object(head), steps)
+    with_steps(head, steps)
 }
 
 fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, width: usize) -> String {

@@ -6,11 +6,12 @@ use cpusieve_answers::diff::Diff;
 use cpusieve_answers::predict::way::{GuestPrediction, Route, VcpuPrediction, guest_of, until_vcpu};
 use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Snapshot, Stage, Step};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words, words_text};
 use crate::args::{PredictOptions, Until};
 use crate::input;
+use crate::json::layout::Layout;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 use crate::verbs::{Done, Failure};
 
@@ -32,58 +33,57 @@ pub(super) fn run(
 }
 
 /// The stages until the vCPU, as JSON.
-fn head(vcpu: &VcpuPrediction) -> Map<String, Value> {
-    let mut head = Map::new();
-    head.insert("format".to_owned(), json!(1));
+fn head(json: &mut Layout<'_>, vcpu: &VcpuPrediction) {
+    json.key("format").value(&json!(1));
     if let Some(found) = &vcpu.kvm {
-        head.insert("findings".to_owned(), json!(found.findings.iter().map(ToString::to_string).collect::<Vec<_>>()));
-        head.insert("host".to_owned(), lines(&found.host));
-        head.insert("kvm".to_owned(), kvm::view(found));
+        kvm::offer(json, found);
     }
     let qemu = &vcpu.qemu;
-    let plain = |line: &String| line.strip_prefix("warning: ").unwrap_or(line).to_owned();
-    let known_in = |release: &usize| qemu.error.as_ref().is_some_and(|error| error.known_in.contains(*release));
+    let knows = |release: &usize| qemu.error.as_ref().is_some_and(|error| error.known_in.contains(*release));
     let known_in: Vec<&str> =
-        (0..RELEASES.len()).filter(known_in).filter_map(|release| Some(RELEASES.get(release)?.label)).collect();
-    let msrs = qemu.msrs.iter().map(|(index, value)| (format!("{index:#010x}"), json!(format!("{value:#018x}"))));
-    let fields = json!({
-        "qemu": RELEASES.get(vcpu.release).map(|release| release.label),
-        "machine": vcpu.machine.name,
-        "cpu": vcpu.cpu,
-        "cpuid": qemu.cpuid.iter().map(kvm::entry).collect::<Vec<_>>(),
-        "properties": qemu.properties(),
-        "msrs": msrs.collect::<Map<_, _>>(),
-        "warnings": qemu.warnings.iter().map(plain).collect::<Vec<_>>(),
-        "error": qemu.error.as_ref().map(|error| &error.message),
-        "error_at": qemu.error.as_ref().and_then(|error| error.offset),
-        "error_known_in": known_in,
+        (0..RELEASES.len()).filter(knows).filter_map(|release| Some(RELEASES.get(release)?.label)).collect();
+    json.key("vcpu").object(|json| {
+        json.key("qemu").value(&RELEASES.get(vcpu.release).map(|release| release.label).into());
+        json.key("machine").string(vcpu.machine.name);
+        json.key("cpu").string(&vcpu.cpu);
+        json.key("cpuid").list(|json| kvm::entries(json, &qemu.cpuid));
+        let properties = qemu.properties();
+        json.key("properties")
+            .object(|json| properties.iter().for_each(|(name, on)| json.key(name).value(&(*on).into())));
+        let msrs = qemu.msrs.iter().map(|(&index, &value)| (index, Some(value)));
+        json.key("msrs").object(|json| kvm::msrs(json, msrs));
+        let plain: Vec<&str> =
+            qemu.warnings.iter().map(|line| line.strip_prefix("warning: ").unwrap_or(line)).collect();
+        json.key("warnings").list(|json| words(json, &plain));
+        json.key("error").value(&json!(qemu.error.as_ref().map(|error| &error.message)));
+        json.key("error_at").value(&json!(qemu.error.as_ref().and_then(|error| error.offset)));
+        json.key("error_known_in").list(|json| words(json, &known_in));
     });
-    head.insert("vcpu".to_owned(), fields);
-    head
 }
 
-fn steps_until_vcpu(vcpu: &VcpuPrediction) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    if let Some(found) = &vcpu.kvm {
-        steps.extend(found.host.boot.steps.iter().chain(&found.steps).cloned());
-    }
-    steps.extend(vcpu.qemu.steps());
-    steps
+/// The steps of the host's kernel and of KVM.
+fn steps_until_kvm(vcpu: &VcpuPrediction) -> impl Iterator<Item = &Step> + Clone {
+    vcpu.kvm.iter().flat_map(|found| found.host.boot.steps.iter().chain(&found.steps))
 }
 
 fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
-    let mut head = head(vcpu);
-    head.insert("assumed".to_owned(), assumptions(&vcpu.assumed));
-    with_steps(&Value::Object(head), steps_until_vcpu(vcpu).iter())
+    let head = |json: &mut Layout<'_>| {
+        head(json, vcpu);
+        json.key("assumed").value(&assumptions(&vcpu.assumed));
+    };
+    with_steps(head, steps_until_kvm(vcpu).chain(&vcpu.qemu.steps()))
 }
 
 fn guest_as_text(found: &GuestPrediction) -> String {
-    let mut head = head(&found.vcpu);
-    head.insert("assumed".to_owned(), assumptions(&found.guest.assumed));
-    head.insert("odd".to_owned(), json!(found.guest.odd));
-    head.insert("guest".to_owned(), lines(&found.guest));
-    let steps = steps_until_vcpu(&found.vcpu);
-    with_steps(&Value::Object(head), steps.iter().chain(&found.guest.boot.steps))
+    let head = |json: &mut Layout<'_>| {
+        head(json, &found.vcpu);
+        json.key("assumed").value(&assumptions(&found.guest.assumed));
+        json.key("odd").list(|json| words(json, &found.guest.odd));
+        json.key("guest").object(|json| lines(json, &found.guest));
+    };
+    let of_qemu = found.vcpu.qemu.steps();
+    let steps = steps_until_kvm(&found.vcpu).chain(&of_qemu).chain(&found.guest.boot.steps);
+    with_steps(head, steps)
 }
 
 /// `QEMU 10.0 -machine pc-q35-10.0 -cpu host, KVM of Linux 6.12`

@@ -2,6 +2,7 @@
 //! ([`crate::kvm::offer`]).
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use cpusieve_knowledge::kvm::{self, By, Cap, CapKind, Handling};
 use cpusieve_knowledge::rules::{self, Condition, KvmCondition, Rule, RuleEffect, Software};
@@ -45,10 +46,27 @@ pub(super) struct Told {
     kernel: u16,
     /// Position in the plan's rows; `usize::MAX` if no list of the tree has it.
     row: usize,
+    /// What the tables say of it, looked up when a host first has it: no host has half of what is known.
+    known: OnceLock<Known>,
+}
+
+/// What the tables of a tree say of a feature.
+#[derive(Debug)]
+struct Known {
     /// Rules that speak of it by name.
     own: Vec<&'static Rule>,
     /// What becomes of it by its register's kind, or by its kind in KVM's lists.
     usual: Why,
+}
+
+impl Told {
+    fn known(&self, module: &Module<'_>) -> &Known {
+        let tree = module.tree;
+        self.known.get_or_init(|| Known {
+            own: rules::of_feature(Software::Kvm, self.id).filter(|rule| rule.trees.contains(tree)).collect(),
+            usual: usual(tree, self.place, module.plan.rows.get(self.row).map(|row| row.cap)),
+        })
+    }
 }
 
 /// The generic rules of one tree that hang on the host.
@@ -96,15 +114,11 @@ pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Group> {
     // The sort keeps the order of equals: lists first, then the kernel, then other names.
     all.sort_by_key(|(_, place, ..)| *place);
     all.dedup_by_key(|(_, place, ..)| *place);
-    let tell = |(id, place, kernel, row): (&'static str, CpuidBit, u16, usize)| {
-        let cap = rows.get(row).map(|row| row.cap);
-        let own = rules::of_feature(Software::Kvm, id).filter(|rule| rule.trees.contains(tree)).collect();
-        Told { id, place, kernel, row, own, usual: usual(tree, place, cap) }
-    };
     let mut groups: Vec<Group> = Vec::new();
     for feature in all {
-        let told = tell(feature);
-        let CpuidBit { leaf, subleaf, .. } = told.place;
+        let (id, place, kernel, row) = feature;
+        let told = Told { id, place, kernel, row, known: OnceLock::new() };
+        let CpuidBit { leaf, subleaf, .. } = place;
         match groups.last_mut().filter(|group| (group.leaf, group.subleaf) == (leaf, subleaf)) {
             Some(group) => group.told.push(told),
             None => groups.push(Group { leaf, subleaf, told: vec![told] }),
@@ -158,7 +172,7 @@ pub(super) fn steps(module: &Module<'_>, entries: &[KvmCpuidEntry]) -> Vec<Step>
             let came = value.is_some_and(|value| value >> bit & 1 == 1);
             let goes = goes.get(register) >> bit & 1 == 1;
             if came || kernel || goes {
-                steps.push(step(module, told, value, (came, kernel, goes)));
+                push_step(module, told, value, (came, kernel, goes), &mut steps);
             }
         }
     }
@@ -173,9 +187,18 @@ fn seen(module: &Module<'_>, leaf: u32, subleaf: u32) -> Option<Registers> {
     table.get(leaf, subleaf).filter(|_| within)
 }
 
-fn step(module: &Module<'_>, told: &Told, value: Option<u32>, (came, kernel, goes): (bool, bool, bool)) -> Step {
+/// Adds a step with the captured values: the CPU's register, and the kernel's flag where it differs from CPUID's bit. It is
+/// written where it stays, for moving it would take longer than deciding it.
+fn push_step(
+    module: &Module<'_>,
+    told: &Told,
+    value: Option<u32>,
+    (came, kernel, goes): (bool, bool, bool),
+    steps: &mut Vec<Step>,
+) {
     let why = why(module, told, goes);
-    Step {
+    let of = module.input.of;
+    steps.push(Step {
         feature: Cow::Borrowed(told.id),
         place: Some(Place::Cpuid(told.place)),
         at: Stage::Kvm,
@@ -186,31 +209,26 @@ fn step(module: &Module<'_>, told: &Told, value: Option<u32>, (came, kernel, goe
         },
         rule: why.rule.unwrap_or(RuleId("")),
         cite: why.cite.unwrap_or(Cite("")),
-        because: because(module, told, (came, value), kernel),
+        because: Grounds::one(Evidence::Register { of, answer: "CPUID", bit: told.place, value }),
+    });
+    let differs = came != kernel && told.kernel != u16::MAX;
+    if let Some(step) = steps.last_mut().filter(|_| differs) {
+        step.because.push(Evidence::Flag { of, name: Cow::Borrowed(told.id), printed: kernel });
     }
-}
-
-/// The captured values: the CPU's register, and the kernel's flag where it is missing though CPUID has the bit.
-fn because(module: &Module<'_>, told: &Told, (came, value): (bool, Option<u32>), kernel: bool) -> Grounds {
-    let of = module.input.of;
-    let register = Evidence::Register { of, answer: "CPUID", bit: told.place, value };
-    if came == kernel || told.kernel == u16::MAX {
-        return Grounds::one(register);
-    }
-    [register, Evidence::Flag { of, name: Cow::Borrowed(told.id), printed: kernel }].into_iter().collect()
 }
 
 /// Which rule decided.
 fn why(module: &Module<'_>, told: &Told, goes: bool) -> Why {
-    if let Some(rule) = told.own.iter().find(|rule| speaks(module, rule, goes)) {
+    let Known { own, usual } = told.known(module);
+    if let Some(rule) = own.iter().find(|rule| speaks(module, rule, goes)) {
         return Why::rule(Some(rule), module.tree);
     }
     let generic = &module.plan.generic;
     if told.place.leaf >> 16 == 0xc000 && !module.asks_centaur_leaves() {
         return generic.zero_leaf;
     }
-    let Some(row) = module.plan.rows.get(told.row) else { return told.usual };
-    let decided = module.marks.get(told.row).copied().flatten().unwrap_or(told.usual);
+    let Some(row) = module.plan.rows.get(told.row) else { return *usual };
+    let decided = module.marks.get(told.row).copied().flatten().unwrap_or(*usual);
     if goes || !row.slot.is_set(&module.caps) {
         return decided;
     }

@@ -41,6 +41,7 @@ pub(super) fn of_msr(
     if (value | hardware) >> half == 0 {
         return;
     }
+    let cite = home(maker(index), making.module.tree);
     // Bits that are set on any machine.
     let rows = msrs::feature_bits(making.module.tree, index);
     let forced =
@@ -55,15 +56,9 @@ pub(super) fn of_msr(
             (true, false) => (Effect::Dropped, rules.dropped),
             (false, false) => continue,
         };
-        steps.extend(rule.map(|rule| Step {
-            feature: Cow::Borrowed(feature.id),
-            place: Some(place),
-            at: Stage::Kvm,
-            effect,
-            rule: rule.id,
-            cite: home(maker(index), making.module.tree),
-            because: Grounds::NONE,
-        }));
+        let Some(rule) = rule.map(|rule| rule.id) else { continue };
+        let (feature, place, because) = (Cow::Borrowed(feature.id), Some(place), Grounds::NONE);
+        steps.push(Step { feature, place, at: Stage::Kvm, effect, rule, cite, because });
     }
 }
 

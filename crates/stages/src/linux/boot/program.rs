@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use cpusieve_knowledge::linux::{self, Feature, NamedBit, TREES, WordSource};
-use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule, RuleEffect, Software, generic};
-use cpusieve_model::{CpuidBit, Place};
+use cpusieve_knowledge::rules::{self, Condition, Need, RULES, Rule, RuleEffect, Software, generic};
+use cpusieve_model::{CpuidBit, LinuxBit, Place};
 
 use super::words::{Decide, decide};
 use crate::names::Names;
@@ -18,8 +18,10 @@ pub(super) const NO_FEATURE: u16 = u16::MAX;
 
 /// What one tree does, ready to run.
 pub(super) struct Program {
-    /// Functions that rules cite, with their rules in order of identity.
-    functions: Names<Vec<Compiled>>,
+    tree: usize,
+    /// The rules that cite a function, in order of identity; by the position in [`rules::functions`], compiled when the
+    /// function is first called: no boot calls all of them.
+    functions: Vec<OnceLock<Vec<Compiled>>>,
     /// All features, in order.
     pub(super) features: Vec<Row>,
     /// Position in `features` by number; [`NO_FEATURE`] if there is none.
@@ -37,8 +39,6 @@ pub(super) struct Program {
     bugs_by_word: Names<u64>,
     /// The VMX features, in order.
     pub(super) vmx: Vec<&'static NamedBit>,
-    /// The numbers of capabilities by macro.
-    by_macro: Names<u16>,
     /// 1.ECX\[31\].
     pub(super) hypervisor: u16,
     pub(super) generic: Generic,
@@ -72,9 +72,7 @@ impl Generic {
 pub(super) struct Row {
     pub(super) feature: &'static Feature,
     pub(super) number: u16,
-    pub(super) place: Option<Place>,
-    /// What is cleared along with it.
-    pub(super) dependents: Vec<u16>,
+    pub(super) place: Place,
 }
 
 /// A rule with the numbers of its features and conditions.
@@ -105,16 +103,14 @@ impl Program {
     }
 
     fn compile(tree: usize) -> Self {
-        let by_macro = Names::new(linux::features(tree).map(|feature| (feature.macro_name, feature.number() as u16)));
-        let number = |macro_name: &str| by_macro.get(macro_name).copied().unwrap_or(NO_FEATURE);
-        let features: Vec<Row> = linux::features(tree)
-            .map(|feature| Row {
-                feature,
-                number: feature.number() as u16,
-                place: linux::place(tree, feature),
-                dependents: linux::dependents(tree, feature.macro_name).iter().map(|name| number(name)).collect(),
-            })
-            .collect();
+        let number = |macro_name: &str| number(tree, macro_name);
+        let own = |feature: &Feature| Place::Linux(LinuxBit { word: feature.word, bit: feature.bit });
+        let row = |feature: &'static Feature| Row {
+            feature,
+            number: feature.number() as u16,
+            place: linux::place(tree, feature).unwrap_or(own(feature)),
+        };
+        let features: Vec<Row> = linux::features(tree).map(row).collect();
         let mut by_number = vec![NO_FEATURE; CAPS];
         for (index, row) in features.iter().enumerate() {
             if let Some(slot) = by_number.get_mut(usize::from(row.number))
@@ -126,7 +122,8 @@ impl Program {
         let bugs = || (0..64).map(|index| 1 << index).zip(linux::bugs(tree));
         let words = linux::words(tree).filter_map(|word| Some((usize::from(word.index), word.source?))).collect();
         Self {
-            functions: Names::new(functions(tree).into_iter()),
+            tree,
+            functions: rules::functions().iter().map(|_| OnceLock::new()).collect(),
             hypervisor: number("HYPERVISOR"),
             generic: Generic::new(),
             words,
@@ -138,24 +135,30 @@ impl Program {
             vmx: linux::vmx_flags(tree).collect(),
             features,
             by_number,
-            by_macro,
         }
     }
 
     /// The rules that cite a function.
     pub(super) fn rules(&self, function: &str) -> &[Compiled] {
-        self.functions.get(function).map_or(&[], Vec::as_slice)
+        let compiled = rules::function(function).and_then(|position| self.compiled(position));
+        compiled.map_or(&[], Vec::as_slice)
+    }
+
+    fn compiled(&self, position: usize) -> Option<&Vec<Compiled>> {
+        let compile = || rules::functions().get(position).map_or(Vec::new(), |(_, rules)| compiled(self.tree, rules));
+        Some(self.functions.get(position)?.get_or_init(compile))
     }
 
     /// The functions that rules of this tree cite.
     #[cfg(test)]
     pub(super) fn cited(&self) -> impl Iterator<Item = &'static str> {
-        self.functions.names()
+        let names = rules::functions().iter().map(|(name, _)| *name);
+        names.filter(|name| !self.rules(name).is_empty())
     }
 
     /// The number of a capability by its macro, without `X86_FEATURE_`; [`NO_FEATURE`] if the tree has none.
     pub(super) fn number(&self, macro_name: &str) -> u16 {
-        self.by_macro.get(macro_name).copied().unwrap_or(NO_FEATURE)
+        number(self.tree, macro_name)
     }
 
     /// The bit of a bug by its macro, without `X86_BUG_`; 0 if the tree has none.
@@ -168,10 +171,20 @@ impl Program {
         self.bugs_by_word.get(word).copied().unwrap_or(0)
     }
 
+    /// What is cleared along with a feature, in the kernel's order.
+    pub(super) fn dependents(&self, number: u16) -> impl Iterator<Item = u16> {
+        let named = self.row(number).map(|row| linux::dependents(self.tree, row.feature.macro_name));
+        named.unwrap_or_default().iter().map(|name| self.number(name))
+    }
+
     /// The feature with a number.
     pub(super) fn row(&self, number: u16) -> Option<&Row> {
         self.features.get(usize::from(*self.by_number.get(usize::from(number))?))
     }
+}
+
+fn number(tree: usize, macro_name: &str) -> u16 {
+    linux::feature(tree, macro_name).map_or(NO_FEATURE, |feature| feature.number() as u16)
 }
 
 fn linux_levels(tree: usize, number: impl Fn(&str) -> u16) -> Vec<(u16, u32)> {
@@ -179,22 +192,14 @@ fn linux_levels(tree: usize, number: impl Fn(&str) -> u16) -> Vec<(u16, u32)> {
     levels.map(|level| (number(level.macro_name), level.leaf)).collect()
 }
 
-/// A tree's rules, by function.
-fn functions(tree: usize) -> Vec<(&'static str, Vec<Compiled>)> {
-    let mut functions: Vec<(&'static str, Vec<Compiled>)> = Vec::new();
-    for (index, rule) in RULES.iter().enumerate() {
-        let here = rule.software == Software::Linux && rule.trees.contains(tree);
-        if !here || rule.features.is_empty() || rule.when.is_some() || rule.only.is_some() {
-            continue;
-        }
-        let compiled = compile(tree, index, rule);
-        let name = rule.cite.function();
-        match functions.binary_search_by(|(other, _)| (*other).cmp(name)) {
-            Ok(found) => functions[found].1.push(compiled),
-            Err(place) => functions.insert(place, (name, vec![compiled])),
-        }
-    }
-    functions
+/// Those of some rules that hold for a tree and say what happens to features there.
+fn compiled(tree: usize, rules: &[u16]) -> Vec<Compiled> {
+    let rule = |&index: &u16| Some((usize::from(index), RULES.get(usize::from(index))?));
+    let here = |(_, rule): &(usize, &'static Rule)| {
+        let speaks = rule.trees.contains(tree) && !rule.features.is_empty();
+        speaks && rule.when.is_none() && rule.only.is_none()
+    };
+    rules.iter().filter_map(rule).filter(here).map(|(index, rule)| compile(tree, index, rule)).collect()
 }
 
 fn compile(tree: usize, index: usize, rule: &'static Rule) -> Compiled {

@@ -1,7 +1,7 @@
 //! The kernel's set-up functions, in the order in which a 64-bit kernel calls them on its boot CPU.
 
 use cpusieve_knowledge::linux::TREES;
-use cpusieve_model::Vendor;
+use cpusieve_model::{Registers, Vendor};
 
 use super::program::NO_FEATURE;
 use super::state::{Boot, Lasts, Mark};
@@ -51,16 +51,27 @@ fn get_cpu_cap(boot: &mut Boot<'_>) {
             boot.fill_word(word, boot.cpuid(source.leaf, source.subleaf).get(source.register));
         }
     }
+    // Neighbours in the list come from the same leaf.
+    let mut latest = None;
     for &(number, place) in &program.scattered {
-        let maximum = boot.cpuid(place.leaf & 0xffff_0000, 0).eax;
-        let read = maximum >= place.leaf && maximum <= place.leaf | 0xffff;
-        if read && boot.cpuid(place.leaf, place.subleaf).get(place.register) >> place.bit & 1 == 1 {
+        let registers = match latest {
+            Some((leaf, subleaf, registers)) if (leaf, subleaf) == (place.leaf, place.subleaf) => registers,
+            _ => scattered_leaf(boot, place.leaf, place.subleaf),
+        };
+        latest = Some((place.leaf, place.subleaf, registers));
+        if registers.get(place.register) >> place.bit & 1 == 1 {
             boot.copy_bit(number);
         }
     }
     boot.run("init_speculation_control");
     boot.run("get_cpu_cap");
     boot.apply_forced_caps();
+}
+
+/// `scattered.c:init_scattered_cpuid_features`: a leaf above the maximum of its range is not read.
+fn scattered_leaf(boot: &Boot<'_>, leaf: u32, subleaf: u32) -> Registers {
+    let maximum = boot.cpuid(leaf & 0xffff_0000, 0).eax;
+    if (leaf..=leaf | 0xffff).contains(&maximum) { boot.cpuid(leaf, subleaf) } else { Registers::default() }
 }
 
 /// `common.c:cpu_parse_early_param`, and where older trees read the same parameters.

@@ -224,8 +224,7 @@ impl<'a> Boot<'a> {
     pub(super) fn clear(&mut self, number: u16, mark: Mark, lasts: Lasts) {
         self.clear_feature(number, mark, lasts);
         let program = self.program;
-        let dependents = program.row(number).map_or(&[][..], |row| row.dependents.as_slice());
-        for &dependent in dependents {
+        for dependent in program.dependents(number) {
             self.clear_feature(dependent, Mark::With(number), lasts);
         }
     }

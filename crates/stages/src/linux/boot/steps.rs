@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::rules::{Condition, Need, RULES, Rule};
-use cpusieve_model::{CpuidBit, Effect, Evidence, Grounds, LinuxBit, Place, Registers, Step};
+use cpusieve_model::{CpuidBit, Effect, Evidence, Grounds, Place, Registers, Step};
 
 use super::Output;
 use super::capabilities::Capabilities;
@@ -24,39 +24,48 @@ pub(super) fn output(boot: Boot<'_>) -> Output {
                 None => output.hidden.push(row.feature.id()),
             }
         }
-        output.steps.extend(step(&mut registers, row, present));
+        push_step(&mut registers, row, present, &mut output.steps);
     }
     output.assumed = assumptions(boot);
     output
 }
 
-/// The step of one capability; none for what CPUID does not announce and the kernel never had.
-fn step(registers: &mut Latest<'_, '_>, row: &Row, present: bool) -> Option<Step> {
+/// Adds the step of one capability; none for what CPUID does not announce and the kernel never had.
+///
+/// Steps are written where they stay: moving each twice would take longer than all the rest of a boot.
+fn push_step(registers: &mut Latest<'_, '_>, row: &Row, present: bool, steps: &mut Vec<Step>) {
     let boot = registers.boot;
     let number = usize::from(row.number);
     let announced = boot.announced.has(row.number);
-    let mark = *boot.marks.now.get(number)?;
-    let open = *boot.marks.open.get(number)?;
+    let (Some(&mark), Some(&open)) = (boot.marks.now.get(number), boot.marks.open.get(number)) else { return };
     let (mark, effect) = match (announced, present) {
         (false, false) if open != Mark::None => (open, Effect::Unknown),
         // What the kernel had set by itself was cleared again.
         (false, false) if mark != Mark::None => (mark, Effect::Dropped),
-        (false, false) => return None,
+        (false, false) => return,
         (true, false) => (mark, Effect::Dropped),
         (true, true) => (mark, Effect::Kept),
         (false, true) if boot.forced.has(row.number) => (mark, Effect::Forced),
         (false, true) => (mark, Effect::Added),
     };
-    let rule = rule_of(boot, mark)?;
-    Some(Step {
-        feature: Cow::Borrowed(row.feature.id()),
-        place: row.place.or(Some(Place::Linux(LinuxBit { word: row.feature.word, bit: row.feature.bit }))),
-        at: boot.input.at,
-        effect,
-        rule: rule.id,
-        cite: rule.cite,
-        because: because(registers, row, mark, rule, announced),
-    })
+    let Some(rule) = rule_of(boot, mark) else { return };
+    let (feature, at) = (Cow::Borrowed(row.feature.id()), boot.input.at);
+    let (rule_id, cite) = (rule.id, rule.cite);
+    match row.place {
+        Place::Cpuid(bit) if announced => {
+            let (of, value) = (boot.input.of, registers.value(bit));
+            let because = Grounds::one(Evidence::Register { of, answer: "CPUID", bit, value });
+            steps.push(Step { feature, place: Some(row.place), at, effect, rule: rule_id, cite, because });
+        }
+        place => {
+            let because = Grounds::NONE;
+            steps.push(Step { feature, place: Some(place), at, effect, rule: rule_id, cite, because });
+        }
+    }
+    let further = !matches!(mark, Mark::None | Mark::Word | Mark::Scattered);
+    if let Some(step) = steps.last_mut().filter(|_| further) {
+        add_because(registers, mark, rule, &mut step.because);
+    }
 }
 
 /// The rule that a mark stands for.
@@ -74,14 +83,10 @@ fn rule_of(boot: &Boot<'_>, mark: Mark) -> Option<&'static Rule> {
     }
 }
 
-/// The captured values on which a step rests.
-fn because(registers: &mut Latest<'_, '_>, row: &Row, mark: Mark, rule: &'static Rule, announced: bool) -> Grounds {
+/// Adds the captured values on which a step rests beside what CPUID announced.
+fn add_because(registers: &mut Latest<'_, '_>, mark: Mark, rule: &'static Rule, because: &mut Grounds) {
     let boot = registers.boot;
     let setting = |text: String| Evidence::Setting { source: "kernel command line", text };
-    let mut because = match row.place {
-        Some(Place::Cpuid(bit)) if announced => Grounds::one(registers.evidence(bit)),
-        _ => Grounds::NONE,
-    };
     match mark {
         Mark::With(parent) => {
             let name = boot.program.row(parent).map(|row| row.feature.id());
@@ -98,7 +103,6 @@ fn because(registers: &mut Latest<'_, '_>, row: &Row, mark: Mark, rule: &'static
         Mark::Rule(_) => because.extend(rule.needs.iter().filter_map(|need| evidence(registers, need))),
         Mark::None | Mark::Word | Mark::Scattered => {}
     }
-    because
 }
 
 /// What was seen of one condition, if it is something that a capture shows.
@@ -125,13 +129,18 @@ struct Latest<'b, 'a> {
 }
 
 impl Latest<'_, '_> {
-    fn evidence(&mut self, bit: CpuidBit) -> Evidence {
+    /// The register of a bit; `None` if its leaf was not seen.
+    fn value(&mut self, bit: CpuidBit) -> Option<u32> {
         let key = (bit.leaf, bit.subleaf);
         if self.key != key || self.registers.is_none() {
             self.key = key;
             self.registers = self.boot.input.cpuid.get(bit.leaf, bit.subleaf);
         }
-        let value = self.registers.map(|registers| registers.get(bit.register));
+        self.registers.map(|registers| registers.get(bit.register))
+    }
+
+    fn evidence(&mut self, bit: CpuidBit) -> Evidence {
+        let value = self.value(bit);
         Evidence::Register { of: self.boot.input.of, answer: "CPUID", bit, value }
     }
 }
