@@ -6,6 +6,7 @@
 
 mod kvm;
 mod linux;
+mod messages;
 mod msrs;
 mod qemu;
 mod rules;
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
     fs::write(out.join("vmm.rs"), vmm::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
+    fs::write(out.join("messages.rs"), messages::generate(&tables)?)?;
     fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;
     Ok(())
 }

@@ -18,6 +18,7 @@
 
 pub mod kvm;
 pub mod linux;
+pub mod messages;
 pub mod qemu;
 pub mod rules;
 mod trees;
