@@ -2,7 +2,7 @@
 //!
 //! Nothing is decided here: a stage decided, by a rule, and its [`cpusieve_model::Step`] says so. This crate chooses
 //! between hypotheses by what fits the observation ([`diff`]), finds words for a step ([`reason`]), and looks names up.
-//! It knows no effect and no format.
+//! It knows no effect, and of formats only what a paste is laid out as ([`message`]).
 //!
 //! ```
 //! use cpusieve_answers::diff::{Relation, diff};
@@ -28,6 +28,7 @@ pub mod diff;
 pub mod doctor;
 pub mod guest;
 pub mod key;
+pub mod message;
 pub mod models;
 pub mod name;
 pub mod oddity;

@@ -19,7 +19,7 @@
 
 mod card;
 mod compare;
-mod level;
+pub(crate) mod level;
 mod told;
 
 use std::sync::LazyLock;

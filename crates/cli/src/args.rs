@@ -46,6 +46,7 @@ Examples:
   cpusieve                                  what a guest here would get
   cpusieve diff host.cpuinfo guest.cpuinfo  who took which flags
   cpusieve why nonstop_tsc                  one flag through every sieve
+  cpusieve why --file qemu.log              what errors mean, and the remedy
   cpusieve want nonstop_tsc host.json       how a guest gets it
   cpusieve name invtsc                      its names in all systems
   cpusieve predict --until guest host.json  what a guest here will print
@@ -68,7 +69,7 @@ pub(crate) enum Verb {
     /// Flags lost and gained between two ends, by whom, and what brings them back
     #[command(after_help = DIFF_EXAMPLES)]
     Diff(DiffOptions),
-    /// One flag through every stage
+    /// One flag through every stage; or what a pasted error means
     #[command(after_help = WHY_EXAMPLES)]
     Why(WhyOptions),
     /// A feature's names in every system, its bit, and the releases it needs
@@ -159,18 +160,29 @@ pub(crate) struct DiffOptions {
 }
 
 const WHY_EXAMPLES: &str = "\
+A paste may have any number of lines: QEMU's warnings, `failed to set MSR`, libvirt's, KubeVirt's and
+Nova's errors, kernel logs, \"Illegal instruction\" with the instruction or its bytes, programs that
+miss an instruction set. Lines that say nothing of CPUs are ignored and counted.
+
 Examples:
   cpusieve why acpi                        who takes it, in which releases
   cpusieve why spec_ctrl                   a feature that no kernel prints
   cpusieve why ibt --host host.json        on this host
-  cpusieve why avx512f --host host.cpuinfo --guest guest.cpuinfo";
+  cpusieve why avx512f --host host.cpuinfo --guest guest.cpuinfo
+  cpusieve why 'error: failed to set MSR 0x48b to 0x137bff00000000'
+  journalctl -u libvirtd | cpusieve why -
+  cpusieve why --file qemu.log --host host.json
+  cpusieve why c4 e2 7d 78 c0              the bytes of an illegal instruction";
 
 /// Options of `why`.
 #[derive(Debug, Args)]
 pub(crate) struct WhyOptions {
-    /// The flag, in any system's spelling
-    #[arg(value_name = "FLAG")]
-    pub(crate) flag: String,
+    /// A flag in any system's spelling; or an error as it was printed, a file with such lines, or `-` for standard input
+    #[arg(value_name = "FLAG|ERROR", required_unless_present = "file", num_args = 1..)]
+    pub(crate) things: Vec<String>,
+    /// Read the error from FILE
+    #[arg(long, value_name = "FILE", conflicts_with = "things")]
+    pub(crate) file: Option<PathBuf>,
     /// What is known of the host: any input that `diff` reads
     #[arg(long, value_name = "FILE")]
     pub(crate) host: Option<PathBuf>,

@@ -32,6 +32,7 @@ pub mod libvirt_xml;
 pub mod limits;
 pub mod lscpu;
 mod machine;
+pub mod message;
 mod position;
 pub mod prometheus;
 pub mod qmp;

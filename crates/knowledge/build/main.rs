@@ -8,6 +8,7 @@
 mod hash;
 mod kvm;
 mod linux;
+mod messages;
 mod msrs;
 mod qemu;
 mod rules;
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
     fs::write(out.join("vmm.rs"), vmm::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;
+    fs::write(out.join("messages.rs"), messages::generate(&tables)?)?;
     fs::write(out.join("rules.rs"), rules::generate(&tables)?)?;
     Ok(())
 }

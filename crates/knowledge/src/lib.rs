@@ -19,6 +19,7 @@
 mod hash;
 pub mod kvm;
 pub mod linux;
+pub mod messages;
 pub mod qemu;
 pub mod rules;
 mod slots;

@@ -58,6 +58,16 @@ pub(crate) fn of(has: impl Fn(Place) -> bool) -> Option<Level> {
     reached.last().map(|(level, _)| *level)
 }
 
+/// The level that adds a feature.
+pub(crate) fn that_adds(id: &str) -> Option<Level> {
+    ADDS.iter().find(|(_, names)| names.contains(&id)).map(|(level, _)| *level)
+}
+
+/// The features that a level adds to the one before, by the kernel's names.
+pub(crate) fn added(level: Level) -> &'static [&'static str] {
+    ADDS.iter().find(|(known, _)| *known == level).map_or(&[], |(_, names)| names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,14 @@
-//! `why FLAG`: one feature through every sieve.
+//! `why FLAG`: one feature through every sieve; `why ERROR`: what a paste means.
+
+mod message;
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use cpusieve_answers::why::{self, Why};
 use cpusieve_answers::{name, reason::Reason};
 use cpusieve_knowledge::linux::NamingRule;
-use cpusieve_knowledge::x86::Feature;
+use cpusieve_knowledge::x86::{self, Feature};
 use cpusieve_knowledge::{TreeSet, linux};
 use cpusieve_model::{Effect, Snapshot, State, Step};
 use cpusieve_stages::Machine;
@@ -17,18 +20,77 @@ use crate::page::{self, GAINED, HEAD, LOST, QUIET, columns, styled};
 use crate::{input, json};
 
 pub(crate) fn run(options: &WhyOptions, as_json: bool) -> Result<Done, Failure> {
-    let (features, namesakes) = super::name::called(&options.flag)?;
     let host = options.host.as_deref().map(input::read).transpose()?;
-    let guest = options.guest.as_deref().map(input::read).transpose()?;
-    let answers: Vec<Why> = features.iter().map(|feature| answer(feature, host.as_ref(), guest.as_ref())).collect();
+    match asked(options)? {
+        Asked::Flags(flags) => {
+            let guest = options.guest.as_deref().map(input::read).transpose()?;
+            of_flags(&flags, host.as_ref(), guest.as_ref(), as_json)
+        }
+        Asked::Paste(name, bytes) => message::run(&name, &bytes, host.as_ref(), as_json),
+    }
+}
+
+/// What is asked about.
+enum Asked {
+    Flags(Vec<String>),
+    /// A paste: what it is called, and its bytes.
+    Paste(String, Vec<u8>),
+}
+
+fn asked(options: &WhyOptions) -> Result<Asked, Failure> {
+    let file = |path: &Path| -> Result<Asked, Failure> {
+        let name = input::name(path);
+        Ok(Asked::Paste(name.clone(), input::bytes(path, &name)?))
+    };
+    if let Some(path) = &options.file {
+        return file(path);
+    }
+    let is_flag = |thing: &String| !x86::resolve(thing).is_empty();
+    if options.things.iter().all(is_flag) {
+        return Ok(Asked::Flags(options.things.clone()));
+    }
+    if let [thing] = &options.things[..] {
+        let path = Path::new(thing);
+        if thing == "-" {
+            return Ok(match file(path)? {
+                Asked::Paste(_, bytes) if one_flag(&bytes).is_some() => Asked::Flags(one_flag(&bytes).into_iter().collect()),
+                other => other,
+            });
+        }
+        if path.is_file() {
+            return file(path);
+        }
+        if !thing.contains(char::is_whitespace) && !message::is_known(thing) {
+            return Ok(Asked::Flags(vec![thing.clone()]));
+        }
+    }
+    let lines = options.things.iter().any(|thing| thing.contains(char::is_whitespace));
+    Ok(Asked::Paste("the argument".to_owned(), options.things.join(if lines { "\n" } else { " " }).into_bytes()))
+}
+
+/// The flag that an input consists of.
+fn one_flag(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    (text.len() <= 80 && !text.contains(char::is_whitespace) && !x86::resolve(text).is_empty()).then(|| text.to_owned())
+}
+
+fn of_flags(flags: &[String], host: Option<&Snapshot>, guest: Option<&Snapshot>, as_json: bool) -> Result<Done, Failure> {
+    let mut answers = Vec::new();
+    let mut pages = Vec::new();
+    let width = page::width();
+    for flag in flags {
+        let (features, namesakes) = super::name::called(flag)?;
+        let found: Vec<Why> = features.iter().map(|feature| answer(feature, host, guest)).collect();
+        pages.extend(found.iter().map(|answer| text(answer, width)));
+        answers.extend(found.iter().map(as_value));
+        if let Some(last) = pages.last_mut() {
+            last.push_str(&super::name::also_called(flag, &namesakes, width));
+        }
+    }
     if as_json {
-        let answers: Vec<Value> = answers.iter().map(as_value).collect();
         page::print(&json::pretty(&json!({"format": 1, "answers": answers})))?;
     } else {
-        let width = page::width();
-        let pages: Vec<String> = answers.iter().map(|answer| text(answer, width)).collect();
         page::print(&pages.join("\n"))?;
-        page::print(&super::name::also_called(&options.flag, &namesakes, width))?;
     }
     Ok(Done::Same)
 }

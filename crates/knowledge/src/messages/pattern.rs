@@ -1,0 +1,263 @@
+//! Finding messages in a text: literal words, gaps, and things that are taken out.
+
+use super::{BRANDS, Brand, MESSAGES, Message};
+use crate::x86;
+
+/// A part of a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// These words, in lower case.
+    Text(&'static str),
+    /// At most [`MAX_GAP`] bytes of anything.
+    Gap,
+    /// Something that is taken out.
+    Take(Take),
+}
+
+/// What a pattern takes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// A word without its quotation marks.
+    Word,
+    /// Names of features, separated by commas or blanks.
+    Names,
+    /// A hexadecimal number, with or without `0x`.
+    Hex,
+    /// A decimal number.
+    Number,
+}
+
+/// Something taken out of a text: the kind, and where in the text it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The kind.
+    pub take: Take,
+    /// Byte ranges: one, or for [`Take::Names`] one a name.
+    pub ranges: Vec<(usize, usize)>,
+}
+
+/// A message found in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The message.
+    pub message: &'static Message,
+    /// Where it begins, in bytes.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// What was taken out, in order.
+    pub taken: Vec<Taken>,
+}
+
+/// How much a gap may be, in bytes.
+const MAX_GAP: usize = 160;
+/// How often one pattern is looked for in one text.
+const MAX_FOUND: usize = 256;
+/// How many names one list may have.
+const MAX_NAMES: usize = 128;
+
+/// The messages in a text of lower-case letters, by place. Where two overlap, the earlier row of the tables counts;
+/// rows whose tags do not fit are passed over. Hints come first, since the others hang on their tags.
+#[must_use]
+pub fn find(lower: &str) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    let mut tags: Vec<&'static str> = Vec::new();
+    for message in MESSAGES.iter().filter(|message| message.tag.is_some()) {
+        let hints = all(message, lower);
+        if let (Some(first), Some(tag)) = (hints.into_iter().next(), message.tag) {
+            tags.push(tag);
+            found.push(first);
+        }
+    }
+    let hints = found.len();
+    for message in MESSAGES.iter().filter(|message| message.tag.is_none() && counts(message, &tags)) {
+        for new in all(message, lower) {
+            let free = |old: &Found| new.end <= old.start || old.end <= new.start;
+            if found.get(hints..).unwrap_or_default().iter().all(free) {
+                found.push(new);
+            }
+        }
+    }
+    if let Some(troubles) = found.get_mut(hints..) {
+        troubles.sort_by_key(|found| found.start);
+    }
+    found
+}
+
+fn counts(message: &Message, tags: &[&str]) -> bool {
+    let there = |tag: &&str| tags.contains(tag);
+    (message.with.is_empty() || message.with.iter().any(there)) && !message.without.iter().any(there)
+}
+
+/// The first brand in a text, and where it stands.
+#[must_use]
+pub fn find_brand(lower: &str) -> Option<(&'static Brand, usize)> {
+    BRANDS.iter().find_map(|brand| {
+        let at = brand.says.iter().find_map(|says| occurrences(says, lower).into_iter().next())?;
+        Some((brand, at.0))
+    })
+}
+
+fn all(message: &'static Message, lower: &str) -> Vec<Found> {
+    let mut found: Vec<Found> = Vec::new();
+    for says in message.says {
+        for (start, end, taken) in occurrences(says, lower) {
+            if found.iter().all(|old| end <= old.start || old.end <= start) {
+                found.push(Found { message, start, end, taken });
+            }
+        }
+    }
+    found.sort_by_key(|found| found.start);
+    found
+}
+
+fn occurrences(says: &[Piece], lower: &str) -> Vec<(usize, usize, Vec<Taken>)> {
+    let mut found = Vec::new();
+    let Some((Piece::Text(first), rest)) = says.split_first() else { return found };
+    let mut from = 0;
+    while let Some(at) = lower.get(from..).and_then(|text| text.find(first)).map(|at| at + from) {
+        from = at + first.len();
+        if let Some((end, taken)) = follow(rest, lower, from) {
+            from = end.max(from);
+            found.push((at, end, taken));
+            if found.len() >= MAX_FOUND {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The rest of a pattern, from a place on.
+fn follow(rest: &[Piece], lower: &str, mut at: usize) -> Option<(usize, Vec<Taken>)> {
+    let mut taken = Vec::new();
+    let mut gap = false;
+    for piece in rest {
+        let text = lower.get(at..)?;
+        match piece {
+            Piece::Gap => gap = true,
+            Piece::Text(words) if gap => {
+                let within = text.get(..end_of_gap(text, words.len()))?;
+                at += within.find(words)? + words.len();
+                gap = false;
+            }
+            Piece::Text(words) => {
+                text.starts_with(words).then_some(())?;
+                at += words.len();
+            }
+            Piece::Take(take) => {
+                let ranges = match take {
+                    Take::Names => names(text),
+                    _ => word(text, *take).into_iter().collect(),
+                };
+                let last = ranges.last()?.1;
+                taken.push(Taken { take: *take, ranges: ranges.iter().map(|(a, b)| (a + at, b + at)).collect() });
+                at += last;
+                gap = false;
+            }
+        }
+    }
+    Some((at, taken))
+}
+
+/// Where a gap with these words after it ends at the latest, on a boundary between characters.
+fn end_of_gap(text: &str, words: usize) -> usize {
+    let mut end = (MAX_GAP + words).min(text.len());
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    end
+}
+
+/// Blanks, quotation marks and colons in front of what is meant.
+fn skip(text: &str, also: &[char]) -> usize {
+    let skipped = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '‘' | '’' | '“') || also.contains(&c);
+    text.find(|c: char| !skipped(c)).unwrap_or(text.len())
+}
+
+fn word(text: &str, take: Take) -> Option<(usize, usize)> {
+    let start = skip(text, &[]);
+    let rest = text.get(start..)?;
+    let belongs = |c: char| match take {
+        Take::Hex => c.is_ascii_hexdigit() || c == 'x',
+        Take::Number => c.is_ascii_digit(),
+        Take::Word | Take::Names => c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '/' | '@' | '='),
+    };
+    let end = rest.find(|c: char| !belongs(c)).unwrap_or(rest.len());
+    let found = rest.get(..end)?.trim_end_matches('.');
+    if take == Take::Hex {
+        let digits = found.strip_prefix("0x").unwrap_or(found);
+        (!digits.is_empty() && digits.len() <= 16 && !digits.contains('x')).then_some(())?;
+    }
+    (!found.is_empty()).then_some((start, start + found.len()))
+}
+
+/// A list of names. A name that nobody knows is one only between commas.
+fn names(text: &str) -> Vec<(usize, usize)> {
+    const BETWEEN: [char; 8] = [',', '[', ']', '(', ')', '|', '{', '}'];
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    let mut at = 0;
+    while found.len() < MAX_NAMES {
+        let Some(rest) = text.get(at..) else { break };
+        let skipped = skip(rest, &BETWEEN);
+        let comma = found.is_empty() || rest.get(..skipped).is_some_and(|between| between.contains(','));
+        let Some(rest) = rest.get(skipped..) else { break };
+        let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+        let whole = rest.get(..rest.find(|c: char| !belongs(c)).unwrap_or(rest.len())).unwrap_or_default();
+        let name = whole.trim_end_matches(['.', '-']);
+        if name.is_empty() {
+            break;
+        }
+        let start = at + skipped;
+        at = start + whole.len();
+        if matches!(name, "and" | "or") && !found.is_empty() {
+            continue;
+        }
+        if x86::resolve(name.trim_start_matches(['+', '-'])).is_empty() && !(comma && is_name(name)) {
+            break;
+        }
+        found.push((start, start + name.len()));
+        if name.len() < whole.len() && whole.ends_with('.') {
+            break;
+        }
+    }
+    found
+}
+
+/// Whether a word may be the name of a feature that is not known here.
+fn is_name(word: &str) -> bool {
+    word.len() <= 40 && word.chars().any(|c| c.is_ascii_digit() || matches!(c, '-' | '_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(text: &str) -> Vec<&str> {
+        names(text).into_iter().map(|(start, end)| &text[start..end]).collect()
+    }
+
+    #[test]
+    fn names_end_where_sentences_do() {
+        assert_eq!(listed(" avx, xsave, new-one, aes."), ["avx", "xsave", "new-one", "aes"]);
+        assert_eq!(listed("[cx8, cmov, sse4_1]."), ["cx8", "cmov", "sse4_1"]);
+        assert_eq!(listed("avx and avx2 instructions"), ["avx", "avx2"]);
+        assert_eq!(listed("svm. avx"), ["svm"]);
+        assert_eq!(listed("nothing of the kind"), [""; 0]);
+    }
+
+    #[test]
+    fn words_and_numbers_are_taken_without_quotes() {
+        assert_eq!(word(" 'kvm64' not", Take::Word), Some((2, 7)));
+        assert_eq!(word("0x10a to", Take::Hex), Some((0, 5)));
+        assert_eq!(word("xyz", Take::Hex), None);
+        assert_eq!(word("48) does", Take::Number), Some((0, 2)));
+    }
+
+    #[test]
+    fn gaps_are_bounded() {
+        let says = &[Piece::Text("a"), Piece::Gap, Piece::Text("z")];
+        assert_eq!(occurrences(says, "a b z").len(), 1);
+        assert!(occurrences(says, &format!("a{}z", "ä".repeat(MAX_GAP))).is_empty());
+    }
+}
