@@ -18,6 +18,8 @@ pub(crate) use fleet::{
     BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
     To as FleetTo,
 };
+#[cfg(feature = "store")]
+pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
