@@ -23,6 +23,9 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
+#[cfg(feature = "store")]
+pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
+pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use cpusieve_model::Vendor;
 
 use crate::catalogue::Catalogue;
-use crate::fleet::{Fleet, Kind};
+use crate::fleet::Fleet;
 use crate::host::Setting;
-use crate::naming::{self, Named};
+use crate::naming::{self, Hosts, Named};
 use crate::offer::{Offer, Words, closed};
+use crate::rest::Lacking;
 
 /// What runs on every host.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Baseline {
     pub tsc_khz: Option<(u64, u64)>,
     /// Which hosts take features from everybody; a host that takes none is not in it.
     pub costs: Vec<Cost>,
+    /// Of a fleet of which only a sum is kept: the features that not every host of that sum offers.
+    pub lacking: Vec<Lacking>,
     /// What the user should know before the answer is believed.
     pub findings: Vec<String>,
 }
@@ -44,6 +47,8 @@ pub struct Cost {
     pub alone: Vec<&'static str>,
     /// How many hosts are of its kind.
     pub alike: usize,
+    /// How many hosts of its kind have no member to stand for them; said with the first of the kind.
+    pub unnamed: usize,
 }
 
 /// The features of some kinds together: what QEMU can be asked for on all of them.
@@ -56,22 +61,22 @@ pub fn features(offer: &Offer, catalogue: &Catalogue, migratable: bool) -> Words
 #[must_use]
 pub fn baseline(fleet: &Fleet, setting: &Setting<'_>, migratable: bool) -> Option<Baseline> {
     let catalogue = Catalogue::of(setting.release);
-    let common = Fleet::common(fleet.kinds())?;
+    let common = fleet.offer()?;
     let wanted = features(&common, &catalogue, migratable);
-    let kinds: Vec<&Kind> = fleet.kinds().iter().collect();
     let offered = closed(common.words, setting.release);
-    let model = naming::name(&kinds, &catalogue, setting, &wanted, &offered);
+    let model = naming::name(&Hosts::of_fleet(fleet), &catalogue, setting, &wanted, &offered);
     let given_up: Vec<&str> = model.iter().flat_map(|model| &model.given_up).copied().collect();
     let features: Vec<_> =
         catalogue.in_words(&wanted).map(|property| property.id).filter(|id| !given_up.contains(id)).collect();
     let words = model.as_ref().map_or(&wanted, |model| &model.words);
     Some(Baseline {
-        hosts: fleet.members().len(),
+        hosts: fleet.hosts(),
         vendors: fleet.vendors().into_iter().collect(),
         features: once(features),
         migratable: catalogue.is_migratable(words),
         tsc_khz: tsc(fleet),
         costs: costs(fleet, &catalogue, migratable),
+        lacking: fleet.rest().map_or_else(Vec::new, |rest| rest.lacking(&catalogue, migratable)),
         findings: findings(fleet, model.as_ref()),
         common,
         model,
@@ -86,7 +91,11 @@ fn once(ids: Vec<&'static str>) -> Vec<&'static str> {
 
 fn tsc(fleet: &Fleet) -> Option<(u64, u64)> {
     let all: Option<Vec<u64>> = fleet.members().iter().map(|member| member.tsc_khz.filter(|&khz| khz > 0)).collect();
-    let all = all?;
+    let mut all = all?;
+    if let Some(unnamed) = fleet.unnamed() {
+        let (lowest, highest) = unnamed.tsc_khz?;
+        all.extend([lowest, highest]);
+    }
     Some((*all.iter().min()?, *all.iter().max()?))
 }
 
@@ -109,10 +118,19 @@ fn costs(fleet: &Fleet, catalogue: &Catalogue, migratable: bool) -> Vec<Cost> {
             }
         }
     }
+    // Hosts of each kind for which no member stands.
+    let mut unnamed: Vec<usize> = fleet.kinds().iter().map(|kind| kind.hosts).collect();
+    for member in fleet.members() {
+        if let Some(hosts) = unnamed.get_mut(member.kind) {
+            *hosts = hosts.saturating_sub(1);
+        }
+    }
     let cost = |member: &crate::Member| {
+        let unnamed = unnamed.get_mut(member.kind).map_or(0, std::mem::take);
         let (features, alone) = of_kind.get(member.kind).filter(|(features, _)| !features.is_empty())?;
         let alike = fleet.kind_of(member).map_or(1, |kind| kind.hosts);
-        Some(Cost { host: member.name.clone(), features: once(features.clone()), alone: once(alone.clone()), alike })
+        let (features, alone) = (once(features.clone()), once(alone.clone()));
+        Some(Cost { host: member.name.clone(), features, alone, alike, unnamed })
     };
     fleet.members().iter().filter_map(cost).collect()
 }
@@ -132,7 +150,16 @@ fn findings(fleet: &Fleet, model: Option<&Named>) -> Vec<String> {
     if !nested.is_empty() {
         findings.push(format!("hosts that are guests themselves (hypervisor bit): {}", few(&nested)));
     }
+    let nested = fleet.unnamed().map_or(0, |unnamed| unnamed.nested);
+    if nested > 0 {
+        findings.push(format!("hosts without a name here that are guests themselves: {nested}"));
+    }
     match model {
+        None if Hosts::of_fleet(fleet).is_empty() => {
+            findings.push(
+                "no model is named: QEMU can be asked on none of the hosts, of which only words were kept".to_owned(),
+            );
+        }
         None => findings.push("no CPU model of this QEMU runs unfiltered on all hosts".to_owned()),
         Some(model) if !model.given_up.is_empty() => findings.push(format!(
             "offered by all hosts, but QEMU takes it out of a guest with a named model: {}",

@@ -33,6 +33,12 @@ impl Property {
         self.bits.iter().any(|&(at, mask)| words[at] & mask != 0)
     }
 
+    /// Its bits: a word's position in [`WORD_ORDER`], and a mask.
+    #[must_use]
+    pub fn bits(&self) -> &[(usize, u64)] {
+        &self.bits
+    }
+
     pub(crate) fn clear(&self, words: &mut Words) {
         for &(at, mask) in &self.bits {
             words[at] &= !mask;

@@ -1,15 +1,19 @@
 //! What changed on one host between two looks at it.
 
+use std::sync::Arc;
+
 use cpusieve_model::Vendor;
 
 use crate::baseline::features;
 use crate::catalogue::Catalogue;
+use crate::fleet::{Kind, Member};
 use crate::host::{Host, Software};
+use crate::offer::Offer;
 
 /// What is kept of a host to compare it with itself later.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    software: Software,
+    software: Arc<Software>,
     vendor: Vendor,
     signature: u32,
     phys_bits: u8,
@@ -20,14 +24,24 @@ impl Kept {
     /// What a host offers and runs.
     #[must_use]
     pub fn of(host: &Host, catalogue: &Catalogue, migratable: bool) -> Self {
-        let words = features(&host.offer, catalogue, migratable);
+        let signature = host.ground.cpuid.get(1, 0).map_or(0, |leaf| leaf.eax);
         Self {
-            software: host.software.clone(),
-            vendor: host.ground.vendor,
-            signature: host.ground.cpuid.get(1, 0).map_or(0, |leaf| leaf.eax),
-            phys_bits: host.offer.phys_bits,
-            ids: catalogue.in_words(&words).map(|property| property.id).collect(),
+            software: Arc::new(host.software.clone()),
+            ..Self::of_offer(&host.offer, host.ground.vendor, signature, catalogue, migratable)
         }
+    }
+
+    /// What a member of a kind offers and runs.
+    #[must_use]
+    pub fn of_member(member: &Member, kind: &Kind, catalogue: &Catalogue, migratable: bool) -> Self {
+        let software = Arc::clone(&member.software);
+        Self { software, ..Self::of_offer(&kind.offer, kind.vendor, kind.signature, catalogue, migratable) }
+    }
+
+    fn of_offer(offer: &Offer, vendor: Vendor, signature: u32, catalogue: &Catalogue, migratable: bool) -> Self {
+        let words = features(offer, catalogue, migratable);
+        let ids = catalogue.in_words(&words).map(|property| property.id).collect();
+        Self { software: Arc::default(), vendor, signature, phys_bits: offer.phys_bits, ids }
     }
 }
 

@@ -43,6 +43,7 @@ mod memory;
 mod naming;
 mod offer;
 mod pools;
+mod rest;
 mod target;
 
 pub use baseline::{Baseline, Cost, baseline, features};
@@ -53,7 +54,8 @@ pub use drift::{Drift, Kept, Side, drift};
 pub use fleet::{Assumed, Fleet, Kind, Member};
 pub use host::{Ground, Host, NotAHost, Setting, Software};
 pub use memory::Memory;
-pub use naming::{Named, name};
+pub use naming::{Hosts, Named, name};
 pub use offer::{Offer, Words, and, closed};
 pub use pools::{MOST_KINDS, Pool, Split, TooManyKinds, Weights, pools};
+pub use rest::{Lacking, Rest, Unnamed};
 pub use target::Target;

@@ -1,13 +1,13 @@
 //! A CPU model's name, and what is to be added to it and taken from it, for a set of features.
 
 use cpusieve_knowledge::qemu::{self, Model};
-use cpusieve_model::Vendor;
+use cpusieve_model::{CpuidBit, Place, Register, Vendor};
 use cpusieve_stages::qemu::realize;
 
 use crate::catalogue::{Catalogue, Property};
-use crate::fleet::Kind;
-use crate::host::Setting;
-use crate::offer::{VMX, Words, and, bit, closed};
+use crate::fleet::{Fleet, Kind};
+use crate::host::{Ground, Setting};
+use crate::offer::{Offer, VMX, Words, and, bit, closed};
 
 /// The models that are no vendor's, by their brand strings.
 const GENERIC: [&str; 3] = ["QEMU Virtual CPU", "Common KVM processor", "Common 32-bit KVM processor"];
@@ -59,20 +59,77 @@ impl Candidate {
     }
 }
 
-/// The name with the fewest differences under which a guest with the `wanted` features starts unfiltered on all kinds;
+/// Intel PT, the one feature that QEMU's filter judges by more than its word
+/// (`target/i386/cpu.c:x86_cpu_filter_features`): 7.0.EBX\[25\].
+const INTEL_PT: Place = Place::Cpuid(CpuidBit::new(7, 0, Register::Ebx, 25));
+
+/// Whom a name is for.
+#[derive(Clone, Debug)]
+pub struct Hosts<'f> {
+    /// The hosts that QEMU is asked on, one of each kind.
+    grounds: Vec<&'f Ground>,
+    /// The vendor, if all have the same.
+    vendor: Option<Vendor>,
+    /// What the hosts offer together that QEMU cannot be asked on.
+    beyond: Option<Offer>,
+}
+
+impl<'f> Hosts<'f> {
+    /// Some kinds of hosts.
+    #[must_use]
+    pub fn of_kinds(kinds: &[&'f Kind]) -> Self {
+        let grounds = kinds.iter().filter_map(|kind| kind.ground.as_ref()).collect();
+        let vendor = kinds.first().map(|kind| kind.vendor);
+        let vendor = vendor.filter(|&vendor| kinds.iter().all(|kind| kind.vendor == vendor));
+        let beyond = Fleet::common(kinds.iter().copied().filter(|kind| kind.ground.is_none()));
+        Self { grounds, vendor, beyond }
+    }
+
+    /// All hosts of a fleet.
+    #[must_use]
+    pub fn of_fleet(fleet: &'f Fleet) -> Self {
+        let mut hosts = Self::of_kinds(&fleet.kinds().iter().collect::<Vec<_>>());
+        let mut vendors = fleet.vendors().into_keys();
+        hosts.vendor = vendors.next().filter(|_| vendors.next().is_none());
+        if let Some(rest) = fleet.rest() {
+            hosts.grounds.extend(&rest.grounds);
+            hosts.beyond = Some(hosts.beyond.map_or_else(|| rest.all.clone(), |offer| offer.and(&rest.all)));
+        }
+        hosts
+    }
+
+    /// Whether QEMU can be asked on none of them.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.grounds.is_empty()
+    }
+
+    /// What QEMU takes out of a guest that asks for these words on the hosts that it cannot be asked on: what they do not
+    /// support, word by word. Intel PT hangs on more than its word; [`Offer::own`] says what came of that.
+    fn filtered_beyond(&self, asked: &Words) -> Words {
+        let Some(beyond) = &self.beyond else { return [0; qemu::WORD_COUNT] };
+        let mut filtered: Words = std::array::from_fn(|at| asked[at] & !beyond.words[at]);
+        if let Some((at, mask)) = bit(INTEL_PT) {
+            filtered[at] |= asked[at] & !beyond.own[at] & mask;
+        }
+        filtered
+    }
+}
+
+/// The name with the fewest differences under which a guest with the `wanted` features starts unfiltered on all hosts;
 /// of several the one that stands first in QEMU's table, which has older models first.
 ///
-/// `offered` are the words that all kinds offer. `None` if there are no kinds, or no model runs on them.
+/// `offered` are the words that all of them offer. `None` if QEMU can be asked on none of them, or no model runs there.
 #[must_use]
 pub fn name(
-    kinds: &[&Kind],
+    hosts: &Hosts<'_>,
     catalogue: &Catalogue,
     setting: &Setting<'_>,
     wanted: &Words,
     offered: &Words,
 ) -> Option<Named> {
     let nested = bit(VMX).is_some_and(|(at, mask)| wanted[at] & mask != 0);
-    let models = asked(kinds, setting, nested);
+    let models = asked(hosts, setting, nested);
     let mut wanted = *wanted;
     let mut offered = *offered;
     let mut given_up = Vec::new();
@@ -82,7 +139,7 @@ pub fn name(
         let mut first_refused = None;
         for candidate in candidates.into_iter().take(TRIES) {
             let cpu = candidate.cpu();
-            match run(kinds, setting, &cpu) {
+            match run(hosts, setting, &cpu) {
                 Trial::Runs(words) => {
                     let Candidate { name, vendor, plus, minus } = candidate;
                     return Some(Named { name, cpu, plus, minus, vendor, words, given_up });
@@ -128,10 +185,10 @@ impl Models {
     }
 }
 
-/// What each version of each model that fits the vendors asks for on the first kind.
-fn asked(kinds: &[&Kind], setting: &Setting<'_>, nested: bool) -> Models {
-    let Some(first) = kinds.first() else { return Models(Vec::new()) };
-    let vendor = kinds.iter().all(|kind| kind.ground.vendor == first.ground.vendor).then_some(first.ground.vendor);
+/// What each version of each model that fits the vendors asks for on the first host.
+fn asked(hosts: &Hosts<'_>, setting: &Setting<'_>, nested: bool) -> Models {
+    let Some(first) = hosts.grounds.first() else { return Models(Vec::new()) };
+    let vendor = hosts.vendor;
     let fits = |model: &Model| {
         let generic = GENERIC.iter().any(|brand| model.model_id.starts_with(brand));
         generic || vendor.is_some() && vendor == Some(Vendor::from_string(model.vendor))
@@ -151,9 +208,9 @@ fn asked(kinds: &[&Kind], setting: &Setting<'_>, nested: bool) -> Models {
 
 /// What a model turns on, whether the host has it or not. Its words of VMX take effect with `vmx` alone, which no model
 /// has by itself: they count if guests are to be `nested`.
-fn asks_for(kind: &Kind, setting: &Setting<'_>, name: &str, nested: bool) -> Option<Words> {
+fn asks_for(ground: &Ground, setting: &Setting<'_>, name: &str, nested: bool) -> Option<Words> {
     let of = |cpu: &str| -> Option<Words> {
-        let output = realize(kind.ground.question(setting, cpu));
+        let output = realize(ground.question(setting, cpu));
         let (words, filtered) = (output.words()?, output.filtered_words()?);
         Some(std::array::from_fn(|at| words[at] | filtered[at]))
     };
@@ -178,14 +235,16 @@ enum Trial {
     Ends,
 }
 
-fn run(kinds: &[&Kind], setting: &Setting<'_>, cpu: &str) -> Trial {
+fn run(hosts: &Hosts<'_>, setting: &Setting<'_>, cpu: &str) -> Trial {
     let mut words = None;
     let mut filtered: Option<Words> = None;
-    for kind in kinds {
-        let output = realize(kind.ground.question(setting, cpu));
+    for ground in &hosts.grounds {
+        let output = realize(ground.question(setting, cpu));
         let (Some(has), Some(taken), None) = (output.words(), output.filtered_words(), &output.error) else {
             return Trial::Ends;
         };
+        let beyond = hosts.filtered_beyond(&std::array::from_fn(|at| has[at] | taken[at]));
+        let taken: Words = std::array::from_fn(|at| taken[at] | beyond[at]);
         if taken.iter().any(|&word| word != 0) {
             let before = filtered.unwrap_or([0; qemu::WORD_COUNT]);
             filtered = Some(std::array::from_fn(|at| before[at] | taken[at]));

@@ -6,7 +6,7 @@ use crate::baseline::features;
 use crate::catalogue::Catalogue;
 use crate::fleet::{Fleet, Kind};
 use crate::host::Setting;
-use crate::naming::{self, Named};
+use crate::naming::{self, Hosts, Named};
 use crate::offer::{Offer, closed};
 
 /// Kinds of hosts up to which all splits are looked at; beyond, pools are merged step by step, and single kinds moved.
@@ -36,6 +36,8 @@ pub struct Split {
 pub struct Pool {
     /// The positions of its hosts in [`Fleet::members`].
     pub hosts: Vec<usize>,
+    /// How many hosts there are, those without a member among them.
+    pub count: usize,
     /// The ids of the features that run on all of them.
     pub features: Vec<&'static str>,
     /// The model with its differences; `None` if no model runs unfiltered.
@@ -93,8 +95,9 @@ pub fn pools(
     most: usize,
 ) -> Result<Vec<Split>, TooManyKinds> {
     let kinds = fleet.kinds();
-    if kinds.len() > MOST_KINDS {
-        return Err(TooManyKinds { kinds: kinds.len() });
+    let all = kinds.len().saturating_add(fleet.rest().map_or(0, |rest| rest.rows));
+    if all > MOST_KINDS {
+        return Err(TooManyKinds { kinds: all });
     }
     let catalogue = Catalogue::of(setting.release);
     let scale = Scale { catalogue: &catalogue, weights, migratable, kinds };
@@ -117,7 +120,7 @@ fn gained(split: &Split, base: &[&'static str]) -> Vec<(&'static str, usize)> {
     let mut gained: BTreeMap<&'static str, usize> = BTreeMap::new();
     for pool in &split.pools {
         for &id in pool.features.iter().filter(|id| !base.contains(id)) {
-            *gained.entry(id).or_default() += pool.hosts.len();
+            *gained.entry(id).or_default() += pool.count;
         }
     }
     let mut gained: Vec<_> = gained.into_iter().collect();
@@ -253,21 +256,21 @@ fn split(fleet: &Fleet, setting: &Setting<'_>, scale: &Scale<'_>, groups: Vec<Gr
         let words = features(&group.offer, scale.catalogue, scale.migratable);
         let kinds: Vec<&Kind> = group.kinds.iter().filter_map(|&kind| scale.kinds.get(kind)).collect();
         let offered = closed(group.offer.words, setting.release);
-        let model = naming::name(&kinds, scale.catalogue, setting, &words, &offered);
-        Pool { hosts, features: scale.catalogue.in_words(&words).map(|property| property.id).collect(), model }
+        let model = naming::name(&Hosts::of_kinds(&kinds), scale.catalogue, setting, &words, &offered);
+        let count = kinds.iter().map(|kind| kind.hosts).sum();
+        Pool { hosts, count, features: scale.catalogue.in_words(&words).map(|property| property.id).collect(), model }
     };
     let mut pools: Vec<Pool> = groups.into_iter().map(pool).collect();
-    pools.sort_by_key(|pool| (std::cmp::Reverse(pool.hosts.len()), pool.hosts.first().copied()));
+    pools.sort_by_key(|pool| (std::cmp::Reverse(pool.count), pool.hosts.first().copied()));
     Split { pools, value, best, gained: Vec::new() }
 }
 
 #[cfg(test)]
 mod tests {
     use cpusieve_knowledge::qemu::{RELEASES, WORD_COUNT};
-    use cpusieve_model::{CpuidTable, KvmView, Vendor};
+    use cpusieve_model::Vendor;
 
     use super::*;
-    use crate::host::Ground;
 
     /// Kinds whose words come from a counter: alike, and not the same.
     fn kinds(count: u64) -> Vec<Kind> {
@@ -278,8 +281,8 @@ mod tests {
         };
         let kind = |hosts| {
             let words = [(); WORD_COUNT].map(|()| next() | next());
-            let ground = Ground { cpuid: CpuidTable::default(), view: KvmView::default(), vendor: Vendor::Other };
-            Kind { offer: Offer { words, own: words, kvm: words, phys_bits: 46 }, ground, hosts }
+            let offer = Offer { words, own: words, kvm: words, phys_bits: 46 };
+            Kind { offer, vendor: Vendor::Other, signature: 0, ground: None, hosts }
         };
         (1..=usize::try_from(count).unwrap()).map(kind).collect()
     }

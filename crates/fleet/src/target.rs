@@ -132,7 +132,8 @@ fn template(found: &Baseline, fleet: &Fleet) -> String {
     let mut leaves: BTreeMap<(u32, u32), Vec<String>> = BTreeMap::new();
     let mut msrs = Vec::new();
     for (at, word) in WORD_ORDER.into_iter().enumerate() {
-        let some = fleet.kinds().iter().fold(0, |some, kind| some | kind.offer.kvm[at]);
+        let rest = fleet.rest().map_or(0, |rest| rest.any_kvm[at]);
+        let some = fleet.kinds().iter().fold(rest, |some, kind| some | kind.offer.kvm[at]);
         let takes = some & !found.common.kvm[at];
         match word {
             _ if takes == 0 => {}

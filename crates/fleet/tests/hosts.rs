@@ -53,7 +53,7 @@ fn runs_unfiltered(fleet: &Fleet, setting: &Setting<'_>, found: &Baseline) {
     let cpu = format!("{},enforce", model.cpu);
     let catalogue = Catalogue::of(setting.release);
     for kind in fleet.kinds() {
-        let output = realize(kind.ground.question(setting, &cpu));
+        let output = realize(kind.ground.as_ref().unwrap().question(setting, &cpu));
         let has: Vec<&str> = catalogue.in_words(output.words().unwrap()).map(|property| property.id).collect();
         let lacks: Vec<_> = found.features.iter().filter(|id| !has.contains(id)).collect();
         assert!(lacks.is_empty(), "{cpu}: {lacks:?}");
@@ -87,7 +87,7 @@ fn alone_a_host_has_what_its_qemu_gives_for_host() {
             let fleet = fleet([file], &setting);
             for (migratable, cpu) in [(true, "host"), (false, "host,migratable=off")] {
                 let found = baseline(&fleet, &setting, migratable).unwrap();
-                let output = realize(fleet.kinds()[0].ground.question(&setting, cpu));
+                let output = realize(fleet.kinds()[0].ground.as_ref().unwrap().question(&setting, cpu));
                 let mut given: Vec<&str> = catalogue.in_words(output.words().unwrap()).map(|p| p.id).collect();
                 given.dedup();
                 assert_eq!(found.features, given, "{} {file:?} {cpu}", release.label);

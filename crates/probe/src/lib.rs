@@ -33,6 +33,7 @@ pub mod guest;
 pub mod kvm;
 pub mod linux;
 pub mod machine;
+mod mapped;
 pub mod msr;
 mod process;
 pub mod ptrace;
@@ -46,5 +47,6 @@ mod testing;
 pub mod vcpu;
 
 pub use anonymous::anonymise;
+pub use mapped::Mapped;
 pub use record::{Only, Options, brand, record};
 pub use refusal::Refusal;

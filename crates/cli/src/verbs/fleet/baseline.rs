@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use cpusieve_answers::predict::Assumption;
-use cpusieve_fleet::{Baseline, Cost, Fleet, Setting, Target, baseline};
+use cpusieve_fleet::{Baseline, Cost, Fleet, Lacking, Offer, Setting, Target, baseline};
+use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
 use serde_json::{Value, json};
 
 use super::load::{Loaded, load};
@@ -11,6 +12,9 @@ use super::{Done, Failure, assumptions, label, setting};
 use crate::args::{BaselineOptions, FleetTo as To, Switch};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
+
+/// Hosts of a group that are named in text.
+const NAMED: usize = 12;
 
 pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
     let (setting, assumed) = setting(&options.setting)?;
@@ -50,14 +54,14 @@ fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[
         .msrs(setting.release)
         .map(|(index, bits)| (format!("{index:#010x}"), Value::from(format!("{bits:#018x}"))));
     let costs = found.costs.iter().map(|cost| {
-        let Cost { host, features, alone, alike } = cost;
+        let Cost { host, features, alone, alike, .. } = cost;
         json!({"host": host, "features": features, "alone": alone, "alike": alike})
     });
     let vendors = found.vendors.iter().map(|(vendor, hosts)| json!({"vendor": vendor.name(), "hosts": hosts}));
     json::pretty(&json!({
         "format": 1,
         "hosts": found.hosts,
-        "kinds": loaded.fleet.kinds().len(),
+        "kinds": kinds(&loaded.fleet),
         "vendors": vendors.collect::<Vec<_>>(),
         "qemu": label(setting.release),
         "machine": setting.machine.name,
@@ -68,7 +72,9 @@ fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[
         "xcr0": format!("{:#x}", found.common.xcr0()),
         "msrs": msrs.collect::<serde_json::Map<_, _>>(),
         "tsc_khz": found.tsc_khz.map(|(lowest, highest)| json!({"lowest": lowest, "highest": highest})),
+        "words": words(&found.common),
         "costs": costs.collect::<Vec<_>>(),
+        "lacking": found.lacking.iter().map(|one| json!({"feature": one.id, "hosts": one.hosts})).collect::<Vec<_>>(),
         "findings": found.findings,
         "assumed": assumptions(assumed, &loaded.fleet),
         "skipped": skipped,
@@ -78,7 +84,7 @@ fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[
 
 fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption], width: usize) -> String {
     let mut page = String::new();
-    let kinds = loaded.fleet.kinds().len();
+    let kinds = kinds(&loaded.fleet);
     let head = format!(
         "{} of {}: {} on all of them, with QEMU {}.",
         counted(found.hosts, "host"),
@@ -106,6 +112,7 @@ fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Ass
     page.push('\n');
     page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
     costs(&mut page, &found.costs, &loaded.fleet, width);
+    lacking(&mut page, &found.lacking, &loaded.fleet, width);
     of_inputs(&mut page, loaded, width);
     quiet_assumptions(&mut page, assumed, &loaded.fleet, width);
     page
@@ -127,23 +134,64 @@ fn broken_at_commas(text: &str, width: usize) -> String {
     page
 }
 
+/// The kinds of hosts; of hosts of which only the sum is kept, the rows.
+fn kinds(fleet: &Fleet) -> usize {
+    fleet.kinds().len().saturating_add(fleet.rest().map_or(0, |rest| rest.rows))
+}
+
+/// What all hosts offer, word by word, as the columns of packed files are called; words of zero are left out.
+fn words(common: &Offer) -> Value {
+    let sets = [("host", &common.own), ("supported", &common.words), ("kvm", &common.kvm)];
+    let words = sets.iter().flat_map(|(set, words)| {
+        WORD_ORDER.into_iter().zip(words.iter()).filter(|(_, value)| **value != 0).map(
+            move |(word, value)| match word {
+                Word::Cpuid { leaf, subleaf, register } => {
+                    let name = format!("{set}_{leaf:x}_{subleaf:x}_{}", register.name().to_ascii_lowercase());
+                    (name, Value::from(format!("{value:#010x}")))
+                }
+                Word::Msr { index } => (format!("{set}_msr_{index:x}"), Value::from(format!("{value:#018x}"))),
+            },
+        )
+    });
+    words.collect::<serde_json::Map<_, _>>().into()
+}
+
+/// What some hosts lack, where there are too many kinds to say which.
+fn lacking(page: &mut String, lacking: &[Lacking], fleet: &Fleet, width: usize) {
+    if lacking.is_empty() {
+        return;
+    }
+    let hosts = fleet.rest().map_or(0, |rest| rest.hosts);
+    let head = format!("What some of {hosts} hosts lack, and how many of them:");
+    let _ = write!(page, "\n{}\n", styled(HEAD, head));
+    let all: Vec<String> = lacking.iter().map(|one| format!("{}:{}", one.id, one.hosts)).collect();
+    page.push_str(&page::wrap(&all.join(" "), "  ", "  ", width));
+}
+
 /// Hosts that take the same stand together.
 fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, width: usize) {
-    let mut groups: Vec<(&Cost, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&Cost, Vec<&str>, usize)> = Vec::new();
     for cost in costs {
-        match groups.iter_mut().find(|(first, _)| first.features == cost.features && first.alone == cost.alone) {
-            Some((_, hosts)) => hosts.push(&cost.host),
-            None => groups.push((cost, vec![&cost.host])),
+        match groups.iter_mut().find(|(first, ..)| first.features == cost.features && first.alone == cost.alone) {
+            Some((_, hosts, unnamed)) => {
+                hosts.push(&cost.host);
+                *unnamed += cost.unnamed;
+            }
+            None => groups.push((cost, vec![&cost.host], cost.unnamed)),
         }
     }
-    groups.sort_by_key(|(cost, _)| std::cmp::Reverse((cost.alone.len(), cost.features.len())));
+    groups.sort_by_key(|(cost, ..)| std::cmp::Reverse((cost.alone.len(), cost.features.len())));
     if !groups.is_empty() {
-        let head = format!("What hosts take from everybody, of {}:", counted(fleet.members().len(), "host"));
+        let head = format!("What hosts take from everybody, of {}:", counted(fleet.hosts(), "host"));
         let _ = write!(page, "\n{}\n", styled(HEAD, head));
     }
-    for (cost, hosts) in groups {
+    for (cost, hosts, unnamed) in groups {
         let shared: Vec<&str> = cost.features.iter().filter(|id| !cost.alone.contains(id)).copied().collect();
-        let names = page::tame(&hosts.join(", "));
+        let mut names = page::tame(&hosts.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "));
+        let more = hosts.len().saturating_sub(NAMED) + unnamed;
+        if more > 0 {
+            let _ = write!(names, " and {more} more");
+        }
         page.push_str(&page::wrap(&styled(LOST, names), "  ", "  ", width));
         if !cost.alone.is_empty() {
             page.push_str(&page::wrap(&cost.alone.join(" "), "    alone: ", "      ", width));

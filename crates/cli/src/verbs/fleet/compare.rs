@@ -7,7 +7,8 @@ use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Catalogue, Comparison, Definition, Fleet, Host, Relation, Setting, compare, features};
 use serde_json::json;
 
-use super::{Done, Failure, setting};
+use super::load::load;
+use super::{Done, Failure, packed, setting};
 use crate::args::{CompareOptions, Switch};
 use crate::input::{self, InputError};
 use crate::json;
@@ -31,8 +32,11 @@ pub(super) fn run(options: &CompareOptions, as_json: bool) -> Result<Done, Failu
     Ok(if found.second_on_first { Done::Same } else { Done::Different })
 }
 
-/// One end: a definition as it stands, or a host as the definition of all that it offers.
+/// One end: a definition as it stands, or a host, or what all hosts of a packed file offer, as the definition of that.
 fn end(path: &Path, setting: &Setting<'_>, migratable: bool) -> Result<(Definition, Vec<Assumption>), Failure> {
+    if packed::is_named(path) {
+        return packed_end(path, setting, migratable);
+    }
     let (seen, unlisted) = input::read_for_boot(path)?;
     let name = input::name(path);
     let of_libvirt = seen.expansions.first().filter(|expansion| expansion.other.contains_key("libvirt-cpu"));
@@ -47,6 +51,26 @@ fn end(path: &Path, setting: &Setting<'_>, migratable: bool) -> Result<(Definiti
     let words = features(&host.offer, &catalogue, migratable);
     let ids = catalogue.in_words(&words).map(|property| property.id).collect();
     Ok((Definition::of_features(host.ground.vendor, ids), host.assumed))
+}
+
+fn packed_end(path: &Path, setting: &Setting<'_>, migratable: bool) -> Result<(Definition, Vec<Assumption>), Failure> {
+    let loaded = load(&[path.to_path_buf()], setting, true)?;
+    let offer = loaded.fleet.offer().ok_or("there are no hosts")?;
+    let catalogue = Catalogue::of(setting.release);
+    let words = features(&offer, &catalogue, migratable);
+    let require = catalogue.in_words(&words).map(|property| property.id).collect();
+    let mut vendors = loaded.fleet.vendors().into_keys();
+    let definition = match (vendors.next(), vendors.next()) {
+        (Some(vendor), None) => Definition::of_features(vendor, require),
+        _ => Definition { require, ..Definition::default() },
+    };
+    let assumed = loaded.fleet.assumed().into_iter().map(|assumed| Assumption {
+        what: assumed.what,
+        value: assumed.value,
+        because: assumed.because,
+        hangs: Vec::new(),
+    });
+    Ok((definition, assumed.collect()))
 }
 
 fn as_text(found: &Comparison, assumed: &[Assumption]) -> String {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cpusieve_fleet::{Catalogue, Drift, Kept, Side, drift};
 use serde_json::{Value, json};
 
-use super::load::{Loaded, load_with};
+use super::load::{Detail, Loaded, Seen, load_with};
 use super::{Done, Failure, assumptions, label, setting};
 use crate::args::{DriftOptions, Switch};
 use crate::json;
@@ -26,18 +26,15 @@ pub(super) fn run(options: &DriftOptions, as_json: bool) -> Result<Done, Failure
     let catalogue = Catalogue::of(setting.release);
     let migratable = options.setting.migratable == Switch::On;
     let read = |path: &PathBuf| -> Result<(BTreeMap<String, Kept>, Loaded), Failure> {
-        let (mut kept, mut twice) = (BTreeMap::new(), None);
+        let mut all = Vec::new();
         let inputs = std::slice::from_ref(path);
-        let loaded = load_with(inputs, &setting, options.setting.strict, |host| {
-            let name = key(path, &host.name);
-            if kept.insert(name.clone(), Kept::of(host, &catalogue, migratable)).is_some() {
-                twice = Some(name);
+        let loaded = load_with(inputs, &setting, options.setting.strict, Detail::Whole, |seen| match seen {
+            Seen::Host(host) => all.push((host.name.clone(), false, Kept::of(host, &catalogue, migratable))),
+            Seen::Member(member, kind) => {
+                all.push((member.name.clone(), true, Kept::of_member(member, kind, &catalogue, migratable)));
             }
         })?;
-        match twice {
-            Some(name) => Err(format!("{}: two hosts are called {name}", path.display()).into()),
-            None => Ok((kept, loaded)),
-        }
+        Ok((keyed(path, all)?, loaded))
     };
     let ((old, before), (new, after)) = (read(&options.old)?, read(&options.new)?);
     let found = compare(&old, &new);
@@ -62,6 +59,35 @@ pub(super) fn run(options: &DriftOptions, as_json: bool) -> Result<Done, Failure
         (true, true) => Done::Same,
         (true, false) => Done::Different,
     })
+}
+
+/// The hosts of a collection by what they are called in both.
+fn keyed(path: &Path, all: Vec<(String, bool, Kept)>) -> Result<BTreeMap<String, Kept>, Failure> {
+    // A packed file keeps names as they were; below the folder that they share, they are what they would be there.
+    let packed: Vec<&str> = all.iter().filter(|(_, packed, _)| *packed).map(|(name, ..)| name.as_str()).collect();
+    let shared = shared_folder(&packed);
+    let mut kept = BTreeMap::new();
+    for (name, packed, host) in all {
+        let name = key(if packed { &shared } else { path }, &name);
+        if kept.insert(name.clone(), host).is_some() {
+            return Err(format!("{}: two hosts are called {name}", path.display()).into());
+        }
+    }
+    Ok(kept)
+}
+
+/// The folder that all of some files are below; of one, the file itself.
+fn shared_folder(names: &[&str]) -> PathBuf {
+    let mut names = names.iter().map(Path::new);
+    let mut shared = names.next().map(Path::to_path_buf).unwrap_or_default();
+    for name in names {
+        while !name.starts_with(&shared) || name == shared {
+            if !shared.pop() {
+                break;
+            }
+        }
+    }
+    shared
 }
 
 /// What a host is called in both collections: its file below the folder, without the ending. Two files that were named

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use cpusieve_fleet::{Fleet, Host, Memory, Setting};
+use cpusieve_fleet::{Fleet, Host, Kind, Member, Memory, Setting};
 use cpusieve_formats::Diagnostic;
 use serde_json::{Value, json};
 
+use super::packed::{self, Packed};
 use super::sources::{Content, Source, Sources};
 use crate::input;
 use crate::page;
@@ -36,10 +37,33 @@ impl Loaded {
     }
 }
 
+/// What an input holds.
+enum Found {
+    Host(Box<Host>),
+    Packed(Packed),
+}
+
+/// A host on its way into the fleet.
+pub(super) enum Seen<'s> {
+    /// An input of its own.
+    Host(&'s Host),
+    /// One of a packed file.
+    Member(&'s Member, &'s Kind),
+}
+
+/// How much is kept of packed files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Every kind and every host.
+    Whole,
+    /// Of very many kinds their sum, and of very many hosts the first of each kind.
+    Bounded,
+}
+
 /// What became of one input.
 struct Outcome {
     name: String,
-    host: Result<Box<Host>, String>,
+    found: Result<Found, String>,
     diagnostics: Vec<Diagnostic>,
     /// Hash and length of its bytes.
     print: Option<(u64, usize)>,
@@ -47,7 +71,7 @@ struct Outcome {
 
 /// Reads all inputs. With `strict`, one that cannot be used is an error; and a fleet has at least one host.
 pub(super) fn load(inputs: &[PathBuf], setting: &Setting<'_>, strict: bool) -> Result<Loaded, Failure> {
-    load_with(inputs, setting, strict, |_| {})
+    load_with(inputs, setting, strict, Detail::Bounded, |_| {})
 }
 
 /// The same, and shows each host to `see` before it is taken in.
@@ -55,7 +79,8 @@ pub(super) fn load_with(
     inputs: &[PathBuf],
     setting: &Setting<'_>,
     strict: bool,
-    mut see: impl FnMut(&Host),
+    detail: Detail,
+    mut see: impl FnMut(Seen<'_>),
 ) -> Result<Loaded, Failure> {
     let sources = Sources::of(inputs)?;
     let mut progress = Progress::new(sources.len());
@@ -87,7 +112,7 @@ pub(super) fn load_with(
             while let Some(found) = early.remove(&next) {
                 next += 1;
                 progress.show(next);
-                if let Err(why) = take(found, &mut loaded, &mut prints, strict, &mut see) {
+                if let Err(why) = take(found, &mut loaded, &mut prints, (strict, detail), &mut see) {
                     failure = Some(why);
                     return;
                 }
@@ -97,7 +122,7 @@ pub(super) fn load_with(
     progress.clear();
     match failure {
         Some(why) => Err(why.into()),
-        None if loaded.fleet.members().is_empty() => Err(nothing(&loaded).into()),
+        None if loaded.fleet.hosts() == 0 => Err(nothing(&loaded).into()),
         None => Ok(loaded),
     }
 }
@@ -112,24 +137,35 @@ fn nothing(loaded: &Loaded) -> String {
 
 fn outcome(source: Source, setting: &Setting<'_>, memory: &Memory) -> Outcome {
     let Source { name, content } = source;
+    let failed = |why: String| Outcome { name: name.clone(), found: Err(why), diagnostics: Vec::new(), print: None };
+    let whole = |packed: Result<Packed, String>| match packed {
+        Ok(packed) => {
+            Outcome { name: name.clone(), found: Ok(Found::Packed(packed)), diagnostics: Vec::new(), print: None }
+        }
+        Err(why) => failed(format!("{name}: {why}")),
+    };
     let bytes = match content {
+        Content::File(path) if packed::is_named(&path) => return whole(packed::open(&path, setting)),
         Content::File(path) => input::bytes(&path, &name),
         Content::Bytes(bytes) => Ok(bytes),
         Content::Broken(error) => Err(error),
     };
     let bytes = match bytes {
         Ok(bytes) => bytes,
-        Err(error) => return Outcome { host: Err(error.to_string()), name, diagnostics: Vec::new(), print: None },
+        Err(error) => return failed(error.to_string()),
     };
+    if packed::is_packed(&bytes) {
+        return whole(packed::of_bytes(bytes, setting));
+    }
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     let print = Some((hasher.finish(), bytes.len()));
     let (read, diagnostics) = input::understand(&name, &bytes);
-    let host = read.map_err(|error| error.to_string()).and_then(|(seen, unlisted)| {
+    let found = read.map_err(|error| error.to_string()).and_then(|(seen, unlisted)| {
         let host = memory.host(&name, &seen, unlisted, setting);
-        host.map(Box::new).map_err(|why| format!("{name}: {why}"))
+        host.map(|host| Found::Host(Box::new(host))).map_err(|why| format!("{name}: {why}"))
     });
-    Outcome { name, host, diagnostics, print }
+    Outcome { name, found, diagnostics, print }
 }
 
 type Prints = HashMap<(u64, usize), String>;
@@ -138,12 +174,21 @@ fn take(
     found: Outcome,
     loaded: &mut Loaded,
     prints: &mut Prints,
-    strict: bool,
-    see: &mut impl FnMut(&Host),
+    (strict, detail): (bool, Detail),
+    see: &mut impl FnMut(Seen<'_>),
 ) -> Result<(), String> {
-    let Outcome { name, host, diagnostics, print } = found;
+    let Outcome { name, found, diagnostics, print } = found;
     input::show(&diagnostics);
-    match host {
+    // A packed file that is damaged behind its footer is found out here, with nothing of it taken in.
+    let found = match found {
+        Ok(Found::Packed(packed)) => match packed::take(&packed, &mut loaded.fleet, detail, see) {
+            Ok(()) => return Ok(()),
+            Err(why) => Err(format!("{name}: {why}")),
+        },
+        Ok(Found::Host(host)) => Ok(host),
+        Err(why) => Err(why),
+    };
+    match found {
         Ok(host) => {
             if let Some(print) = print {
                 match prints.get(&print) {
@@ -151,7 +196,7 @@ fn take(
                     None => _ = prints.insert(print, name),
                 }
             }
-            see(&host);
+            see(Seen::Host(&host));
             loaded.fleet.push(*host);
         }
         Err(why) if strict => return Err(why),

@@ -4,8 +4,16 @@ mod baseline;
 mod compare;
 mod drift;
 mod load;
+#[cfg(feature = "store")]
+mod pack;
+#[cfg_attr(not(feature = "store"), path = "unpacked.rs")]
+mod packed;
 mod pools;
 mod sources;
+#[cfg(feature = "store")]
+mod sql;
+#[cfg(feature = "store")]
+mod who;
 
 use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
@@ -21,6 +29,12 @@ pub(crate) fn run(options: &FleetOptions, as_json: bool) -> Result<Done, Failure
         FleetVerb::Compare(options) => compare::run(options, as_json),
         FleetVerb::Pools(options) => pools::run(options, as_json),
         FleetVerb::Drift(options) => drift::run(options, as_json),
+        #[cfg(feature = "store")]
+        FleetVerb::Pack(options) => pack::run(options, as_json),
+        #[cfg(feature = "store")]
+        FleetVerb::Who(options) => who::run(options, as_json),
+        #[cfg(feature = "store")]
+        FleetVerb::Sql(options) => sql::run(options, as_json),
     }
 }
 

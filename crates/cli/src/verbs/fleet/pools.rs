@@ -24,7 +24,7 @@ pub(super) fn run(options: &PoolsOptions, as_json: bool) -> Result<Done, Failure
         let (skipped, duplicates) = loaded.lists();
         json::pretty(&json!({
             "format": 1,
-            "hosts": loaded.fleet.members().len(),
+            "hosts": loaded.fleet.hosts(),
             "qemu": label(setting.release),
             "frontier": splits.iter().map(|split| as_value(split, &loaded.fleet)).collect::<Vec<_>>(),
             "assumed": assumptions(&assumed, &loaded.fleet),
@@ -58,7 +58,7 @@ fn names<'f>(pool: &Pool, fleet: &'f Fleet) -> Vec<&'f str> {
 fn as_value(split: &Split, fleet: &Fleet) -> Value {
     let pools = split.pools.iter().map(|pool| {
         let model = pool.model.as_ref().map(|model| json!({"name": model.name, "cpu": model.cpu}));
-        json!({"hosts": names(pool, fleet), "features": pool.features, "model": model})
+        json!({"hosts": names(pool, fleet), "count": pool.count, "features": pool.features, "model": model})
     });
     let gained = split.gained.iter().map(|(id, hosts)| json!({"feature": id, "hosts": hosts}));
     json!({
@@ -69,7 +69,7 @@ fn as_value(split: &Split, fleet: &Fleet) -> Value {
 
 fn text(splits: &[Split], loaded: &Loaded, width: usize) -> String {
     let mut page = String::new();
-    let all = loaded.fleet.members().len();
+    let all = loaded.fleet.hosts();
     for split in splits {
         let how = if split.best { "" } else { ", found by merging the most alike" };
         let head =
@@ -89,14 +89,15 @@ fn text(splits: &[Split], loaded: &Loaded, width: usize) -> String {
         for (number, pool) in split.pools.iter().enumerate() {
             let names = names(pool, &loaded.fleet);
             let mut list = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-            if names.len() > NAMED {
-                let _ = write!(list, " and {} more", names.len() - NAMED);
+            let more = pool.count.saturating_sub(names.len().min(NAMED));
+            if more > 0 {
+                let _ = write!(list, " and {more} more");
             }
             let model = pool.model.as_ref().map_or("no model", |model| &model.name);
             let first = format!(
                 "  {}. {}, {}, {model}: ",
                 number + 1,
-                counted(names.len(), "host"),
+                counted(pool.count, "host"),
                 counted(pool.features.len(), "feature")
             );
             page.push_str(&page::wrap(&page::tame(&list), &first, "      ", width));
