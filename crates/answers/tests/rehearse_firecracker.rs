@@ -133,7 +133,9 @@ fn said(silicon: &Snapshot, from: &str, to: &str) -> (BTreeSet<CpuidBit>, BTreeS
     let (mut gained, mut lost) = (BTreeSet::new(), BTreeSet::new());
     for change in &guest.changes {
         if let Place::Cpuid(bit) = change.place {
-            if change.telling().is_none() { eprintln!("nobody did {} {:?}", change.name(), change.feature); }
+            if change.telling().is_none() {
+                eprintln!("nobody did {} {:?}", change.name(), change.feature);
+            }
             let _ = if change.gained { gained.insert(bit) } else { lost.insert(bit) };
         }
     }

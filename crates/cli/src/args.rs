@@ -3,6 +3,7 @@
 mod choose;
 mod fleet;
 mod live;
+mod rehearse;
 mod route;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use rehearse::REHEARSE_EXAMPLES;
 use route::PREDICT_EXAMPLES;
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
@@ -19,6 +21,7 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use rehearse::RehearseOptions;
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -79,6 +82,9 @@ pub(crate) enum Verb {
     /// How to get flags: the smallest change that gives them to a guest, proven, and what it costs
     #[command(after_help = WANT_EXAMPLES)]
     Want(Box<WantOptions>),
+    /// What an upgrade of kernel, KVM or QEMU changes for guests, what breaks, and what keeps it as it is
+    #[command(after_help = REHEARSE_EXAMPLES)]
+    Rehearse(Box<RehearseOptions>),
     /// Predictions held against this kernel, KVM, a vCPU, QEMU and a guest
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),

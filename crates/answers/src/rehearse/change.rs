@@ -71,13 +71,14 @@ pub struct Change {
 }
 
 impl Change {
-    /// The step that tells why it is there, or why it is not: that of the side that takes or adds it.
+    /// The step that tells why it is there, or why it is not, and whether it is that of before: the side that takes or adds
+    /// it, where the other lets it be.
     #[must_use]
-    pub fn telling(&self) -> Option<&Step> {
+    pub fn telling(&self) -> Option<(&Step, bool)> {
         use cpusieve_model::Effect::{Added, Dropped, Forced};
-        let sides = [self.after.as_ref(), self.before.as_ref()];
-        let acts = |step: &&Step| matches!(step.effect, Dropped | Added | Forced);
-        sides.into_iter().flatten().find(acts).or(sides.into_iter().flatten().next())
+        let sides = || [(self.after.as_ref(), false), (self.before.as_ref(), true)].into_iter();
+        let steps = || sides().filter_map(|(step, before)| Some((step?, before)));
+        steps().find(|(step, _)| matches!(step.effect, Dropped | Added | Forced)).or_else(|| steps().next())
     }
 
     /// The id, or the bit if it has no name.
@@ -215,7 +216,7 @@ impl Between {
 }
 
 /// Whether a bit is one of features, and not of a number.
-fn is_feature(place: Place) -> bool {
+pub(super) fn is_feature(place: Place) -> bool {
     x86::by_place(place).is_some() || Word::of(place).and_then(qemu::word_position).is_some()
 }
 

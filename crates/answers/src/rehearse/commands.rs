@@ -50,8 +50,15 @@ pub fn commands(found: &Rehearsal) -> Vec<Command> {
                 continue;
             }
             let on = if hosts.len() > 1 { format!(" on {}", host.name) } else { String::new() };
-            let when = if guest.pinned.before { Phase::Before } else { Phase::After };
-            let what = format!("keep the CPU of {}{on}; it counts from the next start", guest.guest.name);
+            let name = &guest.guest.name;
+            let (when, what) = if guest.pinned.before {
+                (Phase::Before, format!("keep the CPU of {name}{on}, and power it off and on"))
+            } else {
+                (
+                    Phase::After,
+                    format!("keep the CPU of {name}{on} when it is next started; the old software does not take it"),
+                )
+            };
             commands.push(Command { phase: when, what, lines });
         }
     }
@@ -116,8 +123,9 @@ fn leave(host: &OnHost, hosts: usize) -> String {
     let names =
         |guests: &[&OnGuest]| guests.iter().map(|guest| guest.guest.name.as_str()).collect::<Vec<_>>().join(", ");
     match (go.is_empty(), stay.is_empty()) {
-        (_, true) => "move its guests away".to_owned(),
-        (true, false) => format!("shut down {}", names(&stay)),
+        (true, true) => "it runs no guest".to_owned(),
+        (false, true) => "move its guests away".to_owned(),
+        (true, false) => format!("shut its guests down: {}", names(&stay)),
         (false, false) => format!("move {} away, shut down {}", names(&go), names(&stay)),
     }
 }

@@ -169,9 +169,13 @@ pub struct OnGuest {
 }
 
 impl OnGuest {
-    /// Whether the upgrade leaves the guest alone: its CPU, its start, and both directions of a migration.
+    /// Whether the upgrade leaves the guest alone: its CPU, its start, and both directions of a migration. One that starts
+    /// neither before nor after stays as it is, too.
     #[must_use]
     pub fn stays(&self) -> bool {
+        if !self.start_before.possible {
+            return !self.start.possible;
+        }
         let moves = [self.forth.as_ref(), self.back.as_ref()];
         self.changes.is_empty()
             && self.values.is_empty()
@@ -326,7 +330,8 @@ fn kernels(bench: &Bench<'_>, guest: &Guest, new: &Stack, between: &Between) -> 
     let on = |tree: usize| {
         let tree = TREES.get(tree)?;
         let stack = Stack { kernel: Some(tree.version.to_owned()), ..new.clone() };
-        Some((tree.label.to_owned(), bench.view(guest, &stack).ok()?))
+        // A distribution's tree of the same number has the plain label.
+        Some((tree.label.trim_end_matches("vanilla").to_owned(), bench.view(guest, &stack).ok()?))
     };
     change::way(from, to).filter_map(on).collect()
 }

@@ -30,7 +30,7 @@ pub struct Verdict {
 pub(super) fn start(guest: &Guest, view: &Result<View, NoWay>) -> Verdict {
     let view = match view {
         Ok(view) => view,
-        Err(error) => return Verdict { why: vec![error.to_string()], ..Verdict::default() },
+        Err(error) => return Verdict { why: vec![brief(error)], ..Verdict::default() },
     };
     let mut verdict = Verdict { possible: view.error.is_none(), ..Verdict::default() };
     verdict.why.extend(view.error.iter().map(|error| format!("the VMM ends with: {error}")));
@@ -54,7 +54,7 @@ pub(super) fn start(guest: &Guest, view: &Result<View, NoWay>) -> Verdict {
 pub(super) fn migrate(guest: &Guest, source: &View, target: &Result<View, NoWay>) -> Verdict {
     let target = match target {
         Ok(target) => target,
-        Err(error) => return Verdict { why: vec![error.to_string()], ..Verdict::default() },
+        Err(error) => return Verdict { why: vec![brief(error)], ..Verdict::default() },
     };
     if let Some(error) = &target.error {
         return Verdict { why: vec![format!("the VMM on the other side ends with: {error}")], ..Verdict::default() };
@@ -81,18 +81,33 @@ pub(super) fn migrate(guest: &Guest, source: &View, target: &Result<View, NoWay>
 /// libvirt compares what QEMU says of its properties with what the running guest was defined to have
 /// (`src/cpu/cpu_x86.c:virCPUx86UpdateLive`).
 fn libvirt_check(source: &View, target: &View, why: &mut Vec<String>) {
-    let is_feature =
-        |name: &&str| qemu::by_name(name).any(|bit| bit.place.cpuid().is_none_or(|bit| bit.leaf >> 16 != 0x4000));
-    let only = |one: &View, other: &View| -> Vec<String> {
-        let on = one.properties.iter().filter(|(_, on)| **on).map(|(name, _)| *name);
-        let on = on.filter(|name| other.properties.get(name) != Some(&true)).filter(is_feature);
-        on.map(in_libvirt).collect()
-    };
-    for (kind, names) in [("missing", only(source, target)), ("extra", only(target, source))] {
+    for (kind, names) in
+        [("missing", properties_only_in(source, target)), ("extra", properties_only_in(target, source))]
+    {
         if !names.is_empty() {
+            let names: Vec<String> = names.into_iter().map(in_libvirt).collect();
             let names = names.join(", ");
             why.push(format!("libvirt refuses: guest CPU doesn't match specification: {kind} features: {names}"));
         }
+    }
+}
+
+/// The feature properties of QEMU that are on in one view and not in the other; those of KVM's and Hyper-V's leaves are no
+/// features to libvirt.
+pub(super) fn properties_only_in(one: &View, other: &View) -> Vec<&'static str> {
+    let outside = |bit: &qemu::Bit| bit.place.cpuid().is_none_or(|bit| bit.leaf >> 16 != 0x4000);
+    let on = one.properties.iter().filter(|(_, on)| **on).map(|(name, _)| *name);
+    on.filter(|name| other.properties.get(name) != Some(&true) && qemu::by_name(name).any(outside)).collect()
+}
+
+/// Why there is no view, without all machine types that there are.
+fn brief(error: &NoWay) -> String {
+    match error {
+        NoWay::NoMachine(unknown) => {
+            let label = RELEASES.get(unknown.release).map_or("", |release| release.label);
+            format!("QEMU {label} has no machine type {}", unknown.name)
+        }
+        other => other.to_string(),
     }
 }
 

@@ -6,14 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cpusieve_knowledge::qemu::{self, DefaultCpuVersion};
 use cpusieve_knowledge::vmm;
-use cpusieve_model::{BitFilter, CpuTemplate, CpuidModifier, Place, Register, has_subleaves};
+use cpusieve_model::{BitFilter, CpuTemplate, CpuidBit, CpuidModifier, Place, Register, has_subleaves};
 use cpusieve_stages::vmm::Options;
 use cpusieve_stages::vmm::firecracker::{self, Template};
 
 use super::bench::Bench;
-use super::guest::Guest;
+use super::change::is_feature;
+use super::guest::{Check, Guest};
+use super::moves::{Verdict, migrate, properties_only_in};
 use super::stack::Stack;
 use super::view::View;
+use crate::predict::way::NoWay;
 use crate::want::CpuText;
 
 /// How often properties are looked for: switching one off may bring others to light.
@@ -74,6 +77,10 @@ pub struct Pinned {
     pub left: Vec<Place>,
     /// Whether the guest can be started so before the upgrade too, and then finds what it finds without the pins.
     pub before: bool,
+    /// Whether the guest, once it was started so before the upgrade, can be migrated there; `None` if it cannot be.
+    pub forth: Option<Verdict>,
+    /// Whether it can come back then.
+    pub back: Option<Verdict>,
 }
 
 /// The pins of a guest that QEMU starts.
@@ -99,7 +106,8 @@ pub(super) fn pins(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&Stac
         found = bench.view(&pinned.guest, new);
     }
     without_the_needless(bench, guest, &mut pinned, new);
-    let (on_new, on_old) = (bench.view(&pinned.guest, new).ok(), bench.view(&pinned.guest, old).ok());
+    for_libvirt(bench, &mut pinned, before, ends);
+    let (on_new, on_old) = (bench.view(&pinned.guest, new), bench.view(&pinned.guest, old));
     prove(&mut pinned, before, on_new, on_old);
     pinned
 }
@@ -178,13 +186,45 @@ fn without_the_needless(bench: &Bench<'_>, original: &Guest, pinned: &mut Pinned
     }
 }
 
-/// What the pins do, on both ends.
-fn prove(pinned: &mut Pinned, before: &View, after: Option<View>, on_old: Option<View>) {
-    if let Some(view) = after {
-        pinned.same = view.is_same(before);
-        pinned.left = if view.error.is_none() { before.differing(&view).into_iter().collect() } else { Vec::new() };
+/// The features that one QEMU says a guest has and the other does not, although the guest finds the same: required by name,
+/// both say them, and libvirt is content.
+fn for_libvirt(bench: &Bench<'_>, pinned: &mut Pinned, before: &View, (old, new): (&Stack, &Stack)) {
+    if pinned.guest.check_running != Check::Full {
+        return;
     }
-    pinned.before = on_old.is_some_and(|view| view.is_same(before));
+    let (Ok(one), Ok(other)) = (bench.view(&pinned.guest, old), bench.view(&pinned.guest, new)) else { return };
+    let mut names = properties_only_in(&other, &one);
+    names.extend(properties_only_in(&one, &other));
+    if names.is_empty() || one.error.is_some() || other.error.is_some() {
+        return;
+    }
+    for name in names {
+        let mut cpu = CpuText::parse(pinned.guest.cpu());
+        cpu.set(name, "on");
+        let named = Guest { cpu: Some(cpu.to_string()), ..pinned.guest.clone() };
+        let (Ok(here), Ok(there)) = (bench.view(&named, old), bench.view(&named, new)) else { continue };
+        let agree = [&here, &there].into_iter().all(|view| view.properties.get(name) == Some(&true));
+        if agree && here.is_same(before) && there.is_same(&other) {
+            pinned.pins.push(Pin { kind: Kind::Property, name: name.to_owned(), value: "on".to_owned() });
+            pinned.guest = named;
+        }
+    }
+}
+
+/// What the pins do, on both ends.
+fn prove(pinned: &mut Pinned, before: &View, after: Result<View, NoWay>, on_old: Result<View, NoWay>) {
+    if let Ok(view) = &after {
+        pinned.same = view.is_same(before);
+        pinned.left = if view.error.is_none() { before.differing(view).into_iter().collect() } else { Vec::new() };
+    }
+    pinned.before = on_old.as_ref().is_ok_and(|view| view.is_same(before));
+    if let Ok(view) = on_old.as_ref().map(Clone::clone)
+        && pinned.before
+    {
+        pinned.forth = Some(migrate(&pinned.guest, &view, &after));
+        pinned.back =
+            after.ok().filter(|view| view.error.is_none()).map(|after| migrate(&pinned.guest, &after, &on_old));
+    }
 }
 
 /// The template with which Firecracker gives its guests what they have before, as far as bits can be taken away.
@@ -194,32 +234,35 @@ pub(super) fn template(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&
     let (Some(Options::Firecracker(options)), Ok(after)) = (bench.options, bench.view(guest, new)) else {
         return pinned;
     };
-    let mut changes: BTreeMap<(u32, u32, Register), u32> = BTreeMap::new();
+    // Features can be taken away; only numbers can also be written that KVM does not offer.
+    let mut changes: BTreeMap<(u32, u32, Register), (u32, u32)> = BTreeMap::new();
     for place in before.differing(&after) {
-        if let Some(bit) =
-            place.cpuid().filter(|bit| after.has(place) && after.table.get(bit.leaf, bit.subleaf).is_some())
-        {
-            *changes.entry((bit.leaf, bit.subleaf, bit.register)).or_default() |= 1 << bit.bit;
+        let there = |bit: &CpuidBit| after.table.get(bit.leaf, bit.subleaf).is_some();
+        let Some(bit) = place.cpuid().filter(there) else { continue };
+        if after.has(place) || !is_feature(place) {
+            let (mask, value) = changes.entry((bit.leaf, bit.subleaf, bit.register)).or_default();
+            *mask |= 1 << bit.bit;
+            *value |= u32::from(before.has(place)) << bit.bit;
         }
     }
     if changes.is_empty() {
-        prove(&mut pinned, before, Some(after), bench.view(guest, old).ok());
+        prove(&mut pinned, before, Ok(after), bench.view(guest, old));
         return pinned;
     }
     let mut whole = base(&options, &after);
     let mut entries: BTreeSet<(u32, u32)> = BTreeSet::new();
-    for ((leaf, subleaf, register), mask) in changes {
+    for ((leaf, subleaf, register), (mask, value)) in changes {
         let flags = if has_subleaves(leaf) { SUBLEAF_COUNTS } else { 0 };
-        let bits = BitFilter { mask: u64::from(mask), value: 0 };
+        let bits = BitFilter { mask: u64::from(mask), value: u64::from(value) };
         whole.cpuid.push(CpuidModifier { leaf, subleaf, flags, register: Some((register, bits)) });
         entries.insert((leaf, subleaf));
     }
     let custom = Options::Firecracker(firecracker::Options { template: Template::Custom(&whole), ..options });
-    let of = |stack| bench.view_with(guest, stack, Some(custom)).ok();
+    let of = |stack| bench.view_with(guest, stack, Some(custom));
     prove(&mut pinned, before, of(new), of(old));
     for (leaf, subleaf) in entries {
         let name = format!("{leaf:#x}/{subleaf:#x}");
-        pinned.pins.push(Pin { kind: Kind::Template, name, value: "bits cleared".to_owned() });
+        pinned.pins.push(Pin { kind: Kind::Template, name, value: "as before".to_owned() });
     }
     pinned.template = Some(whole);
     pinned

@@ -5,7 +5,7 @@ mod compare;
 mod drift;
 mod load;
 mod pools;
-mod sources;
+pub(super) mod sources;
 
 use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
