@@ -10,8 +10,9 @@ use cpusieve_formats::{Format, fuzz};
 
 use crate::{Outcome, root};
 
-/// The targets of `fuzz/`, and the format that each is fed to; `read` recognises, `trace` reads traces.
-const TARGETS: [(&str, Option<Format>); 14] = [
+/// The targets of `fuzz/`, and the format that each is fed to; `read` recognises, `trace` reads traces, `libvirt_domain`
+/// reads virtual machines.
+const TARGETS: [(&str, Option<Format>); 15] = [
     ("cpuid_r", Some(Format::CpuidR)),
     ("kcpuid", Some(Format::Kcpuid)),
     ("aida64", Some(Format::Aida64)),
@@ -19,6 +20,7 @@ const TARGETS: [(&str, Option<Format>); 14] = [
     ("cpuinfo", Some(Format::Cpuinfo)),
     ("flags_line", Some(Format::FlagsLine)),
     ("libvirt_xml", Some(Format::LibvirtCpuid)),
+    ("libvirt_domain", None),
     ("qmp", Some(Format::Qmp)),
     ("firecracker", Some(Format::FirecrackerFingerprint)),
     ("lscpu", Some(Format::LscpuText)),
@@ -101,7 +103,11 @@ fn by_loop(
     let (start, mut runs) = (Instant::now(), 0_u64);
     while start.elapsed() < time {
         let input = mutated(&pool, &mut random);
-        let checked = if name == "trace" { cpusieve_trace::fuzz::check(&input) } else { fuzz::check(format, &input) };
+        let checked = match name {
+            "trace" => cpusieve_trace::fuzz::check(&input),
+            "libvirt_domain" => fuzz::check_domain(&input),
+            _ => fuzz::check(format, &input),
+        };
         if let Err(broken) = checked {
             let kept = keep(name, &input)?;
             println!("{name}: {broken}; the input is kept in {}", kept.display());

@@ -34,6 +34,7 @@ pub mod name;
 pub mod oddity;
 pub mod predict;
 pub mod reason;
+pub mod rehearse;
 pub mod verify;
 pub mod want;
 pub mod why;

@@ -4,6 +4,7 @@ mod automate;
 mod choose;
 mod fleet;
 mod live;
+mod rehearse;
 mod route;
 mod version;
 
@@ -14,6 +15,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use automate::{CHECK_EXAMPLES, KEY_EXAMPLES, MANUAL_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use rehearse::REHEARSE_EXAMPLES;
 use route::PREDICT_EXAMPLES;
 
 pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, ManualKind, ManualOptions, Purpose};
@@ -26,6 +29,7 @@ pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 #[cfg(feature = "store")]
 pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use rehearse::RehearseOptions;
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -87,6 +91,9 @@ pub(crate) enum Verb {
     /// How to get flags: the smallest change that gives them to a guest, proven, and what it costs
     #[command(after_help = WANT_EXAMPLES)]
     Want(Box<WantOptions>),
+    /// What an upgrade of kernel, KVM or QEMU changes for guests, what breaks, and what keeps it as it is
+    #[command(after_help = REHEARSE_EXAMPLES)]
+    Rehearse(Box<RehearseOptions>),
     /// Predictions held against this kernel, KVM, a vCPU, QEMU and a guest
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Some(Verb::Predict(options)) => verbs::predict::run(options, arguments.json),
         Some(Verb::Models(options)) => verbs::models::run(options, arguments.json),
         Some(Verb::Want(options)) => verbs::want::run(options, arguments.json),
+        Some(Verb::Rehearse(options)) => verbs::rehearse::run(options, arguments.json),
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
         Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
         Some(Verb::Doctor(options)) => verbs::doctor::run(options, arguments.json),

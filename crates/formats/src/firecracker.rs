@@ -64,6 +64,57 @@ pub fn template(name: &str, bytes: &[u8]) -> (CpuTemplate, Vec<Diagnostic>) {
     (template, diagnostics.collect())
 }
 
+/// A template as the JSON that Firecracker reads (`PUT /cpu-config`), with a newline at its end. Changes of one entry that
+/// stand together are written together; [`template`] reads the same back.
+#[must_use]
+pub fn print_template(template: &CpuTemplate) -> String {
+    let bitmap = |bits: BitFilter, width: u32| {
+        let digit = |bit: u32| match (bits.mask >> bit & 1, bits.value >> bit & 1) {
+            (0, _) => 'x',
+            (_, value) => {
+                if value == 1 {
+                    '1'
+                } else {
+                    '0'
+                }
+            }
+        };
+        format!("0b{}", (0..width).rev().map(digit).collect::<String>())
+    };
+    let mut cpuid: Vec<((u32, u32, u32), Vec<serde_json::Value>)> = Vec::new();
+    for modifier in &template.cpuid {
+        let key = (modifier.leaf, modifier.subleaf, modifier.flags);
+        let change = modifier.register.map(|(register, bits)| {
+            let register = register.name().to_lowercase();
+            serde_json::json!({"register": register, "bitmap": bitmap(bits, 32)})
+        });
+        match cpuid.last_mut().filter(|(last, _)| *last == key) {
+            Some((_, changes)) => changes.extend(change),
+            None => cpuid.push((key, change.into_iter().collect())),
+        }
+    }
+    let cpuid = cpuid.into_iter().map(|((leaf, subleaf, flags), modifiers)| {
+        let (leaf, subleaf) = (format!("{leaf:#x}"), format!("{subleaf:#x}"));
+        serde_json::json!({"leaf": leaf, "subleaf": subleaf, "flags": flags, "modifiers": modifiers})
+    });
+    let msrs = template
+        .msrs
+        .iter()
+        .map(|msr| serde_json::json!({"addr": format!("{:#x}", msr.index), "bitmap": bitmap(msr.bits, 64)}));
+    let capabilities = template.capabilities.iter().map(|check| match check {
+        CapabilityCheck::Add(number) => number.to_string(),
+        CapabilityCheck::Remove(number) => format!("!{number}"),
+    });
+    let whole = serde_json::json!({
+        "kvm_capabilities": capabilities.collect::<Vec<_>>(),
+        "cpuid_modifiers": cpuid.collect::<Vec<_>>(),
+        "msr_modifiers": msrs.collect::<Vec<_>>(),
+    });
+    let mut text = serde_json::to_string_pretty(&whole).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
 fn read(name: &str, bytes: &[u8]) -> (Parsed, CpuTemplate) {
     let mut log = Log::new(name);
     let bytes = crate::text::prepare(&mut log, bytes);

@@ -2,9 +2,9 @@
 
 use cpusieve_model::{Cpu, Snapshot};
 
-use crate::limits::{MAX_CPUS, MAX_DIAGNOSTICS, MAX_ENTRIES, MAX_MSRS};
+use crate::limits::{MAX_CPUS, MAX_DIAGNOSTICS, MAX_DOMAIN_ARGUMENTS, MAX_ENTRIES, MAX_MSRS};
 use crate::qmp::Message;
-use crate::{Format, Parsed, cpuid_r, print_cpuid_r, read, read_as, record};
+use crate::{Diagnostic, Format, Parsed, cpuid_r, libvirt_xml, print_cpuid_r, read, read_as, record};
 
 /// Reads `bytes` as `format`, or as what they look like, and says which invariant is broken, if one is: diagnostics and
 /// tables are bounded, lines exist, a second reading gives the same, and what is printed is read back.
@@ -76,8 +76,33 @@ fn printable(text: &str) -> Result<(), String> {
     if text.chars().any(char::is_control) { Err(format!("words that cannot be printed: {text:?}")) } else { Ok(()) }
 }
 
-fn bounded(parsed: &Parsed, bytes: &[u8]) -> Result<(), String> {
-    let Parsed { diagnostics, snapshot, .. } = parsed;
+/// Reads `bytes` as a domain of libvirt's, and says which invariant is broken, if one is: two readings are the same, it is
+/// bounded, and all of it can be printed.
+///
+/// # Errors
+///
+/// The invariant that does not hold, in words.
+pub fn check_domain(bytes: &[u8]) -> Result<(), String> {
+    let (domain, diagnostics) = libvirt_xml::domain("fuzz", bytes);
+    if libvirt_xml::domain("fuzz", bytes) != (domain.clone(), diagnostics.clone()) {
+        return Err("two readings differ".to_owned());
+    }
+    told(&diagnostics, bytes)?;
+    let Some(domain) = domain else {
+        return if diagnostics.is_empty() { Err("no domain, and nobody says why".to_owned()) } else { Ok(()) };
+    };
+    let features = domain.cpu.as_ref().map_or(0, |cpu| cpu.features.len());
+    let counts = [features, domain.features.len(), domain.timers.len()];
+    if counts.iter().any(|&count| count > MAX_ENTRIES) || domain.arguments.len() > MAX_DOMAIN_ARGUMENTS {
+        return Err(format!("{counts:?} entries and {} arguments", domain.arguments.len()));
+    }
+    let names = domain.cpu.iter().flat_map(|cpu| cpu.features.iter().map(|(name, _)| name));
+    let words = names.chain(domain.features.keys()).chain(domain.timers.keys()).chain(&domain.arguments);
+    words.chain(&domain.name).chain(&domain.machine).try_for_each(|word| printable(word))
+}
+
+/// Diagnostics are bounded, printable, and of lines that exist.
+fn told(diagnostics: &[Diagnostic], bytes: &[u8]) -> Result<(), String> {
     if diagnostics.len() > MAX_DIAGNOSTICS {
         return Err(format!("{} diagnostics", diagnostics.len()));
     }
@@ -86,9 +111,15 @@ fn bounded(parsed: &Parsed, bytes: &[u8]) -> Result<(), String> {
     if let Some(wrong) = diagnostics.iter().find(|diagnostic| diagnostic.line as usize > lines) {
         return Err(format!("there are {lines} lines: {wrong}"));
     }
-    if let Some(wrong) = diagnostics.iter().find(|diagnostic| diagnostic.to_string().chars().any(char::is_control)) {
-        return Err(format!("a diagnostic that cannot be printed: {:?}", wrong.what));
+    match diagnostics.iter().find(|diagnostic| diagnostic.to_string().chars().any(char::is_control)) {
+        Some(wrong) => Err(format!("a diagnostic that cannot be printed: {:?}", wrong.what)),
+        None => Ok(()),
     }
+}
+
+fn bounded(parsed: &Parsed, bytes: &[u8]) -> Result<(), String> {
+    let Parsed { diagnostics, snapshot, .. } = parsed;
+    told(diagnostics, bytes)?;
     if snapshot.cpus.len() > MAX_CPUS {
         return Err(format!("{} CPUs", snapshot.cpus.len()));
     }

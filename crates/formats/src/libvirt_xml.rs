@@ -5,17 +5,18 @@
 
 mod cpu;
 mod cpudata;
+mod domain;
 mod guard;
 
 use std::collections::BTreeMap;
 
-use cpusieve_model::Snapshot;
+use cpusieve_model::{Domain, Snapshot};
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::diagnostic::{Log, quote};
 use crate::limits::{MAX_XML_ATTRIBUTES, MAX_XML_NODES};
 use crate::position::Lines;
-use crate::{Format, Parsed};
+use crate::{Diagnostic, Format, Parsed, Severity};
 
 /// Reads `<cpudata>` or `<cpu>` XML, the latter also inside `<capabilities>`, `<domain>` and `<domainCapabilities>`.
 #[must_use]
@@ -31,18 +32,55 @@ pub fn parse(name: &str, bytes: &[u8]) -> Parsed {
     log.finish(format, snapshot)
 }
 
-fn read(text: &str, log: &mut Log) -> (Format, Snapshot) {
-    let is_data = text.contains("<cpudata");
-    let format = if is_data { Format::LibvirtCpuid } else { Format::LibvirtCpu };
+/// Reads `<domain>` XML as a virtual machine; `None` if it is none, and the diagnostics say why.
+///
+/// ```
+/// let text = b"<domain type='kvm'><name>web1</name><cpu mode='host-passthrough'/></domain>";
+/// let (domain, diagnostics) = cpusieve_formats::libvirt_xml::domain("web1.xml", text);
+/// assert_eq!(domain.unwrap().cpu.unwrap().mode.as_deref(), Some("host-passthrough"));
+/// assert!(diagnostics.is_empty());
+/// ```
+#[must_use]
+pub fn domain(name: &str, bytes: &[u8]) -> (Option<Domain>, Vec<Diagnostic>) {
+    let mut log = Log::new(name);
+    let bytes = crate::text::prepare(&mut log, bytes);
+    let text = crate::text::to_text(&bytes);
     let lines = Lines::new(text.as_bytes());
+    let read = |document: &Document<'_>, elements: &mut Elements<'_, '_>| {
+        let domain = domain::read(document.root_element(), elements);
+        elements.finish();
+        domain
+    };
+    let domain = with_document(&text, &lines, &mut log, read).ok().flatten();
+    let parsed = log.finish(Format::LibvirtCpu, Snapshot::default());
+    // What is left out of a domain is not about CPUs.
+    let told = parsed.diagnostics.into_iter().filter(|diagnostic| diagnostic.severity != Severity::Note);
+    (domain, told.collect())
+}
+
+/// Why there is no document; it was said.
+enum NoDocument {
+    /// It is not given to the parser.
+    Refused,
+    /// It stops being XML at this byte.
+    Broken(usize),
+}
+
+/// What is read of the document in a text.
+fn with_document<T>(
+    text: &str,
+    lines: &Lines<'_>,
+    log: &mut Log,
+    read: impl FnOnce(&Document<'_>, &mut Elements<'_, '_>) -> T,
+) -> Result<T, NoDocument> {
     if let Some(place) = guard::excess(text.as_bytes()) {
         let most = format!("at most {MAX_XML_ATTRIBUTES} attributes of one element, and no name spaces but libvirt's");
         log.error_expected(lines.at(place), "XML that is not libvirt's; it is not read", most);
-        return (format, Snapshot::default());
+        return Err(NoDocument::Refused);
     }
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_XML_NODES, ..ParsingOptions::default() };
     let error = match Document::parse_with_options(text, options) {
-        Ok(document) => return (format, root(&document, &mut Elements::new(log, &lines))),
+        Ok(document) => return Ok(read(&document, &mut Elements::new(log, lines))),
         Err(error) => error,
     };
     // Of an input that ends too early the parser names no place.
@@ -50,6 +88,18 @@ fn read(text: &str, log: &mut Log) -> (Format, Snapshot) {
     let place = if is_cut { text.len() } else { guard::offset(text, error.pos()) };
     let words = error.to_string().replace(char::is_control, "?");
     log.error(lines.at(place), format!("not well-formed XML: {words}"));
+    Err(NoDocument::Broken(place))
+}
+
+fn read(text: &str, log: &mut Log) -> (Format, Snapshot) {
+    let is_data = text.contains("<cpudata");
+    let format = if is_data { Format::LibvirtCpuid } else { Format::LibvirtCpu };
+    let lines = Lines::new(text.as_bytes());
+    let place = match with_document(text, &lines, log, root) {
+        Ok(snapshot) => return (format, snapshot),
+        Err(NoDocument::Refused) => return (format, Snapshot::default()),
+        Err(NoDocument::Broken(place)) => place,
+    };
     // What stands before the place of the error can still be used if it is a list of whole elements.
     let Some(whole) = is_data.then(|| guard::until(text, place)).flatten() else {
         return (format, Snapshot::default());

@@ -49,3 +49,6 @@ pub const MAX_XML_ATTRIBUTES: usize = 64;
 
 /// Bytes of one QMP message. The longest of QEMU 11.1 (`query-qmp-schema`) has 300,000; an expansion has 20,000.
 pub const MAX_QMP_MESSAGE: usize = 4 << 20;
+
+/// Arguments of QEMU that a libvirt domain passes on by itself. Hardly any has more than ten.
+pub const MAX_DOMAIN_ARGUMENTS: usize = 1024;

@@ -106,6 +106,24 @@ fn mutated_samples_keep_the_invariants() {
 }
 
 #[test]
+fn mutated_domains_keep_the_invariants() {
+    let seed = sample("running.xml");
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    for _ in 0..4_000 {
+        let mut bytes = seed.clone();
+        for _ in 0..=random.below(4) {
+            mutate(&mut random, &mut bytes, &seed);
+        }
+        if let Err(broken) = fuzz::check_domain(&bytes) {
+            panic!("{broken}\n{:?}", String::from_utf8_lossy(&bytes));
+        }
+    }
+    for end in 0..seed.len() {
+        fuzz::check_domain(&seed[..end]).unwrap();
+    }
+}
+
+#[test]
 fn random_bytes_keep_the_invariants() {
     let mut random = Random(88_172_645_463_325_252);
     for round in 0..300 {

@@ -21,6 +21,7 @@
 mod capture;
 mod cpuid;
 mod digits;
+mod domain;
 mod grounds;
 mod msr;
 mod place;
@@ -31,6 +32,7 @@ mod template;
 
 pub use capture::{Captures, GuestCapture, MachineCapture, SurveyCapture, VcpuCapture};
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
+pub use domain::{Domain, DomainCpu, DomainFeature, DomainPolicy, DomainTimer, DomainTopology};
 pub use grounds::Grounds;
 pub use msr::{MsrReading, MsrTable};
 pub use place::{CpuidBit, LinuxBit, MsrBit, Place};

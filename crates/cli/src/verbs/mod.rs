@@ -12,6 +12,7 @@ pub(crate) mod name;
 pub(crate) mod overview;
 pub(crate) mod predict;
 pub(crate) mod record;
+pub(crate) mod rehearse;
 pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod want;

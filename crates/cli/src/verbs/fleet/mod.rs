@@ -9,7 +9,7 @@ mod pack;
 #[cfg_attr(not(feature = "store"), path = "unpacked.rs")]
 mod packed;
 mod pools;
-mod sources;
+pub(super) mod sources;
 #[cfg(feature = "store")]
 mod sql;
 #[cfg(feature = "store")]

@@ -12,15 +12,15 @@ use crate::input::{self, InputError};
 const MAX_DEPTH: usize = 32;
 
 /// One input, not yet understood.
-pub(super) struct Source {
+pub(in crate::verbs) struct Source {
     /// What the user calls it.
-    pub(super) name: String,
+    pub(in crate::verbs) name: String,
     /// What is in it.
-    pub(super) content: Content,
+    pub(in crate::verbs) content: Content,
 }
 
 /// The bytes of an input, or where they are.
-pub(super) enum Content {
+pub(in crate::verbs) enum Content {
     /// A file.
     File(PathBuf),
     /// A line of one, or standard input.
@@ -30,7 +30,7 @@ pub(super) enum Content {
 }
 
 /// All inputs: one after the other, so that a stream of records is never in memory as a whole.
-pub(super) struct Sources {
+pub(in crate::verbs) struct Sources {
     files: std::vec::IntoIter<PathBuf>,
     lines: Option<Lines>,
 }
@@ -44,7 +44,7 @@ struct Lines {
 
 impl Sources {
     /// What the user named; folders are looked through, in the order of their names.
-    pub(super) fn of(inputs: &[PathBuf]) -> io::Result<Self> {
+    pub(in crate::verbs) fn of(inputs: &[PathBuf]) -> io::Result<Self> {
         let mut files = Vec::new();
         for path in inputs {
             if path.is_dir() { walk(path, MAX_DEPTH, &mut files)? } else { files.push(path.clone()) }
@@ -53,7 +53,7 @@ impl Sources {
     }
 
     /// How many more files there are; a stream counts as one.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::verbs) fn len(&self) -> usize {
         self.files.len()
     }
 
