@@ -3,6 +3,7 @@
 mod choose;
 mod fleet;
 mod live;
+mod report;
 mod route;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -48,6 +50,7 @@ Examples:
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
+  cpusieve report diff host guest -o r.html the same as diff, to look at
 
 Exit status:
   0  done, and the same or compatible
@@ -87,6 +90,8 @@ pub(crate) enum Verb {
     Trace(TraceOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
+    /// A page to look at: the sieve picture and every answer behind it, in one HTML file
+    Report(Box<ReportOptions>),
 }
 
 const RECORD_EXAMPLES: &str = "\

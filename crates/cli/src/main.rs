@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
         Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
+        Some(Verb::Report(options)) => verbs::report::run(options, arguments.json),
     };
     match done {
         Ok(done) => done.into(),

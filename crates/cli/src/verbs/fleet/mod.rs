@@ -5,6 +5,7 @@ mod compare;
 mod drift;
 mod load;
 mod pools;
+pub(super) mod report;
 mod sources;
 
 use cpusieve_answers::predict::Assumption;

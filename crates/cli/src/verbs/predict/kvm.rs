@@ -24,7 +24,7 @@ pub(super) fn run(
     Ok(if found.view.supported.is_some() { Done::Same } else { Done::InPart })
 }
 
-fn as_text(found: &KvmPrediction) -> String {
+pub(super) fn as_text(found: &KvmPrediction) -> String {
     let head = json!({
         "format": 1,
         "assumed": assumptions(&found.assumed),

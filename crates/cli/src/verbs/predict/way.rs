@@ -62,7 +62,7 @@ fn head(vcpu: &VcpuPrediction) -> Map<String, Value> {
     head
 }
 
-fn steps_until_vcpu(vcpu: &VcpuPrediction) -> Vec<Step> {
+pub(super) fn steps_until_vcpu(vcpu: &VcpuPrediction) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     if let Some(found) = &vcpu.kvm {
         steps.extend(found.host.boot.steps.iter().chain(&found.steps).cloned());
@@ -71,13 +71,13 @@ fn steps_until_vcpu(vcpu: &VcpuPrediction) -> Vec<Step> {
     steps
 }
 
-fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
+pub(super) fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
     let mut head = head(vcpu);
     head.insert("assumed".to_owned(), assumptions(&vcpu.assumed));
     with_steps(&Value::Object(head), steps_until_vcpu(vcpu).iter())
 }
 
-fn guest_as_text(found: &GuestPrediction) -> String {
+pub(super) fn guest_as_text(found: &GuestPrediction) -> String {
     let mut head = head(&found.vcpu);
     head.insert("assumed".to_owned(), assumptions(&found.guest.assumed));
     head.insert("odd".to_owned(), json!(found.guest.odd));
@@ -86,15 +86,19 @@ fn guest_as_text(found: &GuestPrediction) -> String {
     with_steps(&Value::Object(head), steps.iter().chain(&found.guest.boot.steps))
 }
 
+/// `QEMU 10.0 -machine pc-q35-10.0 -cpu host`
+pub(super) fn vmm(vcpu: &VcpuPrediction) -> String {
+    let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
+    format!("QEMU {release} -machine {} -cpu {}", vcpu.machine.name, page::tame(&vcpu.cpu))
+}
+
 /// `QEMU 10.0 -machine pc-q35-10.0 -cpu host, KVM of Linux 6.12`
 fn setup(vcpu: &VcpuPrediction) -> String {
-    let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
     let under = match &vcpu.kvm {
         Some(found) => format!("KVM of Linux {}", label(&found.host)),
         None => "TCG".to_owned(),
     };
-    let (machine, cpu) = (vcpu.machine.name, page::tame(&vcpu.cpu));
-    format!("QEMU {release} -machine {machine} -cpu {cpu}, {under}")
+    format!("{}, {under}", vmm(vcpu))
 }
 
 /// What QEMU prints, and why it ends, with a mark below the part of `-cpu` that is to blame.
