@@ -324,8 +324,10 @@
   one("print").addEventListener("click", () => print());
 
   // An address can name what is chosen.
-  const named = decodeURIComponent((location.hash.match(new RegExp(`^#${key}=(.*)$`)) || [])[1] || "");
-  if (named) {
+  const asked = (location.hash.match(new RegExp(`^#${key}=(.*)$`)) || [])[1];
+  if (asked) {
+    let named = asked;
+    try { named = decodeURIComponent(asked); } catch { /* Then it is taken as it stands. */ }
     const at = (ways ? page.features : page.kinds).findIndex((each) => each.n === named);
     if (at >= 0) choose(at, rows.find((row) => number(row) === at));
   }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::assets::SCRIPT;
 
 /// JSON longer than this is embedded compressed, so that a page with many hosts stays small.
-const PLAIN: usize = 200_000;
+const PLAIN: usize = 100_000;
 
 /// JSON as it may stand inside a `script` element: no `<` that could end the element, no `&`, no line separator.
 pub(crate) fn script_json(value: &Value) -> String {

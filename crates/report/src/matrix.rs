@@ -8,16 +8,16 @@ use maud::{Markup, PreEscaped, html};
 use crate::hosts::Hosts;
 
 const WIDTH: f64 = 1240.0;
-const LEFT: f64 = 210.0;
+const LEFT: f64 = 216.0;
 const RIGHT: f64 = 30.0;
 /// Room for the columns' names, which stand aslant.
 const TOP: f64 = 128.0;
-/// A column narrower than this is not named.
-const NAMED: f64 = 8.5;
+/// Columns' names stand at least so far apart; one between them is told by the pointer, and by the list of features.
+const NAMED: f64 = 11.0;
 /// Between two pools.
 const POOL: f64 = 8.0;
 /// The longest name of a host or a column.
-const LONGEST: usize = 30;
+const LONGEST: usize = 34;
 
 /// Where rows and columns stand.
 pub(crate) struct Grid {
@@ -65,7 +65,7 @@ impl Grid {
 
 /// Features that go together need less room than as many that do not.
 fn width_of(column: &[usize]) -> f64 {
-    (column.len() as f64).sqrt()
+    1.0 + 0.35 * (column.len().max(1) as f64).log2()
 }
 
 /// Kinds by pool, those that offer most first; and where pools begin.
@@ -124,7 +124,9 @@ pub(crate) fn picture(fleet: &Hosts, title: &str, standalone: bool) -> Markup {
                 rect .paper width="100%" height="100%" {}
             }
             g #scene {
-                @for (number, column) in grid.columns.iter().enumerate() { (heading(number, column, &grid, fleet, bottom)) }
+                @for (number, (column, named)) in grid.columns.iter().zip(named(&grid.edges)).enumerate() {
+                    (heading((number, named), column, &grid, fleet, bottom))
+                }
                 @for (row, &at) in grid.order.iter().enumerate() { (line(row, at, &grid, fleet)) }
                 rect #cross .cross width="0" height="0" {}
             }
@@ -132,7 +134,20 @@ pub(crate) fn picture(fleet: &Hosts, title: &str, standalone: bool) -> Markup {
     }
 }
 
-fn heading(number: usize, column: &[usize], grid: &Grid, fleet: &Hosts, bottom: f64) -> Markup {
+/// Which columns have room for a name.
+fn named(edges: &[f64]) -> Vec<bool> {
+    let mut last = f64::NEG_INFINITY;
+    let middles = edges.iter().zip(edges.iter().skip(1)).map(|(&from, &to)| f64::midpoint(from, to));
+    middles
+        .map(|middle| {
+            let room = middle - last >= NAMED;
+            last = if room { middle } else { last };
+            room
+        })
+        .collect()
+}
+
+fn heading((number, named): (usize, bool), column: &[usize], grid: &Grid, fleet: &Hosts, bottom: f64) -> Markup {
     let edge = |at: usize| grid.edges.get(at).copied().unwrap_or(LEFT);
     let (from, to) = (edge(number), edge(number + 1));
     let middle = f64::midpoint(from, to);
@@ -141,9 +156,9 @@ fn heading(number: usize, column: &[usize], grid: &Grid, fleet: &Hosts, bottom: 
     html! {
         g .column data-b=(number) {
             rect .lane x=(from) y=(TOP) width=(format!("{:.1}", to - from)) height=(format!("{:.1}", bottom - TOP)) {}
-            @if to - from >= NAMED {
+            @if named {
                 text .flags transform=(format!("translate({:.1} {}) rotate(-58)", middle + 3.0, TOP - 6.0)) {
-                    (short(first, LONGEST - 12)) (more)
+                    (short(first, LONGEST - 16)) (more)
                 }
             }
         }

@@ -26,8 +26,10 @@ pub struct Predicted<'a> {
     pub guest: Option<&'a Prediction>,
     /// What the guest's flags are against its host's.
     pub diff: Option<&'a Diff>,
-    /// What makes the virtual machine, and how it was asked: `QEMU 10.0 -cpu host`; empty if nobody was.
+    /// What makes the virtual machine: `QEMU 10.0`; empty if nobody was asked.
     pub vmm: String,
+    /// What it was asked for: `-machine` and `-cpu`, where it has them.
+    pub asked: Option<(&'a str, &'a str)>,
     /// What was assumed.
     pub assumed: &'a [Assumption],
     /// What is odd, what QEMU warns of, why the guest does not start.
@@ -81,12 +83,18 @@ fn kernel(prediction: &Prediction) -> String {
     format!("Linux {}", TREES.get(prediction.tree).map_or("", |tree| tree.label))
 }
 
+/// `QEMU 10.0 -machine pc-q35-10.0 -cpu host`
+fn virtual_machine(found: &Predicted<'_>) -> String {
+    let asked = found.asked.map(|(machine, cpu)| format!(" -machine {machine} -cpu {cpu}"));
+    format!("{}{}", found.vmm, asked.unwrap_or_default())
+}
+
 fn lead(found: &Predicted<'_>) -> String {
-    let under = match (found.host, found.vmm.is_empty()) {
-        (Some(host), false) => format!("{}, on KVM of {}", found.vmm, kernel(host)),
+    let vmm = virtual_machine(found);
+    let under = match (found.host, vmm.is_empty()) {
+        (Some(host), false) => format!("{vmm}, on KVM of {}", kernel(host)),
         (Some(host), true) => kernel(host),
-        (None, false) => found.vmm.clone(),
-        (None, true) => String::new(),
+        (None, _) => vmm,
     };
     match (found.until, found.guest) {
         (Stage::Guest, Some(guest)) if under.is_empty() => format!("What {} prints on this vCPU.", kernel(guest)),
@@ -104,7 +112,7 @@ fn facts(found: &Predicted<'_>) -> Vec<(String, String)> {
         fact("host kernel", kernel(host));
     }
     if !found.vmm.is_empty() {
-        fact("virtual machine", found.vmm.clone());
+        fact("virtual machine", virtual_machine(found));
     }
     if let Some(guest) = found.guest {
         fact("guest kernel", kernel(guest));
@@ -197,8 +205,12 @@ fn ways(found: &Predicted<'_>) -> (Ways, usize) {
     };
     let from_to = (from_to.0, proper(from_to.1).replace("the guest's kernel", "guest").replace("the host's kernel", "host"));
     let kernel_of = |prediction: Option<&Prediction>| prediction.map_or_else(String::new, kernel);
+    let of_vmm = match found.asked {
+        Some((_, cpu)) => format!("{} -cpu {cpu}", found.vmm.trim_start_matches("QEMU ")),
+        None => found.vmm.clone(),
+    };
     let sieves =
-        [String::new(), kernel_of(found.host), String::new(), found.vmm.clone(), String::new(), kernel_of(found.guest)];
+        [String::new(), kernel_of(found.host), String::new(), of_vmm, String::new(), kernel_of(found.guest)];
     let ends = host.into_iter().chain(guest).collect();
     (Ways { ways, sieves, until: found.until, from_to, ends }, left_out)
 }

@@ -52,10 +52,13 @@ fn n(value: f64) -> String {
 fn bar_of(bar: &layout::Bar) -> Markup {
     html! {
         g .stage .(bar.class) {
-            line .rule x1=(n(bar.x)) x2=(n(bar.x)) y1="64" y2=(n(bar.bottom)) {}
-            text .name x=(n(bar.x)) y="20" { (bar.name) }
+            line .rule x1=(n(bar.x)) x2=(n(bar.x)) y1="72" y2=(n(bar.bottom)) {}
+            text .name x=(n(bar.x)) y="20" {
+                (bar.name)
+                @if !bar.change.is_empty() { tspan .change dx="7" { (bar.change) } }
+            }
             @for (row, note) in bar.notes.iter().enumerate() {
-                text .note x=(n(bar.x)) y=(n(36.0 + 14.0 * row as f64)) { (note) }
+                text .note x=(n(bar.x)) y=(n(37.0 + 14.0 * row as f64)) { (note) }
             }
         }
     }
@@ -104,9 +107,10 @@ fn line_of(line: &Line, ways: &Ways) -> Markup {
             @for (index, &at) in line.flags.iter().enumerate() {
                 @if let Some(way) = ways.ways.get(at) {
                     @if index > 0 { " " }
-                    tspan data-f=(at) { (layout::short(&way.feature)) }
+                    tspan .flag data-f=(at) { (layout::short(&way.feature)) }
                 }
             }
+            @if !line.flags.is_empty() && !line.text.is_empty() { tspan .title dx="8" { (line.text) } }
         }
     }
 }

@@ -90,8 +90,8 @@ fn rows(section: &Section, ways: &Ways) -> Markup {
             tr .head { th colspan=(columns) scope="rowgroup" {
                 span .count { (section.members.len()) " " (section.fate.name()) }
                 @if let Some(why) = why {
-                    @if let Some(at) = why.at { " " span .at .(class(why.at)) { (heading(at)) } }
-                    " " span .why { (why.title) }
+                    @if let Some(at) = why.at { " at " span .at .(class(why.at)) { (heading(at)) } }
+                    " · " span .why { (why.title) }
                     @if !why.rule.is_empty() { " " span .rule { (why.rule) } }
                 }
             } }

@@ -163,9 +163,10 @@ impl Way {
     /// What each sieve did, in machine order.
     #[must_use]
     pub fn cells(&self) -> [Cell; 6] {
-        let came_in = self.steps.first().map_or(self.fate == Fate::Kept, |step| {
-            matches!(step.effect, Effect::Kept | Effect::Dropped) || step.effect == Effect::Unknown
-        });
+        let came_in = self.fate != Fate::Gained
+            && self.steps.first().map_or(self.fate == Fate::Kept, |step| {
+                matches!(step.effect, Effect::Kept | Effect::Dropped | Effect::Unknown)
+            });
         // What Linux invents is no bit, so neither KVM nor QEMU sees it.
         let invented = matches!(self.place, Some(Place::Linux(_)));
         let mut present = came_in && !invented;
@@ -224,6 +225,8 @@ pub struct Group {
     pub at: Option<Stage>,
     /// Whether what is known does not decide it.
     pub open: bool,
+    /// By how many rules: one, unless groups were joined to be told together.
+    pub rules: usize,
     /// The positions of the ways.
     pub members: Vec<usize>,
 }
@@ -237,12 +240,13 @@ impl Ways {
         for (index, way) in self.ways.iter().enumerate() {
             let Some(cause) = way.cause(side) else { continue };
             let open = side == Side::Leaves && way.fate == Fate::Open;
-            let key = (cause.at, cause.rule, cause.title.as_str(), cause.confidence, open);
+            let doubt = cause.confidence.filter(|&confidence| confidence != Confidence::Certain);
+            let key = (cause.at, cause.rule, cause.title.as_str(), doubt, open);
             match keys.iter().position(|known| *known == key).and_then(|at| groups.get_mut(at)) {
                 Some(group) => group.members.push(index),
                 None => {
                     keys.push(key);
-                    groups.push(Group { side, at: cause.at, open, members: vec![index] });
+                    groups.push(Group { side, at: cause.at, open, rules: 1, members: vec![index] });
                 }
             }
         }

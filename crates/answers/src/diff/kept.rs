@@ -1,7 +1,7 @@
 //! The flags that both ends show, with their ways: what a picture of all flags needs beside a diff.
 
 use cpusieve_knowledge::x86;
-use cpusieve_model::{FlagList, Place, Snapshot, Step};
+use cpusieve_model::{FlagList, Place, Snapshot, State, Step};
 use cpusieve_stages::{Machine, World};
 
 use super::{NoDiff, Relation, agree_on_kernel, hypothesis, relation, split};
@@ -13,7 +13,8 @@ pub struct Kept {
     pub flag: String,
     /// Where the feature lives.
     pub place: Option<Place>,
-    /// What each sieve between a host and its guest did to it; empty for other ends.
+    /// What each sieve between a host and its guest did to it; empty for other ends, and where the releases that fit the
+    /// two best do not explain how it came through.
     pub steps: Vec<Step>,
 }
 
@@ -53,7 +54,9 @@ fn between(host: &mut Machine<'_>, guest: &mut Machine<'_>, names: &[String]) ->
     let world: World<'_> = hypothesis::choose(host, guest, &lost, &gained).world;
     let pass = |name: &String| {
         let passage = world.pass(name);
-        Kept { flag: name.clone(), place: passage.place, steps: passage.steps }
+        // What the guest shows stands: steps that would end before it are none of this flag's.
+        let steps = if passage.outcome == State::Absent { Vec::new() } else { passage.steps };
+        Kept { flag: name.clone(), place: passage.place, steps }
     };
     names.iter().map(pass).collect()
 }

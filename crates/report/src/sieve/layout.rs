@@ -9,25 +9,28 @@ use crate::way::{Fate, Group, Side, Ways};
 /// The picture's width, in pixels at its natural size.
 pub(super) const WIDTH: f64 = 1240.0;
 const LEFT: f64 = 92.0;
-const RIGHT: f64 = 128.0;
+const RIGHT: f64 = 112.0;
 /// Before the first sieve, the band is seen coming.
 const LEAD: f64 = 26.0;
 /// The narrowest column of a sieve.
-const COLUMN: f64 = 104.0;
+const COLUMN: f64 = 97.0;
 /// The band is at most so high, and a feature in it.
 const BAND: f64 = 250.0;
 const FEATURE: f64 = 2.4;
 /// Below the headings.
-const HEADER: f64 = 74.0;
+const HEADER: f64 = 88.0;
 /// The inner radius of the bend out of the band.
 const BEND: f64 = 12.0;
 /// Columns of a character: flags are monospaced, of titles this is more than most have.
 const FLAG: f64 = 6.75;
-const LETTER: f64 = 6.6;
+const LETTER: f64 = 6.25;
 const LINE: f64 = 15.0;
 const GAP: f64 = 13.0;
 /// Lines of flags of one group; the rest is counted.
 const MOST: usize = 7;
+/// Groups of one sieve that are named one by one; the smallest of more are told together.
+const NAMED: usize = 16;
+const MADE: usize = 4;
 /// The longest name that is shown whole.
 const LONGEST: usize = 34;
 
@@ -69,6 +72,8 @@ pub(super) struct Bar {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
     pub(super) notes: Vec<String>,
+    /// How many it takes and adds.
+    pub(super) change: String,
     pub(super) sieve: bool,
     /// The band's edges where it crosses.
     pub(super) top: f64,
@@ -139,11 +144,10 @@ impl Layout {
     pub(super) fn of(ways: &Ways) -> Self {
         let columns = columns(ways);
         let from_start = ways.ways.iter().filter(|way| way.enters.is_none()).count();
-        let (most, mut at_once) = columns.iter().fold((from_start, from_start), |(most, now), column| {
+        let (most, _) = columns.iter().fold((from_start, from_start), |(most, now), column| {
             let now = (now + Column::count(&column.added)).saturating_sub(Column::count(&column.lost));
             (most.max(now + Column::count(&column.lost)), now)
         });
-        at_once = at_once.max(1);
         let unit = (BAND / most.max(1) as f64).min(FEATURE);
         let above = columns.iter().map(|column| fountain_height(column, ways, unit)).fold(0.0, f64::max);
         let band = Band { top: HEADER + above + 14.0, base: 0.0, unit };
@@ -160,7 +164,7 @@ impl Layout {
             let before = if number == 0 { LEFT } else { columns.get(number - 1).map_or(LEFT, |before| before.x) };
             drawing.column(column, before, next, number + 1 == last);
         }
-        drawing.finish(end, at_once);
+        drawing.finish(end);
         drawing.layout
     }
 }
@@ -178,8 +182,10 @@ fn columns(ways: &Ways) -> Vec<Column> {
             stage,
             x: 0.0,
             width: 0.0,
-            lost: lost.extract_if(.., |(_, group)| at(group) == stage).collect(),
-            added: added.extract_if(.., |(_, group)| at(group) == stage).collect(),
+            lost: fewer(lost.extract_if(.., |(_, group)| at(group) == stage).collect(), NAMED, |_| true),
+            added: fewer(added.extract_if(.., |(_, group)| at(group) == stage).collect(), MADE, |group| {
+                group.members.iter().filter_map(|&at| ways.ways.get(at)).all(|way| way.fate != Fate::Gained)
+            }),
         })
         .collect();
     let need = |column: &Column| {
@@ -191,7 +197,7 @@ fn columns(ways: &Ways) -> Vec<Column> {
                 .sum();
             letters + 45 * groups.len()
         };
-        (said(&column.lost).max(said(&column.added)) as f64).sqrt()
+        (said(&column.lost).max(said(&column.added)) as f64).powf(0.85)
     };
     let all: f64 = columns.iter().map(need).sum();
     let spare = WIDTH - LEFT - LEAD - RIGHT - COLUMN * columns.len() as f64;
@@ -210,6 +216,21 @@ fn columns(ways: &Ways) -> Vec<Column> {
     columns
 }
 
+/// At most so many groups of those that `small` allows to be told together: the smallest become one.
+fn fewer(groups: Vec<(usize, Group)>, most: usize, small: impl Fn(&Group) -> bool) -> Vec<(usize, Group)> {
+    let (mut small, mut alone): (Vec<_>, Vec<_>) = groups.into_iter().partition(|(_, group)| small(group));
+    if small.len() > most {
+        let mut rest = small.split_off(if most > MADE { most - 1 } else { 0 });
+        if let Some((number, mut first)) = (!rest.is_empty()).then(|| rest.remove(0)) {
+            first.rules += rest.len();
+            first.members.extend(rest.into_iter().flat_map(|(_, group)| group.members));
+            small.push((number, first));
+        }
+    }
+    alone.extend(small);
+    alone
+}
+
 /// How high the added groups of a column stand above the band.
 fn fountain_height(column: &Column, ways: &Ways, unit: f64) -> f64 {
     let total = Column::count(&column.added) as f64 * unit;
@@ -220,6 +241,8 @@ fn fountain_height(column: &Column, ways: &Ways, unit: f64) -> f64 {
 
 /// What is said of a group: a line of its title, or of its flags.
 enum Said {
+    /// The flags and the title in one line.
+    Both(Vec<usize>, String),
     Title(String),
     Flags(Vec<usize>),
     More(String),
@@ -227,7 +250,15 @@ enum Said {
 
 /// The title and the flags of a group, in lines of at most `width` pixels.
 fn said(group: &Group, ways: &Ways, width: f64) -> Vec<Said> {
-    let mut said: Vec<Said> = wrap(&title(group, ways), (width / LETTER) as usize).into_iter().map(Said::Title).collect();
+    let title = title(group, ways);
+    if group.members.len() <= 2 {
+        let letters: usize =
+            group.members.iter().filter_map(|&at| ways.ways.get(at)).map(|way| short(&way.feature).len() + 1).sum();
+        if letters as f64 * FLAG + 10.0 + title.chars().count() as f64 * LETTER <= width {
+            return vec![Said::Both(group.members.clone(), title)];
+        }
+    }
+    let mut said: Vec<Said> = wrap(&title, (width / LETTER) as usize).into_iter().map(Said::Title).collect();
     let room = ((width / FLAG) as usize).max(8);
     let (mut line, mut used, mut rows, mut shown) = (Vec::new(), 0, 0, 0);
     for &member in &group.members {
@@ -260,12 +291,21 @@ fn said(group: &Group, ways: &Ways, width: f64) -> Vec<Said> {
 fn title(group: &Group, ways: &Ways) -> String {
     let first = group.members.first().and_then(|&at| ways.ways.get(at));
     let Some(cause) = first.and_then(|way| way.cause(group.side)) else { return String::new() };
+    if group.rules > 1 {
+        let what = match (group.side, group.at) {
+            (Side::Leaves, _) => "for other reasons",
+            (Side::Enters, Some(Stage::Host | Stage::Guest)) => "set by the kernel itself",
+            (Side::Enters, _) => "added here",
+        };
+        return format!("{} · {what}, by {} rules", group.members.len(), group.rules);
+    }
+    let count = if group.members.len() > 1 { format!("{} · ", group.members.len()) } else { String::new() };
     let doubt = match cause.confidence {
         Some(Confidence::Likely) => " (likely)",
         Some(Confidence::Possible) => " (possible)",
         _ => "",
     };
-    format!("{} · {}{doubt}", group.members.len(), cause.title)
+    format!("{count}{}{doubt}", cause.title)
 }
 
 /// Lines of at most `columns` letters.
@@ -343,8 +383,8 @@ impl Drawing<'_> {
         } else {
             self.segment(column.x, next);
         }
-        let changes = match (lost, added) {
-            (0, 0) => "takes nothing".to_owned(),
+        let change = match (lost, added) {
+            (0, 0) => String::new(),
             (lost, 0) => format!("−{lost}"),
             (0, added) => format!("+{added}"),
             (lost, added) => format!("−{lost} +{added}"),
@@ -353,13 +393,13 @@ impl Drawing<'_> {
         let note = self.ways.sieves.get(index).filter(|note| !note.is_empty());
         let room = (column.width / LETTER) as usize;
         let mut notes: Vec<String> = note.map(|note| wrap(note, room)).unwrap_or_default();
-        notes.truncate(1);
-        notes.push(changes);
+        notes.truncate(2);
         self.layout.bars.push(Bar {
             x: column.x,
             class: class(Some(column.stage)),
             name: heading(column.stage),
             notes,
+            change,
             sieve: lost + added > 0,
             top: entering.top - added as f64 * unit,
             base: entering.base,
@@ -404,7 +444,7 @@ impl Drawing<'_> {
     fn delta(&mut self, column: &Column, before: f64, next: f64) -> f64 {
         let Band { base, unit, .. } = self.band;
         let total = Column::count(&column.lost) as f64 * unit;
-        let bend = |size: f64| size / 2.0 + 7.0;
+        let bend = |size: f64| size / 2.0 + 9.0;
         let mut right: f64 = 0.0;
         let mut outer = total;
         for (_, group) in &column.lost {
@@ -463,7 +503,7 @@ impl Drawing<'_> {
     }
 
     /// What comes out at the end, by fate.
-    fn finish(&mut self, end: f64, _at_once: usize) {
+    fn finish(&mut self, end: f64) {
         let Band { top, base, unit } = self.band;
         let mut y = top;
         let mut floor = top - 20.0;
@@ -504,6 +544,7 @@ impl Drawing<'_> {
             class: "s-end",
             name: "",
             notes: vec![self.ways.from_to.1.clone()],
+            change: String::new(),
             sieve: false,
             top,
             base,
@@ -516,6 +557,7 @@ impl Drawing<'_> {
 fn lines(said: Vec<Said>, x: f64, mut y: f64) -> Vec<Line> {
     let one = |said| {
         let (class, text, flags) = match said {
+            Said::Both(flags, text) => ("both", text, flags),
             Said::Title(text) => ("title", text, Vec::new()),
             Said::Flags(flags) => ("flags", String::new(), flags),
             Said::More(text) => ("more", text, Vec::new()),

@@ -43,6 +43,7 @@ impl Asked<'_> {
             guest: None,
             diff: None,
             vmm: String::new(),
+            asked: None,
             assumed,
             doubts: Vec::new(),
         }
@@ -86,7 +87,8 @@ impl Asked<'_> {
     fn way(&self, route: &Route<'_>, last: Stage) -> Result<(Page, Done), Failure> {
         let refused = |refusal| format!("{}: {refusal}", self.name);
         let vcpu = until_vcpu(self.snapshot, route).map_err(refused)?;
-        let vmm = way::vmm(&vcpu);
+        let (vmm, machine, cpu) = (way::release(&vcpu), vcpu.machine.name, vcpu.cpu.clone());
+        let asked = Some((machine, cpu.as_str()));
         let error = vcpu.qemu.error.as_ref().map(|error| format!("QEMU ends instead of starting the guest: {}", error.message));
         let of_kvm = vcpu.kvm.iter().flat_map(doubts);
         let notes = error.into_iter().chain(vcpu.qemu.warnings.iter().cloned()).chain(of_kvm).collect::<Vec<_>>();
@@ -94,7 +96,7 @@ impl Asked<'_> {
         if last == Stage::Vcpu || vcpu.qemu.error.is_some() {
             let known = self.nothing(Stage::Vcpu, all, &vcpu.assumed);
             let host = vcpu.kvm.as_ref().map(|kvm| &kvm.host);
-            let page = of_prediction(&Predicted { host, vmm, doubts: notes, ..known }, way::vcpu_as_text(&vcpu));
+            let page = of_prediction(&Predicted { host, vmm, asked, doubts: notes, ..known }, way::vcpu_as_text(&vcpu));
             return Ok((page, if vcpu.qemu.error.is_some() { Done::Different } else { Done::Same }));
         }
         let found = guest_of(self.snapshot, route, vcpu).map_err(refused)?;
@@ -106,6 +108,7 @@ impl Asked<'_> {
             guest: Some(&found.guest),
             diff: diff.as_ref(),
             vmm,
+            asked,
             doubts: notes.into_iter().chain(found.guest.odd.iter().cloned()).collect(),
             ..known
         };

@@ -86,10 +86,9 @@ pub(super) fn guest_as_text(found: &GuestPrediction) -> String {
     with_steps(&Value::Object(head), steps.iter().chain(&found.guest.boot.steps))
 }
 
-/// `QEMU 10.0 -machine pc-q35-10.0 -cpu host`
-pub(super) fn vmm(vcpu: &VcpuPrediction) -> String {
-    let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
-    format!("QEMU {release} -machine {} -cpu {}", vcpu.machine.name, page::tame(&vcpu.cpu))
+/// `QEMU 10.0`
+pub(super) fn release(vcpu: &VcpuPrediction) -> String {
+    format!("QEMU {}", RELEASES.get(vcpu.release).map_or("", |release| release.label))
 }
 
 /// `QEMU 10.0 -machine pc-q35-10.0 -cpu host, KVM of Linux 6.12`
@@ -98,7 +97,8 @@ fn setup(vcpu: &VcpuPrediction) -> String {
         Some(found) => format!("KVM of Linux {}", label(&found.host)),
         None => "TCG".to_owned(),
     };
-    format!("{}, {under}", vmm(vcpu))
+    let (machine, cpu) = (vcpu.machine.name, page::tame(&vcpu.cpu));
+    format!("{} -machine {machine} -cpu {cpu}, {under}", release(vcpu))
 }
 
 /// What QEMU prints, and why it ends, with a mark below the part of `-cpu` that is to blame.
