@@ -5,6 +5,7 @@ mod choose;
 mod fleet;
 mod live;
 mod rehearse;
+mod report;
 mod route;
 mod version;
 
@@ -15,7 +16,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use automate::{CHECK_EXAMPLES, KEY_EXAMPLES, MANUAL_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
-use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use rehearse::REHEARSE_EXAMPLES;
 use route::PREDICT_EXAMPLES;
 
@@ -28,8 +28,8 @@ pub(crate) use fleet::{
 pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 #[cfg(feature = "store")]
 pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
-pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
 pub(crate) use rehearse::RehearseOptions;
+pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -60,6 +60,7 @@ Examples:
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
+  cpusieve report diff host guest -o r.html the same as diff, to look at
 
 Exit status:
   0  done, and the same or compatible
@@ -114,6 +115,8 @@ pub(crate) enum Verb {
     Manual(ManualOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
+    /// A page to look at: the sieve picture and every answer behind it, in one HTML file
+    Report(Box<ReportOptions>),
 }
 
 const RECORD_EXAMPLES: &str = "\

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Some(Verb::Key(options)) => verbs::key::run(options, arguments.json),
         Some(Verb::Manual(options)) => verbs::manual::run(options),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
+        Some(Verb::Report(options)) => verbs::report::run(options, arguments.json),
     };
     match done {
         Ok(done) => done.into(),

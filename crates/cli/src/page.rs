@@ -97,14 +97,21 @@ pub(crate) fn columns(text: &str) -> usize {
 
 /// Writes to standard output. A reader that has seen enough is no error: the verb's own status stands.
 pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+    let stdout = io::stdout().lock();
     let plain = anstream::AutoStream::choice(&stdout) == anstream::ColorChoice::Never;
-    // In one piece: a line at a time would be a system call a line.
     let text = if plain && !is_plain(text) {
         Cow::Owned(anstream::adapter::strip_str(text).to_string())
     } else {
         Cow::Borrowed(text)
     };
+    drop(stdout);
+    print_as_it_is(&text)
+}
+
+/// Writes to standard output what is no text for a terminal: every byte of it.
+pub(crate) fn print_as_it_is(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    // In one piece: a line at a time would be a system call a line.
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(|error| io::Error::new(error.kind(), format!("standard output: {error}"))),

@@ -3,6 +3,7 @@
 mod gained;
 mod hypothesis;
 pub(crate) mod item;
+mod kept;
 mod lost;
 mod peers;
 mod relation;
@@ -13,6 +14,7 @@ use cpusieve_stages::qemu::Command;
 use cpusieve_stages::{Machine, World};
 
 pub use item::Group;
+pub use kept::{Kept, kept};
 pub use relation::Relation;
 
 use crate::reason::{Confidence, Remedy};

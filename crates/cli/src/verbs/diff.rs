@@ -17,7 +17,7 @@ pub(crate) fn run(options: &DiffOptions, as_json: bool) -> Result<Done, Failure>
         return Err(InputError::TwiceStandardInput.into());
     }
     let (a, b) = (input::read(&options.a)?, input::read(&options.b)?);
-    let found = diff::diff(&a, &b).map_err(|why| no_diff(why, options))?;
+    let found = diff::diff(&a, &b).map_err(|why| no_diff(why, &options.a, &options.b))?;
     if as_json {
         page::print(&json::diff(&found))?;
     } else {
@@ -29,10 +29,11 @@ pub(crate) fn run(options: &DiffOptions, as_json: bool) -> Result<Done, Failure>
     Ok(done)
 }
 
-fn no_diff(why: NoDiff, options: &DiffOptions) -> String {
+/// Why two ends cannot be compared.
+pub(super) fn no_diff(why: NoDiff, first: &Path, second: &Path) -> String {
     let path = match why {
-        NoDiff::NothingInFirst => &options.a,
-        NoDiff::NothingInSecond => &options.b,
+        NoDiff::NothingInFirst => first,
+        NoDiff::NothingInSecond => second,
     };
     format!("{}: neither a flags line nor CPUID is in it, so there is nothing to compare", path.display())
 }

@@ -13,6 +13,7 @@ pub(crate) mod overview;
 pub(crate) mod predict;
 pub(crate) mod record;
 pub(crate) mod rehearse;
+pub(crate) mod report;
 pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod want;

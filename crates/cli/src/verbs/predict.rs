@@ -2,6 +2,7 @@
 
 pub(super) mod kvm;
 mod pass_through;
+pub(super) mod report;
 mod way;
 
 use std::fmt::Write as _;

@@ -41,7 +41,7 @@ const fn target(to: To) -> Target {
     }
 }
 
-fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption]) -> String {
+pub(super) fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption]) -> String {
     let (skipped, duplicates) = loaded.lists();
     let model = found.model.as_ref().map(|model| {
         json!({

@@ -9,6 +9,7 @@ mod pack;
 #[cfg_attr(not(feature = "store"), path = "unpacked.rs")]
 mod packed;
 mod pools;
+pub(super) mod report;
 pub(super) mod sources;
 #[cfg(feature = "store")]
 mod sql;

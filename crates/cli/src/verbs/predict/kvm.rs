@@ -25,7 +25,7 @@ pub(super) fn run(
     Ok(if found.view.supported.is_some() { Done::Same } else { Done::InPart })
 }
 
-fn as_text(found: &KvmPrediction) -> String {
+pub(super) fn as_text(found: &KvmPrediction) -> String {
     let head = |json: &mut Layout<'_>| {
         json.key("format").value(&json!(1));
         json.key("assumed").value(&assumptions(&found.assumed));

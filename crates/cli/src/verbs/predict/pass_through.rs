@@ -40,6 +40,17 @@ pub(super) fn run(
     route: &way::Route<'_>,
     as_json: bool,
 ) -> Result<Done, Failure> {
+    let (vcpu, guest) = found(options, snapshot, route)?;
+    page::print(&if as_json { as_text(&vcpu, guest.as_ref()) } else { text(&vcpu, guest.as_ref(), page::width()) })?;
+    Ok(if vcpu.output.error.is_some() { Done::Different } else { Done::Same })
+}
+
+/// The vCPU, and the kernel on it if that was asked for and the VMM starts the guest.
+pub(super) fn found(
+    options: &PredictOptions,
+    snapshot: &Snapshot,
+    route: &way::Route<'_>,
+) -> Result<(VcpuPrediction, Option<Prediction>), Failure> {
     let asked = &options.route;
     let custom = custom_template(asked)?;
     let route = Route {
@@ -51,15 +62,13 @@ pub(super) fn run(
     };
     let name = input::name(&options.input);
     let vcpu = until_vcpu(snapshot, &route).map_err(|refusal| format!("{name}: {refusal}"))?;
-    let failed = vcpu.output.error.is_some();
     let guest = match options.until {
-        Until::Guest if !failed => {
+        Until::Guest if vcpu.output.error.is_none() => {
             Some(guest_of(snapshot, &route, &vcpu).map_err(|refusal| format!("{name}: {refusal}"))?.1)
         }
         _ => None,
     };
-    page::print(&if as_json { as_text(&vcpu, guest.as_ref()) } else { text(&vcpu, guest.as_ref(), page::width()) })?;
-    Ok(if failed { Done::Different } else { Done::Same })
+    Ok((vcpu, guest))
 }
 
 /// The template of a file, if `--template` names no template of Firecracker's own.
@@ -106,7 +115,7 @@ fn cpus(asked: &RouteOptions) -> Result<u32, Refusal> {
     text.parse().ok().filter(|&count| count > 0).ok_or_else(|| Refusal::NoNumber(text.to_owned()))
 }
 
-fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
+pub(super) fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
     let output = &vcpu.output;
     let head = |json: &mut Layout<'_>| {
         json.key("format").value(&json!(1));

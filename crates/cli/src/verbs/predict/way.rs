@@ -66,7 +66,7 @@ fn steps_until_kvm(vcpu: &VcpuPrediction) -> impl Iterator<Item = &Step> + Clone
     vcpu.kvm.iter().flat_map(|found| found.host.boot.steps.iter().chain(&found.steps))
 }
 
-fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
+pub(super) fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
     let head = |json: &mut Layout<'_>| {
         head(json, vcpu);
         json.key("assumed").value(&assumptions(&vcpu.assumed));
@@ -74,7 +74,7 @@ fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
     with_steps(head, steps_until_kvm(vcpu).chain(&vcpu.qemu.steps()))
 }
 
-fn guest_as_text(found: &GuestPrediction) -> String {
+pub(super) fn guest_as_text(found: &GuestPrediction) -> String {
     let head = |json: &mut Layout<'_>| {
         head(json, &found.vcpu);
         json.key("assumed").value(&assumptions(&found.guest.assumed));
@@ -86,15 +86,24 @@ fn guest_as_text(found: &GuestPrediction) -> String {
     with_steps(head, steps)
 }
 
+/// The steps of all stages until the vCPU.
+pub(super) fn steps_until_vcpu(vcpu: &VcpuPrediction) -> Vec<Step> {
+    steps_until_kvm(vcpu).cloned().chain(vcpu.qemu.steps()).collect()
+}
+
+/// `QEMU 10.0`
+pub(super) fn release(vcpu: &VcpuPrediction) -> String {
+    format!("QEMU {}", RELEASES.get(vcpu.release).map_or("", |release| release.label))
+}
+
 /// `QEMU 10.0 -machine pc-q35-10.0 -cpu host, KVM of Linux 6.12`
 fn setup(vcpu: &VcpuPrediction) -> String {
-    let release = RELEASES.get(vcpu.release).map_or("", |release| release.label);
     let under = match &vcpu.kvm {
         Some(found) => format!("KVM of Linux {}", label(&found.host)),
         None => "TCG".to_owned(),
     };
     let (machine, cpu) = (vcpu.machine.name, page::tame(&vcpu.cpu));
-    format!("QEMU {release} -machine {machine} -cpu {cpu}, {under}")
+    format!("{} -machine {machine} -cpu {cpu}, {under}", release(vcpu))
 }
 
 /// What QEMU prints, and why it ends, with a mark below the part of `-cpu` that is to blame.

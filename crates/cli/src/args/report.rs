@@ -1,0 +1,83 @@
+//! The arguments of `report`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{FleetSetting, PredictOptions};
+
+const REPORT_EXAMPLES: &str = "\
+The page is one file: it loads nothing, works from a disk, holds the answer's JSON, and can be printed. Its keys are
+/ to search, arrows to move, Enter to choose, Esc to close.
+
+Examples:
+  cpusieve report diff host.cpuinfo guest.cpuinfo -o report.html
+  cpusieve report predict --until guest --cpu EPYC host.json -o report.html
+  cpusieve report fleet hosts/ -o fleet.html
+  cpusieve report diff host.cpuinfo guest.cpuinfo --svg -o sieve.svg";
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+#[command(after_help = REPORT_EXAMPLES)]
+pub(crate) struct ReportOptions {
+    /// What to show.
+    #[command(subcommand)]
+    pub(crate) verb: ReportVerb,
+}
+
+/// What can be shown.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReportVerb {
+    /// Flags lost and gained between two ends
+    Diff(ReportDiffOptions),
+    /// What comes out of each sieve on the way to a guest
+    Predict(Box<ReportPredictOptions>),
+    /// Many hosts: what each offers, the baseline, and pools
+    Fleet(ReportFleetOptions),
+}
+
+/// Where a page goes.
+#[derive(Debug, Args)]
+pub(crate) struct Output {
+    /// Write to FILE instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Write the picture alone, as SVG
+    #[arg(long)]
+    pub(crate) svg: bool,
+}
+
+/// Options of `report diff`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportDiffOptions {
+    /// The host, or the machine before; `-` is standard input
+    pub(crate) a: PathBuf,
+    /// The guest, or the machine after; `-` is standard input
+    pub(crate) b: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Options of `report predict`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportPredictOptions {
+    #[command(flatten)]
+    pub(crate) predict: PredictOptions,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Options of `report fleet`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportFleetOptions {
+    #[command(flatten)]
+    pub(crate) setting: FleetSetting,
+    /// The most pools to look for; 1 for none
+    #[arg(long = "k", value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) most: u16,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Files, folders, or `-` for standard input
+    #[arg(value_name = "INPUT", default_value = "-")]
+    pub(crate) inputs: Vec<PathBuf>,
+}
