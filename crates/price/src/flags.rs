@@ -40,6 +40,12 @@ impl Flags {
         &self.cpuid
     }
 
+    /// XCR0: the state components that the kernel has enabled; `None` if it has not enabled XSAVE.
+    #[must_use]
+    pub fn xcr0(&self) -> Option<u64> {
+        self.xcr0
+    }
+
     /// What is known of the feature with this id. A bit in CPUID whose state the kernel has not enabled is absent.
     #[must_use]
     pub fn state(&self, id: &str) -> State {

@@ -21,11 +21,14 @@
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("cpusieve prices x86-64 machines that run Linux");
 
+pub mod chosen;
 pub mod clock;
 pub mod doubt;
+pub mod exits;
 pub mod features;
 pub mod flags;
 pub mod measure;
 pub mod report;
+pub mod start;
 pub mod stats;
 pub mod work;
