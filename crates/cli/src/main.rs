@@ -18,9 +18,9 @@ use args::{Arguments, Verb};
 use verbs::Done;
 
 fn main() -> ExitCode {
-    // The first process of a guest that `verify` has booted tells what it sees, and ends the guest.
+    // The first process of a guest that `verify` or `price` has booted tells what it sees, and ends the guest.
     if let Some(port) = cpusieve_probe::guest::port() {
-        page::complain(&cpusieve_probe::guest::run(port.as_ref()));
+        page::complain(&cpusieve_probe::guest::run(port.as_ref(), verbs::price::inside));
         return Done::Nothing.into();
     }
     let arguments = Arguments::parse();

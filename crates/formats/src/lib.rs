@@ -33,6 +33,7 @@ pub mod limits;
 pub mod lscpu;
 mod machine;
 mod position;
+pub mod price;
 pub mod qmp;
 mod recognise;
 pub mod record;

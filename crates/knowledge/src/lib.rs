@@ -18,6 +18,7 @@
 
 pub mod kvm;
 pub mod linux;
+pub mod price;
 pub mod qemu;
 pub mod rules;
 mod trees;

@@ -27,6 +27,7 @@ pub mod doubt;
 pub mod exits;
 pub mod features;
 pub mod flags;
+pub mod guests;
 pub mod measure;
 pub mod report;
 pub mod start;

@@ -28,25 +28,30 @@ pub fn port() -> Option<OsString> {
     if std::process::id() == 1 { std::env::var_os(WORD) } else { None }
 }
 
-/// Reports to a port (`ttyS1`), then restarts the machine. It returns only if that fails.
-pub fn run(port: &Path) -> io::Error {
-    let told = tell(port);
+/// Reports to a port (`ttyS1`), then restarts the machine. It returns only if that fails. `more` adds sections, by name,
+/// when the guest's file systems are there; no line of them may begin with `@`.
+pub fn run(port: &Path, more: impl FnOnce() -> Vec<(&'static str, String)>) -> io::Error {
+    let told = tell(port, more);
     let restarted = reboot(RebootCommand::Restart).err().map(io::Error::from);
     told.err().or(restarted).unwrap_or_else(|| io::Error::other("the restart did nothing"))
 }
 
-fn tell(port: &Path) -> io::Result<()> {
+fn tell(port: &Path, more: impl FnOnce() -> Vec<(&'static str, String)>) -> io::Result<()> {
     for (what, place) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         mount(what, place, what, MountFlags::empty(), None)?;
     }
-    let report = report()?;
+    let mut report = report()?;
+    for (section, text) in more() {
+        report.extend(["@", section, "\n", text.trim_end(), "\n"]);
+    }
+    report.push_str("@end\n");
     let mut port = OpenOptions::new().write(true).open(Path::new("/dev").join(port))?;
     port.write_all(report.as_bytes())?;
     // A restart does not wait for what is still in the driver.
     Ok(tcdrain(&port)?)
 }
 
-/// All sections.
+/// All sections of what CPU and kernel say.
 fn report() -> io::Result<String> {
     let mut report = String::new();
     for (section, file) in [
@@ -72,7 +77,6 @@ fn report() -> io::Result<String> {
     for (option, value) in linux::view(&mut Vec::new()).config.unwrap_or_default() {
         let _infallible = writeln!(report, "{option} {value}");
     }
-    report.push_str("@end\n");
     Ok(report)
 }
 
