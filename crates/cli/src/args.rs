@@ -3,6 +3,7 @@
 mod choose;
 mod fleet;
 mod live;
+mod price;
 mod route;
 
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
-use route::PREDICT_EXAMPLES;
+use route::{PREDICT_EXAMPLES, PriceFile};
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
 pub(crate) use fleet::{
@@ -19,6 +20,7 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use price::{PriceGuestOptions, PriceOptions};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -85,6 +87,8 @@ pub(crate) enum Verb {
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
+    /// What CPU features are worth here, and what leaving costs
+    Price(PriceOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
 }
@@ -136,6 +140,8 @@ pub(crate) struct DiffOptions {
     /// Show for every flag its bit, its cause and its other possible causes
     #[arg(short, long)]
     pub(crate) long: bool,
+    #[command(flatten)]
+    pub(crate) price: PriceFile,
 }
 
 const WHY_EXAMPLES: &str = "\

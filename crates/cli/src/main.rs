@@ -9,6 +9,7 @@ mod input;
 mod json;
 mod page;
 mod verbs;
+mod worth;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Some(Verb::Want(options)) => verbs::want::run(options, arguments.json),
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
         Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
+        Some(Verb::Price(options)) => verbs::price::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {

@@ -151,7 +151,14 @@ pub fn compare(a: &[Prices], b: &[Prices]) -> Vec<Compared> {
             (Got::Measured(_), Got::Lacks(_)) => worth(a, id).map(|worth| worth.per(1.0)),
             _ => None,
         };
-        rows.push(Compared { id: id.to_owned(), title: title.to_owned(), unit: unit.to_owned(), a: got_a, b: got_b, better });
+        rows.push(Compared {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            unit: unit.to_owned(),
+            a: got_a,
+            b: got_b,
+            better,
+        });
     }
     let mut operations: Vec<(&str, &str)> = Vec::new();
     for exit in all().flat_map(|prices| &prices.exits) {
@@ -178,7 +185,9 @@ fn work(boots: &[Prices], id: &str) -> Got {
         Some(interval) => Got::Measured(interval),
         None => {
             let lacking = boots.iter().flat_map(|prices| &prices.lacking).find(|(work, _)| work == id);
-            lacking.filter(|(_, features)| !features.is_empty()).map_or(Got::Nothing, |(_, all)| Got::Lacks(all.clone()))
+            lacking
+                .filter(|(_, features)| !features.is_empty())
+                .map_or(Got::Nothing, |(_, all)| Got::Lacks(all.clone()))
         }
     }
 }

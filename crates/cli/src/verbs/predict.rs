@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Done, Failure};
 use crate::args::{Accel, From, PredictOptions, Until, VmmName};
 use crate::page::{self, HEAD, QUIET, styled};
+use crate::worth::Worths;
 use crate::{input, json};
 
 /// Why a question is not answered.
@@ -34,17 +35,21 @@ pub(crate) fn run(options: &PredictOptions, as_json: bool) -> Result<Done, Failu
             page::warn(&format!("--{name} changes nothing here: TCG asks neither host nor KVM"));
         }
     }
+    let worths = Worths::known(options.price.file.as_deref())?;
     let (snapshot, unlisted) = input::read_for_boot(&options.input)?;
     let route = options.route.route(unlisted);
     let kernel = match (first, last) {
         (_, Stage::Host) => route.kvm.kernel,
         (Stage::Guest, _) => Kernel { unlisted, ..route.guest },
         (_, Stage::Kvm) => return kvm::run(options, &snapshot, &route.kvm, as_json),
-        _ if options.route.vmm != VmmName::Qemu => return pass_through::run(options, &snapshot, &route, as_json),
-        _ => return way::run(options, &snapshot, &route, as_json),
+        _ if options.route.vmm != VmmName::Qemu => {
+            return pass_through::run(options, &snapshot, &route, &worths, as_json);
+        }
+        _ => return way::run(options, &snapshot, &route, &worths, as_json),
     };
     let found = predict(&snapshot, &kernel).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
-    page::print(&if as_json { as_text(&found, last) } else { text(&found, last, page::width()) })?;
+    let text = if as_json { as_text(&found, last, &worths) } else { text(&found, last, &worths, page::width()) };
+    page::print(&text)?;
     Ok(Done::Same)
 }
 
@@ -66,9 +71,9 @@ fn label(found: &Prediction) -> &'static str {
     linux::TREES.get(found.tree).map_or("", |tree| tree.label)
 }
 
-fn as_text(found: &Prediction, stage: Stage) -> String {
-    let assumed = assumptions(&found.assumed);
-    let head = json!({"format": 1, "assumed": assumed, "odd": found.odd, stage.name(): lines(found)});
+fn as_text(found: &Prediction, stage: Stage, worths: &Worths) -> String {
+    let (assumed, price) = (assumptions(&found.assumed), price(found, worths));
+    let head = json!({"format": 1, "assumed": assumed, "odd": found.odd, stage.name(): lines(found), "price": price});
     with_steps(&head, found.boot.steps.iter())
 }
 
@@ -81,6 +86,11 @@ fn lines(found: &Prediction) -> Value {
         "bugs": found.boot.bugs,
         "vmx_flags": found.boot.vmx_flags,
     })
+}
+
+/// What the flags are worth, as JSON.
+fn price(found: &Prediction, worths: &Worths) -> Value {
+    worths.value(found.boot.flags.iter().map(AsRef::as_ref))
 }
 
 pub(super) fn assumptions(assumed: &[Assumption]) -> Value {
@@ -106,10 +116,11 @@ fn with_steps<'a>(head: &Value, steps: impl Iterator<Item = &'a Step>) -> String
 }
 
 /// The lines of `/proc/cpuinfo`, what they do not show, and what was assumed.
-fn text(found: &Prediction, stage: Stage, width: usize) -> String {
+fn text(found: &Prediction, stage: Stage, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let _ = writeln!(page, "{}", styled(HEAD, format!("What Linux {} of the {stage} prints", label(found))));
     words_text(&mut page, found, width);
+    worth_text(&mut page, found, worths, width);
     assumed_text(&mut page, &found.assumed, width);
     page
 }
@@ -130,6 +141,14 @@ fn words_text(page: &mut String, found: &Prediction, width: usize) {
     if !found.odd.is_empty() {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("odd ({})", found.odd.len())));
         found.odd.iter().for_each(|odd| page.push_str(&page::wrap(odd, "  ", "    ", width)));
+    }
+}
+
+/// What the flags that make a difference are worth.
+fn worth_text(page: &mut String, found: &Prediction, worths: &Worths, width: usize) {
+    if let Some(line) = worths.line(found.boot.flags.iter().map(AsRef::as_ref)) {
+        let _ = writeln!(page, "\n{}", styled(HEAD, "worth, each in the work that gains most"));
+        page.push_str(&page::wrap(&line, "  ", "  ", width));
     }
 }
 

@@ -11,16 +11,18 @@ use super::{Done, Failure, assumptions, label, setting};
 use crate::args::{BaselineOptions, FleetTo as To, Switch};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
+use crate::worth::Worths;
 
 pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
     let (setting, assumed) = setting(&options.setting)?;
     let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let worths = Worths::known(options.setting.price.file.as_deref())?;
     let migratable = options.setting.migratable == Switch::On;
     let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
     let text = match options.to {
         Some(to) => target(to).print(&found, &loaded.fleet).ok_or("no CPU model runs unfiltered on all hosts")?,
-        None if as_json => as_text(&found, &loaded, &setting, &assumed),
-        None => text(&found, &loaded, &setting, &assumed, page::width()),
+        None if as_json => as_text(&found, &loaded, &setting, &assumed, &worths),
+        None => text(&found, &loaded, (&setting, &assumed), &worths, page::width()),
     };
     page::print(&text)?;
     Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
@@ -37,7 +39,14 @@ const fn target(to: To) -> Target {
     }
 }
 
-fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption]) -> String {
+fn as_text(
+    found: &Baseline,
+    loaded: &Loaded,
+    setting: &Setting<'_>,
+    assumed: &[Assumption],
+    worths: &Worths,
+) -> String {
+    let taken = found.costs.iter().flat_map(|cost| &cost.features).chain(&found.features).copied();
     let (skipped, duplicates) = loaded.lists();
     let model = found.model.as_ref().map(|model| {
         json!({
@@ -69,6 +78,7 @@ fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[
         "msrs": msrs.collect::<serde_json::Map<_, _>>(),
         "tsc_khz": found.tsc_khz.map(|(lowest, highest)| json!({"lowest": lowest, "highest": highest})),
         "costs": costs.collect::<Vec<_>>(),
+        "price": worths.value(taken),
         "findings": found.findings,
         "assumed": assumptions(assumed, &loaded.fleet),
         "skipped": skipped,
@@ -76,7 +86,13 @@ fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[
     }))
 }
 
-fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption], width: usize) -> String {
+fn text(
+    found: &Baseline,
+    loaded: &Loaded,
+    (setting, assumed): (&Setting<'_>, &[Assumption]),
+    worths: &Worths,
+    width: usize,
+) -> String {
     let mut page = String::new();
     let kinds = loaded.fleet.kinds().len();
     let head = format!(
@@ -105,7 +121,10 @@ fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Ass
     page.push_str(&page::wrap(&facts, "", "  ", width));
     page.push('\n');
     page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
-    costs(&mut page, &found.costs, &loaded.fleet, width);
+    if let Some(line) = worths.line(found.features.iter().copied()) {
+        page.push_str(&page::wrap(&line, "worth: ", "  ", width));
+    }
+    costs(&mut page, &found.costs, &loaded.fleet, worths, width);
     of_inputs(&mut page, loaded, width);
     quiet_assumptions(&mut page, assumed, &loaded.fleet, width);
     page
@@ -128,7 +147,7 @@ fn broken_at_commas(text: &str, width: usize) -> String {
 }
 
 /// Hosts that take the same stand together.
-fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, width: usize) {
+fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, worths: &Worths, width: usize) {
     let mut groups: Vec<(&Cost, Vec<&str>)> = Vec::new();
     for cost in costs {
         match groups.iter_mut().find(|(first, _)| first.features == cost.features && first.alone == cost.alone) {
@@ -150,6 +169,9 @@ fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, width: usize) {
         }
         if !shared.is_empty() {
             page.push_str(&page::wrap(&shared.join(" "), "    with others: ", "      ", width));
+        }
+        if let Some(line) = worths.line(cost.features.iter().copied()) {
+            page.push_str(&page::wrap(&line, "    worth: ", "      ", width));
         }
     }
 }

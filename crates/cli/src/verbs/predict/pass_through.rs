@@ -13,11 +13,12 @@ use cpusieve_stages::vmm::firecracker::Template;
 use cpusieve_stages::vmm::{Options, cloud_hypervisor, firecracker};
 use serde_json::{Map, Value, json};
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, price, with_steps, words_text, worth_text};
 use crate::args::{PredictOptions, RouteOptions, Until, VmmName};
 use crate::input;
 use crate::page::{self, HEAD, LOST, styled};
 use crate::verbs::{Done, Failure};
+use crate::worth::Worths;
 
 /// What is asked of QEMU alone.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,7 @@ pub(super) fn run(
     options: &PredictOptions,
     snapshot: &Snapshot,
     route: &way::Route<'_>,
+    worths: &Worths,
     as_json: bool,
 ) -> Result<Done, Failure> {
     let asked = &options.route;
@@ -57,7 +59,11 @@ pub(super) fn run(
         }
         _ => None,
     };
-    page::print(&if as_json { as_text(&vcpu, guest.as_ref()) } else { text(&vcpu, guest.as_ref(), page::width()) })?;
+    page::print(&if as_json {
+        as_text(&vcpu, guest.as_ref(), worths)
+    } else {
+        text(&vcpu, guest.as_ref(), worths, page::width())
+    })?;
     Ok(if failed { Done::Different } else { Done::Same })
 }
 
@@ -105,7 +111,7 @@ fn cpus(asked: &RouteOptions) -> Result<u32, Refusal> {
     text.parse().ok().filter(|&count| count > 0).ok_or_else(|| Refusal::NoNumber(text.to_owned()))
 }
 
-fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
+fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, worths: &Worths) -> String {
     let output = &vcpu.output;
     let msrs = output.msrs.iter().map(|(index, value)| (format!("{index:#010x}"), json!(format!("{value:#018x}"))));
     let mut head = Map::new();
@@ -129,13 +135,14 @@ fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
     if let Some(guest) = guest {
         put("odd", json!(guest.odd));
         put("guest", lines(guest));
+        put("price", price(guest, worths));
     }
     let of_guest = guest.into_iter().flat_map(|guest| &guest.boot.steps);
     let steps = vcpu.kvm.host.boot.steps.iter().chain(&vcpu.kvm.steps).chain(&output.steps).chain(of_guest);
     with_steps(&Value::Object(head), steps)
 }
 
-fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, width: usize) -> String {
+fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let setup = format!("{} {}, KVM of Linux {}", vcpu.vmm.name(), vcpu.label(), label(&vcpu.kvm.host));
     let heading = match guest {
@@ -144,7 +151,10 @@ fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, width: usize) -> Stri
     };
     page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
     match guest {
-        Some(guest) => words_text(&mut page, guest, width),
+        Some(guest) => {
+            words_text(&mut page, guest, width);
+            worth_text(&mut page, guest, worths, width);
+        }
         None => kvm::table(&mut page, "cpuid", vcpu.cpuid(), width),
     }
     for line in &vcpu.output.warnings {

@@ -8,16 +8,18 @@ use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Snapshot, Stage, Step};
 use serde_json::{Map, Value, json};
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, price, with_steps, words_text, worth_text};
 use crate::args::{PredictOptions, Until};
 use crate::input;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 use crate::verbs::{Done, Failure};
+use crate::worth::Worths;
 
 pub(super) fn run(
     options: &PredictOptions,
     snapshot: &Snapshot,
     route: &Route<'_>,
+    worths: &Worths,
     as_json: bool,
 ) -> Result<Done, Failure> {
     let refused = |refusal| format!("{}: {refusal}", input::name(&options.input));
@@ -27,7 +29,11 @@ pub(super) fn run(
         return Ok(if vcpu.qemu.error.is_some() { Done::Different } else { Done::Same });
     }
     let found = guest_of(snapshot, route, vcpu).map_err(refused)?;
-    page::print(&if as_json { guest_as_text(&found) } else { guest_text(&found, snapshot, page::width()) })?;
+    page::print(&if as_json {
+        guest_as_text(&found, worths)
+    } else {
+        guest_text(&found, snapshot, worths, page::width())
+    })?;
     Ok(Done::Same)
 }
 
@@ -77,11 +83,12 @@ fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
     with_steps(&Value::Object(head), steps_until_vcpu(vcpu).iter())
 }
 
-fn guest_as_text(found: &GuestPrediction) -> String {
+fn guest_as_text(found: &GuestPrediction, worths: &Worths) -> String {
     let mut head = head(&found.vcpu);
     head.insert("assumed".to_owned(), assumptions(&found.guest.assumed));
     head.insert("odd".to_owned(), json!(found.guest.odd));
     head.insert("guest".to_owned(), lines(&found.guest));
+    head.insert("price".to_owned(), price(&found.guest, worths));
     let steps = steps_until_vcpu(&found.vcpu);
     with_steps(&Value::Object(head), steps.iter().chain(&found.guest.boot.steps))
 }
@@ -137,12 +144,18 @@ fn vcpu_text(vcpu: &VcpuPrediction, width: usize) -> String {
     page
 }
 
-fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, width: usize) -> String {
+fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let heading = format!("What Linux {} prints in a guest of {}", label(&found.guest), setup(&found.vcpu));
     page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
     words_text(&mut page, &found.guest, width);
-    found.against_host(snapshot).iter().for_each(|diff| lost_and_gained(&mut page, diff, width));
+    found.against_host(snapshot).iter().for_each(|diff| {
+        lost_and_gained(&mut page, diff, width);
+        if let Some(line) = worths.line(diff.lost.iter().map(|item| item.flag.as_str())) {
+            page.push_str(&page::wrap(&line, "  worth   ", "          ", width));
+        }
+    });
+    worth_text(&mut page, &found.guest, worths, width);
     notices(&mut page, &found.vcpu, width);
     assumed_briefly(&mut page, &found.guest.assumed, width);
     page

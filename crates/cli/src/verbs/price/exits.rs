@@ -27,7 +27,8 @@ pub(super) fn text(exits: &Exits, start: &Result<Start, String>, width: usize) -
     let clock = format!("(bars grow fourfold with each tenfold; counter at {:.2} GHz)", exits.ticks_per_ns);
     page.push_str(&page::wrap(&format!("{heading} {}", styled(QUIET, clock)), "", "  ", width));
     for (label, word, style) in LABELS {
-        let mut rows: Vec<(&Exit, &Cost)> = exits.rows.iter().filter_map(|row| Some((row, row.cost.as_ref().ok()?))).collect();
+        let mut rows: Vec<(&Exit, &Cost)> =
+            exits.rows.iter().filter_map(|row| Some((row, row.cost.as_ref().ok()?))).collect();
         rows.retain(|(_, cost)| cost.label == label);
         rows.sort_by(|(_, a), (_, b)| b.ns.median.total_cmp(&a.ns.median));
         for (index, (row, cost)) in rows.iter().enumerate() {
@@ -36,7 +37,8 @@ pub(super) fn text(exits: &Exits, start: &Result<Start, String>, width: usize) -
             // Once for rows that say the same.
             if rows.get(index + 1).is_none_or(|(_, next)| next.because != cost.because) && label != Label::Native {
                 let indent = " ".repeat(2 + LABEL);
-                let _ = writeln!(page, "{}", styled(QUIET, page::wrap(&cost.because, &indent, &indent, width).trim_end()));
+                let _ =
+                    writeln!(page, "{}", styled(QUIET, page::wrap(&cost.because, &indent, &indent, width).trim_end()));
             }
         }
     }
@@ -95,7 +97,13 @@ pub(super) fn time(ns: f64) -> String {
         ns if ns >= 1e3 => (ns / 1e3, "µs"),
         ns => (ns, "ns"),
     };
-    let decimals = if number >= 100.0 { 0 } else if number >= 10.0 { 1 } else { 2 };
+    let decimals = if number >= 100.0 {
+        0
+    } else if number >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{number:.decimals$} {unit}")
 }
 
@@ -124,7 +132,8 @@ pub(super) fn value(exits: &Exits) -> Value {
 pub(super) fn start_value(start: &Result<Start, String>) -> Value {
     match start {
         Ok(start) => {
-            let leaves = start.leaves.iter().map(|(leaf, count)| json!({"leaf": format!("{leaf:#010x}"), "count": count}));
+            let leaves =
+                start.leaves.iter().map(|(leaf, count)| json!({"leaf": format!("{leaf:#010x}"), "count": count}));
             json!({
                 "program": start.program, "cpuids": start.cpuids, "leaves": leaves.collect::<Vec<_>>(),
                 "method": start.method, "unseen": start.unseen, "ns": start.ns,
@@ -146,7 +155,8 @@ mod tests {
 
     #[test]
     fn times_have_three_digits_and_a_unit() {
-        for (ns, shown) in [(9.876, "9.88 ns"), (98.76, "98.8 ns"), (987.6, "988 ns"), (4400.0, "4.40 µs"), (2.5e6, "2.50 ms")]
+        for (ns, shown) in
+            [(9.876, "9.88 ns"), (98.76, "98.8 ns"), (987.6, "988 ns"), (4400.0, "4.40 µs"), (2.5e6, "2.50 ms")]
         {
             assert_eq!(time(ns), shown);
         }
