@@ -37,8 +37,10 @@ pub(super) enum Kind {
     Instruction,
     /// RDRAND, RDSEED: the generator itself is slow, and slower with the microcode against SRBDS.
     Random,
-    /// `clock_gettime`.
+    /// `clock_gettime` of a clock that tells the time.
     Clock,
+    /// `clock_gettime` of a clock that tells how long a thread has run: never in the vDSO, and the scheduler is asked.
+    CpuTime,
     /// A system call that does nothing.
     Call,
     /// The first touch of a page.
@@ -57,6 +59,8 @@ const RANDOM: (f64, f64) = (5000.0, 20_000.0);
 const CALL: (f64, f64) = (3000.0, 6000.0);
 /// A page fault in null system calls: 2 to 12 for the exception, the handling and a page to be cleared.
 const FAULT: (f64, f64) = (12.0, 24.0);
+/// A thread's time in null system calls: natively 2 to 5.
+const CPU_TIME: f64 = 6.0;
 /// A clock in null system calls: the vDSO needs less than half of one, a call one and more.
 const VDSO_AT_MOST: f64 = 0.6;
 
@@ -74,24 +78,43 @@ pub(super) fn judge(kind: Kind, ticks: f64, call: f64, guest: bool) -> (Label, S
         Kind::Clock if ticks < call + EXIT_AT_LEAST => {
             (Label::Between, format!("system call: {calls:.1} times a null one"))
         }
-        Kind::Clock => {
-            (Label::Trapped, format!("{ticks:.0} ticks, {calls:.1} null system calls: reading the clock source exits"))
+        Kind::CpuTime if calls < CPU_TIME => {
+            (Label::Between, format!("system call: {calls:.1} times a null one, for the scheduler's account"))
+        }
+        Kind::Clock | Kind::CpuTime => {
+            let ticks = thousands(ticks);
+            (Label::Trapped, format!("{ticks} ticks, {calls:.1} null system calls: reading the clock source exits"))
         }
     }
 }
 
 fn instruction(ticks: f64, guest: bool) -> (Label, String) {
     let label = between(ticks, (NATIVE_AT_MOST, EXIT_AT_LEAST));
+    let dear = ticks > EXIT_AT_MOST;
+    let ticks = thousands(ticks);
     let why = match label {
-        Label::Native => format!("{ticks:.0} ticks: no exit is that cheap"),
-        Label::Between => format!("{ticks:.0} ticks: dear for the CPU alone, cheap for an exit (1,000 to 4,000)"),
-        Label::Trapped if !guest => format!("{ticks:.0} ticks: costs like an exit, but CPUID shows no hypervisor"),
-        Label::Trapped if ticks > EXIT_AT_MOST => {
-            format!("{ticks:.0} ticks: dearer than one exit (1,000 to 4,000), as where a hypervisor runs under another")
+        Label::Native => format!("{ticks} ticks: no exit is that cheap"),
+        Label::Between => format!("{ticks} ticks: dear for the CPU alone, cheap for an exit (1,000 to 4,000)"),
+        Label::Trapped if !guest => format!("{ticks} ticks: costs like an exit, but CPUID shows no hypervisor"),
+        Label::Trapped if dear => {
+            format!("{ticks} ticks: dearer than one exit (1,000 to 4,000), as where a hypervisor runs under another")
         }
-        Label::Trapped => format!("{ticks:.0} ticks: an exit and back needs 1,000 to 4,000"),
+        Label::Trapped => format!("{ticks} ticks: an exit and back needs 1,000 to 4,000"),
     };
     (label, why)
+}
+
+/// `12,688`
+fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 fn between(cost: f64, (native, trapped): (f64, f64)) -> Label {
@@ -126,6 +149,7 @@ mod tests {
         assert_eq!(label(Kind::Clock, 75.0), Label::Native);
         assert_eq!(label(Kind::Clock, 560.0), Label::Between);
         assert_eq!(label(Kind::Clock, 4000.0), Label::Trapped);
+        assert_eq!(label(Kind::CpuTime, 1700.0), Label::Between);
         assert_eq!(label(Kind::Fault, 2000.0), Label::Native);
         assert_eq!(label(Kind::Random, 2400.0), Label::Native);
     }
@@ -133,7 +157,7 @@ mod tests {
     #[test]
     fn a_dearer_operation_is_never_labelled_cheaper() {
         let order = |label| [Label::Native, Label::Between, Label::Trapped].iter().position(|&known| known == label);
-        for kind in [Kind::Instruction, Kind::Random, Kind::Clock, Kind::Call, Kind::Fault] {
+        for kind in [Kind::Instruction, Kind::Random, Kind::Clock, Kind::CpuTime, Kind::Call, Kind::Fault] {
             let labels: Vec<_> = (0..4000).map(|step| order(label(kind, f64::from(step) * 10.0))).collect();
             assert!(labels.is_sorted(), "{kind:?}");
         }
@@ -143,6 +167,8 @@ mod tests {
     fn what_cannot_be_is_said() {
         assert!(judge(Kind::Instruction, 2000.0, 500.0, false).1.contains("no hypervisor"));
         assert!(judge(Kind::Instruction, 17_000.0, 500.0, true).1.contains("under another"));
+        assert_eq!(thousands(12_688.4), "12,688");
+        assert_eq!((thousands(999.0), thousands(1_000_000.0)), ("999".to_owned(), "1,000,000".to_owned()));
         assert_eq!(judge(Kind::Clock, 75.0, 0.0, true).0, Label::Native);
     }
 }

@@ -117,6 +117,7 @@ impl Operation {
     pub(super) const fn kind(&self) -> Kind {
         match self {
             Self::Cpuid { .. } | Self::Rdtsc | Self::Rdtscp(_) | Self::Rdpmc => Kind::Instruction,
+            Self::Clock(libc::CLOCK_THREAD_CPUTIME_ID, _) => Kind::CpuTime,
             Self::Clock(..) | Self::ClockCall => Kind::Clock,
             Self::Call => Kind::Call,
             Self::Fault(_) => Kind::Fault,

@@ -15,8 +15,11 @@ pub(super) type Tried = (Trial, Result<Outcome, String>);
 /// Columns of the labels at the left.
 const LABEL: usize = 10;
 
+/// From so many columns on a trial fits into one line.
+const WIDE: usize = 100;
+
 /// The longest bar, in columns, and its ratio.
-const BAR: (f64, f64) = (24.0, 16.0);
+const BAR: (f64, f64) = (16.0, 16.0);
 
 /// For people.
 pub(super) fn text(chosen: &Chosen, trials: &[Tried], width: usize) -> String {
@@ -70,12 +73,21 @@ fn of_glibc(linker: &glibc::Linker) -> String {
         format!("; the next level needs {}", linker.missing.join(" "))
     };
     let thresholds = linker.thresholds.iter().map(|(name, bytes)| {
-        format!(", {} from {} KiB", name.trim_end_matches("_threshold").replace('_', " "), bytes >> 10)
+        format!(", {} from {}", name.trim_end_matches("_threshold").replace('_', " "), size(*bytes))
     });
     format!(
         "{release} takes libraries of x86-64 {levels}, {verdict}{missing}{}",
         styled(QUIET, thresholds.collect::<String>())
     )
+}
+
+/// Bytes in the largest unit of which there is a whole number.
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 20 && bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
+        bytes if bytes % 1024 == 0 => format!("{} KiB", bytes >> 10),
+        bytes => format!("{bytes} B"),
+    }
 }
 
 fn of_openssl(found: &openssl::Capabilities) -> String {
@@ -96,11 +108,10 @@ fn one(page: &mut String, outcome: &Outcome, width: usize) {
     let bar = "▇".repeat((ratio.median.clamp(1.0, most).log2() / most.log2() * columns).round() as usize);
     let features = outcome.trial.features.join("+");
     let rates = format!("{} / {}", rate(outcome.with.median), rate(outcome.without.median));
-    let line = format!("{:6.2}x ± {:<4} {rates:>23}  {bar}", ratio.median, percent(ratio));
+    let line = format!("{:6.2}x ± {:<4} {rates:>23} {bar}", ratio.median, percent(ratio));
     let what = format!("{features:14} {}", outcome.trial.title);
-    let room = width.saturating_sub(2 + page::columns(&line) + 2);
-    if what.chars().count() <= room.max(40) && width >= 100 {
-        let _ = writeln!(page, "  {what:47} {line}");
+    if width >= WIDE {
+        let _ = writeln!(page, "  {what:42} {line}");
     } else {
         let _ = writeln!(page, "  {what}\n    {}", line.trim());
     }

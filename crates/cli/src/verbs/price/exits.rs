@@ -17,14 +17,14 @@ const LABELS: [(Label, &str, Style); 3] =
 /// Columns of the labels at the left.
 const LABEL: usize = 12;
 
-/// A bar's columns for each tenfold cost: a system call has three times those of RDTSC.
+/// A bar's columns for each tenfold cost.
 const TENFOLD: f64 = 4.0;
 
 /// For people.
 pub(super) fn text(exits: &Exits, start: &Result<Start, String>, width: usize) -> String {
     let mut page = String::new();
     let heading = styled(HEAD, "What leaving costs");
-    let clock = format!("(bars grow fourfold with each tenfold; counter at {:.2} GHz)", exits.ticks_per_ns);
+    let clock = format!("(a tenfold cost makes a bar 4 longer; time stamp counter at {:.2} GHz)", exits.ticks_per_ns);
     page.push_str(&page::wrap(&format!("{heading} {}", styled(QUIET, clock)), "", "  ", width));
     for (label, word, style) in LABELS {
         let mut rows: Vec<(&Exit, &Cost)> =
