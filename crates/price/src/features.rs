@@ -4,6 +4,7 @@
 //! feature and has everything older: AES without AES-NI is a vector permutation, not a table lookup a byte; AVX-512 is held
 //! against AVX2. All kernels are compiled for the features that their way names, and for nothing else.
 
+mod aes;
 mod bits;
 
 use crate::work::Work;
@@ -11,7 +12,7 @@ use crate::work::Work;
 /// All work, feature by feature.
 #[must_use]
 pub fn works() -> Vec<&'static Work> {
-    [bits::WORKS].into_iter().flatten().collect()
+    [aes::WORKS, bits::WORKS].into_iter().flatten().collect()
 }
 
 #[cfg(test)]

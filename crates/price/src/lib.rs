@@ -26,6 +26,7 @@ pub mod doubt;
 pub mod features;
 pub mod flags;
 pub mod measure;
+mod memory;
 pub mod report;
 pub mod stats;
 pub mod work;
