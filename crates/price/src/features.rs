@@ -6,13 +6,34 @@
 
 mod aes;
 mod bits;
+mod crc;
+mod galois;
+mod numbers;
+mod sha;
+mod sort;
+mod text;
+mod vectors;
 
 use crate::work::Work;
 
 /// All work, feature by feature.
 #[must_use]
 pub fn works() -> Vec<&'static Work> {
-    [aes::WORKS, bits::WORKS].into_iter().flatten().collect()
+    [
+        aes::WORKS,
+        sha::WORKS,
+        crc::WORKS,
+        bits::WORKS,
+        numbers::WORKS,
+        vectors::FLOATS,
+        vectors::BYTES,
+        galois::WORKS,
+        text::WORKS,
+        sort::WORKS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]

@@ -97,7 +97,9 @@ pub(super) const WORKS: &[Work] = &[
         )
     },
     Work {
-        make: || Kernel::boxed(Text::new, instructions::gcm_vaes, instructions::gcm_vaes_narrow, Text::sealed, Text::gcm),
+        make: || {
+            Kernel::boxed(Text::new, instructions::gcm_vaes, instructions::gcm_vaes_narrow, Text::sealed, Text::gcm)
+        },
         ..work(
             "aes-256-gcm-vpclmulqdq",
             "vpclmulqdq",

@@ -83,27 +83,37 @@ pub(super) fn finish(powers: &Powers, hashed: __m128i, block: &Block) -> Block {
 /// The multiples of a key by all bytes, for CPUs without carry-less multiplication (Shoup's tables, 4 KiB).
 #[derive(Clone, Debug)]
 pub(super) struct Multiples {
-    of_bytes: [u128; 256],
-    /// What a byte that is shifted out at the end brings in at the beginning.
-    carried: [u128; 256],
+    of_bytes: [[u64; 2]; 256],
+    /// What a byte that is shifted out at the end brings in at the beginning: never more than the first sixteen bits.
+    carried: [u16; 256],
+}
+
+/// The high and the low half.
+fn halves(value: u128) -> [u64; 2] {
+    [(value >> 64) as u64, value as u64]
 }
 
 impl Multiples {
     /// Those of GHASH's key.
     pub(super) fn new(key: u128) -> Self {
-        let of_bytes = std::array::from_fn(|byte| ghash_multiply((byte as u128) << 120, key));
+        let of_bytes = std::array::from_fn(|byte| halves(ghash_multiply((byte as u128) << 120, key)));
         // x^8 times a block whose last byte alone is not zero.
-        let carried = std::array::from_fn(|byte| ghash_multiply(byte as u128, 1 << 119));
+        let carried = std::array::from_fn(|byte| (ghash_multiply(byte as u128, 1 << 119) >> 112) as u16);
         Self { of_bytes, carried }
     }
 
-    /// Hashes one block.
+    /// Hashes one block, the last byte first.
     #[inline(always)]
     pub(super) fn hash(&self, hashed: u128, block: &Block) -> u128 {
         let bytes = (hashed ^ u128::from_be_bytes(*block)).to_le_bytes();
-        bytes.iter().fold(0_u128, |sum, &byte| {
-            let carried = self.carried[usize::from(sum as u8)];
-            (sum >> 8) ^ carried ^ self.of_bytes[usize::from(byte)]
-        })
+        // In halves, because what is carried never comes near the low one.
+        let [mut high, mut low] = [0, 0];
+        for byte in bytes {
+            let carried = u64::from(self.carried[usize::from(low as u8)]) << 48;
+            let [of_high, of_low] = self.of_bytes[usize::from(byte)];
+            low = (low >> 8 | high << 56) ^ of_low;
+            high = (high >> 8) ^ carried ^ of_high;
+        }
+        u128::from(high) << 64 | u128::from(low)
     }
 }

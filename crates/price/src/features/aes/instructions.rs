@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::ghash::{Powers, finish, hash, reduce};
-use super::{GROUP, Text};
 use super::modes::{self, Counter, load, store};
 use super::reference::{ROUNDS, RoundKeys};
+use super::{GROUP, Text};
 
 /// Round keys, aligned so that instructions can take them from memory.
 #[derive(Clone, Copy, Debug)]
@@ -16,22 +16,38 @@ pub(super) struct Keys(pub(super) RoundKeys);
 #[inline]
 #[target_feature(enable = "aes")]
 pub(super) fn encrypt<const N: usize>(keys: &Keys, mut blocks: [__m128i; N]) -> [__m128i; N] {
-    blocks = blocks.map(|block| modes::add(block, load(&keys.0[0])));
-    for key in &keys.0[1..ROUNDS] {
-        blocks = blocks.map(|block| _mm_aesenc_si128(block, load(key)));
+    // Loops and no `map`: a closure keeps the feature, the library function that calls it lacks it and is not inlined.
+    for block in &mut blocks {
+        *block = modes::add(*block, load(&keys.0[0]));
     }
-    blocks.map(|block| _mm_aesenclast_si128(block, load(&keys.0[ROUNDS])))
+    for key in &keys.0[1..ROUNDS] {
+        for block in &mut blocks {
+            *block = _mm_aesenc_si128(*block, load(key));
+        }
+    }
+    for block in &mut blocks {
+        *block = _mm_aesenclast_si128(*block, load(&keys.0[ROUNDS]));
+    }
+    blocks
 }
 
 /// Decrypts some blocks side by side; the keys are those of the equivalent inverse cipher.
 #[inline]
 #[target_feature(enable = "aes")]
 pub(super) fn decrypt<const N: usize>(keys: &Keys, mut blocks: [__m128i; N]) -> [__m128i; N] {
-    blocks = blocks.map(|block| modes::add(block, load(&keys.0[0])));
-    for key in &keys.0[1..ROUNDS] {
-        blocks = blocks.map(|block| _mm_aesdec_si128(block, load(key)));
+    // Loops and no `map`: a closure keeps the feature, the library function that calls it lacks it and is not inlined.
+    for block in &mut blocks {
+        *block = modes::add(*block, load(&keys.0[0]));
     }
-    blocks.map(|block| _mm_aesdeclast_si128(block, load(&keys.0[ROUNDS])))
+    for key in &keys.0[1..ROUNDS] {
+        for block in &mut blocks {
+            *block = _mm_aesdec_si128(*block, load(key));
+        }
+    }
+    for block in &mut blocks {
+        *block = _mm_aesdeclast_si128(*block, load(&keys.0[ROUNDS]));
+    }
+    blocks
 }
 
 /// Registers of two blocks that are worked on side by side.
@@ -41,30 +57,39 @@ const WIDE: usize = 8;
 #[inline]
 #[target_feature(enable = "avx2,vaes")]
 fn encrypt_wide(keys: &Keys, mut blocks: [__m256i; WIDE]) -> [__m256i; WIDE] {
-    let key = |round: usize| _mm256_broadcastsi128_si256(load(&keys.0[round]));
-    blocks = blocks.map(|block| _mm256_xor_si256(block, key(0)));
-    for round in 1..ROUNDS {
-        blocks = blocks.map(|block| _mm256_aesenc_epi128(block, key(round)));
+    for (round, key) in keys.0.iter().enumerate() {
+        let key = _mm256_broadcastsi128_si256(load(key));
+        for block in &mut blocks {
+            *block = match round {
+                0 => _mm256_xor_si256(*block, key),
+                ROUNDS => _mm256_aesenclast_epi128(*block, key),
+                _ => _mm256_aesenc_epi128(*block, key),
+            };
+        }
     }
-    blocks.map(|block| _mm256_aesenclast_epi128(block, key(ROUNDS)))
+    blocks
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_wide(blocks: &[u8; 32 * WIDE]) -> [__m256i; WIDE] {
-    let (blocks, _) = blocks.as_chunks::<32>();
-    // SAFETY: each is 32 bytes.
-    std::array::from_fn(|index| unsafe { _mm256_loadu_si256(blocks[index].as_ptr().cast()) })
+    let mut loaded = [_mm256_setzero_si256(); WIDE];
+    for (loaded, block) in loaded.iter_mut().zip(blocks.as_chunks::<32>().0) {
+        // SAFETY: each is 32 bytes.
+        *loaded = unsafe { _mm256_loadu_si256(block.as_ptr().cast()) };
+    }
+    loaded
 }
 
 /// Encrypts one group of 16 blocks in counter mode.
 #[inline]
 #[target_feature(enable = "avx2,vaes")]
 fn ctr_wide(keys: &Keys, counter: &mut Counter, input: &[u8; 32 * WIDE], output: &mut [u8; 32 * WIDE]) {
-    let counters = std::array::from_fn(|_| {
+    let mut counters = [_mm256_setzero_si256(); WIDE];
+    for counters in &mut counters {
         let low = counter.next();
-        _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), counter.next())
-    });
+        *counters = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), counter.next());
+    }
     let stream = encrypt_wide(keys, counters);
     let blocks = load_wide(input);
     for ((output, block), stream) in output.as_chunks_mut::<32>().0.iter_mut().zip(blocks).zip(stream) {
@@ -94,9 +119,8 @@ fn hash_wide(powers: &Powers, hashed: __m128i, blocks: &[u8; 128]) -> __m128i {
     let powers = powers.blocks().as_flattened().as_chunks::<32>().0;
     for (block, power) in blocks.iter().zip(powers) {
         // SAFETY: both are 32 bytes.
-        let (block, power) = unsafe {
-            (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(power.as_ptr().cast()))
-        };
+        let (block, power) =
+            unsafe { (_mm256_loadu_si256(block.as_ptr().cast()), _mm256_loadu_si256(power.as_ptr().cast())) };
         let block = _mm256_xor_si256(_mm256_shuffle_epi8(block, reverse), carried);
         carried = _mm256_setzero_si256();
         let halves = |value| _mm256_xor_si256(value, _mm256_shuffle_epi32::<0b01_00_11_10>(value));
@@ -104,8 +128,11 @@ fn hash_wide(powers: &Powers, hashed: __m128i, blocks: &[u8; 128]) -> __m128i {
         sums[1] = _mm256_xor_si256(sums[1], _mm256_clmulepi64_epi128::<0x11>(block, power));
         sums[2] = _mm256_xor_si256(sums[2], _mm256_clmulepi64_epi128::<0x00>(halves(block), halves(power)));
     }
-    let [low, high, middle] =
-        sums.map(|sum| modes::add(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum)));
+    let mut folded = [_mm_setzero_si128(); 3];
+    for (folded, sum) in folded.iter_mut().zip(sums) {
+        *folded = modes::add(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+    }
+    let [low, high, middle] = folded;
     let middle = modes::add(middle, modes::add(low, high));
     reduce(modes::add(low, _mm_slli_si128::<8>(middle)), modes::add(high, _mm_srli_si128::<8>(middle)))
 }

@@ -185,4 +185,3 @@ pub(super) fn decryption(keys: &RoundKeys) -> Schedule<4> {
     }
     Schedule::new(unaffine, |x| x, [9, 13, 11, 14], &unshift, &reversed)
 }
-

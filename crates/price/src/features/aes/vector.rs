@@ -77,7 +77,10 @@ pub(super) fn encrypt<const N: usize>(schedule: &Schedule<2>, mut blocks: [__m12
             *block = _mm_xor_si128(_mm_xor_si128(whole, _mm_shuffle_epi8(once, before)), key);
         }
     }
-    blocks.map(|block| end(schedule, block))
+    for block in &mut blocks {
+        *block = end(schedule, *block);
+    }
+    blocks
 }
 
 /// Decrypts some blocks side by side.
@@ -100,7 +103,10 @@ pub(super) fn decrypt<const N: usize>(schedule: &Schedule<4>, mut blocks: [__m12
             *block = _mm_xor_si128(_mm_xor_si128(sum, look_up(fourteen, u, v)), key);
         }
     }
-    blocks.map(|block| end(schedule, block))
+    for block in &mut blocks {
+        *block = end(schedule, *block);
+    }
+    blocks
 }
 
 #[cfg(test)]
