@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cpusieve_knowledge::price::MACHINES;
@@ -40,6 +41,14 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// The record of a host of the QEMU oracle.
+fn oracle(host: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../corpus/qemu-oracle/hosts/{host}.json.gz"));
+    let mut record = String::new();
+    flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut record).unwrap();
+    record
 }
 
 #[test]
@@ -88,10 +97,25 @@ fn predict_and_want_know_it_too() {
     assert_eq!(json["price"]["aes"].is_array(), has_aes);
     let (_, text, _) = run(&predict);
     assert_eq!(text.contains("aes 11x AES-256-GCM"), has_aes, "{text}");
-    let want = ["want", "aes", "--host-kernel", "6.12", "--kvm", "predicted", "--price", &prices, &record];
+    let host = folder.file("host.json", &oracle("spr-6.18"));
+    let want = ["want", "aes", "--host-kernel", "6.18", "--guest-kernel", "6.12", "--price", &prices, &host];
     let (_, text, errors) = run(&want);
     assert!(text.contains("worth: aes 11x AES-256-GCM (Zen 9, 2031-02)"), "{text}{errors}");
     let (_, json, _) = run(&[&want[..], &["--json"]].concat());
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["price"]["aes"][0]["ratio"], 11.24);
+}
+
+#[test]
+fn a_fleet_is_told_what_its_weakest_host_costs() {
+    let folder = Folder::new("fleet");
+    let prices = folder.file("price.json", PRICES);
+    let hosts = ["spr-6.18", "milan-6.18"].map(|host| folder.file(&format!("{host}.json"), &oracle(host)));
+    let arguments = ["fleet", "baseline", "--host-kernel", "6.18", "--nested", "--price", &prices, &hosts[0], &hosts[1]];
+    let (status, text, errors) = run(&arguments);
+    assert_eq!(status, 0, "{errors}");
+    assert!(text.contains("worth: aes 11x AES-256-GCM, sha_ni 3.2x SHA-256 (Zen 9, 2031-02)"), "{text}");
+    let (_, json, _) = run(&[&arguments[..], &["--json"]].concat());
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["price"]["aes"][0]["ratio"], 11.24);
 }

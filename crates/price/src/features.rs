@@ -4,14 +4,36 @@
 //! feature and has everything older: AES without AES-NI is a vector permutation, not a table lookup a byte; AVX-512 is held
 //! against AVX2. All kernels are compiled for the features that their way names, and for nothing else.
 
+mod aes;
 mod bits;
+mod crc;
+mod galois;
+mod numbers;
+mod sha;
+mod sort;
+mod text;
+mod vectors;
 
 use crate::work::Work;
 
 /// All work, feature by feature.
 #[must_use]
 pub fn works() -> Vec<&'static Work> {
-    [bits::WORKS].into_iter().flatten().collect()
+    [
+        aes::WORKS,
+        sha::WORKS,
+        crc::WORKS,
+        bits::WORKS,
+        numbers::WORKS,
+        vectors::FLOATS,
+        vectors::BYTES,
+        galois::WORKS,
+        text::WORKS,
+        sort::WORKS,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]

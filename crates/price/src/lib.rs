@@ -29,6 +29,7 @@ pub mod features;
 pub mod flags;
 pub mod guests;
 pub mod measure;
+mod memory;
 pub mod report;
 pub mod start;
 pub mod stats;
