@@ -111,7 +111,8 @@ fn a_fleet_is_told_what_its_weakest_host_costs() {
     let folder = Folder::new("fleet");
     let prices = folder.file("price.json", PRICES);
     let hosts = ["spr-6.18", "milan-6.18"].map(|host| folder.file(&format!("{host}.json"), &oracle(host)));
-    let arguments = ["fleet", "baseline", "--host-kernel", "6.18", "--nested", "--price", &prices, &hosts[0], &hosts[1]];
+    let arguments =
+        ["fleet", "baseline", "--host-kernel", "6.18", "--nested", "--price", &prices, &hosts[0], &hosts[1]];
     let (status, text, errors) = run(&arguments);
     assert_eq!(status, 0, "{errors}");
     assert!(text.contains("worth: aes 11x AES-256-GCM, sha_ni 3.2x SHA-256 (Zen 9, 2031-02)"), "{text}");

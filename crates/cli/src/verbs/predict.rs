@@ -146,8 +146,14 @@ fn words_text(page: &mut String, found: &Prediction, width: usize) {
 
 /// What the flags that make a difference are worth.
 fn worth_text(page: &mut String, found: &Prediction, worths: &Worths, width: usize) {
-    if let Some(line) = worths.line(found.boot.flags.iter().map(AsRef::as_ref)) {
-        let _ = writeln!(page, "\n{}", styled(HEAD, "worth, each in the work that gains most"));
+    worth_of(page, "worth", worths.line(found.boot.flags.iter().map(AsRef::as_ref)), width);
+}
+
+/// What some flags are worth, if anything.
+fn worth_of(page: &mut String, heading: &str, line: Option<String>, width: usize) {
+    if let Some(line) = line {
+        let how = styled(QUIET, "(each in the work that gains most)");
+        let _ = writeln!(page, "\n{} {how}", styled(HEAD, heading));
         page.push_str(&page::wrap(&line, "  ", "  ", width));
     }
 }

@@ -8,7 +8,7 @@ use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Snapshot, Stage, Step};
 use serde_json::{Map, Value, json};
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, price, with_steps, words_text, worth_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, price, with_steps, words_text, worth_of, worth_text};
 use crate::args::{PredictOptions, Until};
 use crate::input;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
@@ -151,9 +151,8 @@ fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, worths: &Worths, wid
     words_text(&mut page, &found.guest, width);
     found.against_host(snapshot).iter().for_each(|diff| {
         lost_and_gained(&mut page, diff, width);
-        if let Some(line) = worths.line(diff.lost.iter().map(|item| item.flag.as_str())) {
-            page.push_str(&page::wrap(&line, "  worth   ", "          ", width));
-        }
+        let lost = worths.line(diff.lost.iter().map(|item| item.flag.as_str()));
+        worth_of(&mut page, "worth of what was lost", lost, width);
     });
     worth_text(&mut page, &found.guest, worths, width);
     notices(&mut page, &found.vcpu, width);
