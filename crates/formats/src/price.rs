@@ -137,15 +137,22 @@ fn machine(object: Value<'_>) -> Machine {
     Machine {
         brand: field("brand"),
         generation: field("generation"),
-        signature: field("signature"),
+        signature: object.get("signature").and_then(signature),
         place: field("place"),
         kernel: field("kernel"),
         date: field("date"),
     }
 }
 
+/// `25/17/1` of `{"family":25,"model":17,"stepping":1}`.
+fn signature(object: Value<'_>) -> Option<String> {
+    let number = |key: &str| object.get(key).and_then(Value::u64);
+    Some(format!("{}/{}/{}", number("family")?, number("model")?, number("stepping")?))
+}
+
 fn row(object: Value<'_>) -> Option<Row> {
-    let way = |key: &str| object.get(key).and_then(|way| text(way, "name")).unwrap_or_default();
+    let way = |key: &str| object.get(key).and_then(|way| text(way, "way")).unwrap_or_default();
+    let rate = |key: &str| object.get(key).and_then(|way| way.get("rate")).and_then(range);
     Some(Row {
         feature: text(object, "feature")?,
         work: text(object, "work")?,
@@ -154,8 +161,8 @@ fn row(object: Value<'_>) -> Option<Row> {
         without: way("without"),
         unit: text(object, "unit").unwrap_or_default(),
         ratio: range(object.get("ratio")?).filter(|ratio| ratio.low > 0.0)?,
-        rate_with: object.get("rate_with").and_then(range),
-        rate_without: object.get("rate_without").and_then(range),
+        rate_with: rate("with"),
+        rate_without: rate("without"),
     })
 }
 
@@ -188,10 +195,11 @@ fn range(object: Value<'_>) -> Option<Range> {
 mod tests {
     use super::*;
 
-    const WHOLE: &str = r#"{"format":1,"machine":{"brand":"AMD EPYC","generation":"Zen 4","date":"2026-11-22"},
-        "prices":[{"feature":"aes","work":"aes-256-gcm","title":"AES-256-GCM","unit":"bytes","with":{"name":"AES-NI"},
-          "without":{"name":"SSSE3"},"ratio":{"median":11.5,"low":11,"high":12.25,"n":12},
-          "rate_with":{"median":2e9,"low":1.9e9,"high":2.1e9,"n":12}},
+    const WHOLE: &str = r#"{"format":1,"machine":{"brand":"AMD EPYC","generation":"Zen 4",
+        "signature":{"family":25,"model":17,"stepping":1},"date":"2026-11-22"},
+        "prices":[{"feature":"aes","work":"aes-256-gcm","title":"AES-256-GCM","unit":"bytes",
+          "with":{"way":"AES-NI","needs":["aes"],"rate":{"median":2e9,"low":1.9e9,"high":2.1e9,"n":12}},
+          "without":{"way":"SSSE3"},"ratio":{"median":11.5,"low":11,"high":12.25,"n":12}},
           {"feature":"sha_ni","work":"sha-256","title":"SHA-256","ratio":{"median":3,"low":4,"high":5}}],
         "unpriced":[{"feature":"amx_int8","work":"amx","why":"lacking","lacking":[{"feature":"amx_int8"}]}],
         "exits":{"rows":[{"id":"cpuid.0.0","what":"CPUID 0H","label":"trapped","ns":{"median":70,"low":60,"high":80,"n":9}},
@@ -206,6 +214,7 @@ mod tests {
         assert_eq!((row.feature.as_str(), row.ratio.median, row.ratio.n), ("aes", 11.5, 12));
         assert_eq!((row.with.as_str(), row.rate_with.map(|rate| rate.median)), ("AES-NI", Some(2e9)));
         assert_eq!(prices.machine.generation.as_deref(), Some("Zen 4"));
+        assert_eq!(prices.machine.signature.as_deref(), Some("25/17/1"));
         assert_eq!(prices.lacking, [("amx".to_owned(), vec!["amx_int8".to_owned()])]);
         assert_eq!(prices.exits.len(), 1);
     }

@@ -227,7 +227,7 @@ mod tests {
         } else {
             format!(
                 r#"{{"feature":"aes","work":"gcm","title":"AES-GCM","unit":"bytes","ratio":{{"median":11,"low":10,"high":12}},
-                "rate_with":{{"median":{rate},"low":{},"high":{},"n":5}}}}"#,
+                "with":{{"way":"x","rate":{{"median":{rate},"low":{},"high":{},"n":5}}}}}}"#,
                 rate * 0.9,
                 rate * 1.1
             )

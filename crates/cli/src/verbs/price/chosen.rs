@@ -4,9 +4,12 @@ use std::fmt::Write as _;
 
 use cpusieve_price::chosen::trial::{Outcome, Trial};
 use cpusieve_price::chosen::{Chosen, glibc, openssl};
+use cpusieve_price::work::Unit;
 use serde_json::{Value, json};
 
-use super::exits::{interval, percent};
+use super::exits::percent;
+use super::json::interval;
+use super::text::rate;
 use crate::page::{self, DOUBT, GAINED, HEAD, LOST, QUIET, styled};
 
 /// What a trial found, or why it could not be run.
@@ -107,7 +110,7 @@ fn one(page: &mut String, outcome: &Outcome, width: usize) {
     let (columns, most) = BAR;
     let bar = "▇".repeat((ratio.median.clamp(1.0, most).log2() / most.log2() * columns).round() as usize);
     let features = outcome.trial.features.join("+");
-    let rates = format!("{} / {}", rate(outcome.with.median), rate(outcome.without.median));
+    let rates = format!("{} / {}", rate(outcome.with.median, Unit::Bytes), rate(outcome.without.median, Unit::Bytes));
     let line = format!("{:6.2}x ± {:<4} {rates:>23} {bar}", ratio.median, percent(ratio));
     let what = format!("{features:14} {}", outcome.trial.title);
     if width >= WIDE {
@@ -115,11 +118,6 @@ fn one(page: &mut String, outcome: &Outcome, width: usize) {
     } else {
         let _ = writeln!(page, "  {what}\n    {}", line.trim());
     }
-}
-
-/// Bytes a second for people.
-pub(super) fn rate(bytes: f64) -> String {
-    if bytes >= 1e9 { format!("{:.2} GB/s", bytes / 1e9) } else { format!("{:.0} MB/s", bytes / 1e6) }
 }
 
 /// As JSON.
@@ -150,8 +148,8 @@ pub(super) fn trials_value(trials: &[Tried]) -> Value {
     let each = trials.iter().map(|(trial, tried)| match tried {
         Ok(outcome) => json!({
             "id": trial.id, "features": trial.features, "title": trial.title, "program": outcome.program,
-            "told": outcome.told, "unit": "bytes", "with": interval(outcome.with),
-            "without": interval(outcome.without), "ratio": interval(outcome.ratio),
+            "told": outcome.told, "unit": "bytes", "with": interval(&outcome.with),
+            "without": interval(&outcome.without), "ratio": interval(&outcome.ratio),
         }),
         Err(why) => json!({"id": trial.id, "features": trial.features, "title": trial.title, "refused": why}),
     });

@@ -8,6 +8,7 @@ use cpusieve_price::start::Start;
 use cpusieve_price::stats::Interval;
 use serde_json::{Value, json};
 
+use super::json::interval;
 use crate::page::{self, DOUBT, GAINED, HEAD, LOST, QUIET, styled};
 
 /// The labels, dearest first, with their words and styles.
@@ -116,7 +117,7 @@ pub(super) fn percent(interval: Interval) -> String {
 pub(super) fn value(exits: &Exits) -> Value {
     let rows = exits.rows.iter().map(|row| match &row.cost {
         Ok(cost) => json!({
-            "id": row.id, "what": row.what, "ns": interval(cost.ns), "ticks": cost.ticks,
+            "id": row.id, "what": row.what, "ns": interval(&cost.ns), "ticks": cost.ticks,
             "outliers": cost.outliers, "label": cost.label.name(), "because": cost.because,
         }),
         Err(why) => json!({"id": row.id, "what": row.what, "refused": why}),
@@ -137,16 +138,11 @@ pub(super) fn start_value(start: &Result<Start, String>) -> Value {
             json!({
                 "program": start.program, "cpuids": start.cpuids, "leaves": leaves.collect::<Vec<_>>(),
                 "method": start.method, "unseen": start.unseen, "ns": start.ns,
-                "whole_ns": interval(start.whole_ns), "share": start.share(),
+                "whole_ns": interval(&start.whole_ns), "share": start.share(),
             })
         }
         Err(why) => json!({"refused": why}),
     }
-}
-
-/// An interval, as all of `price` writes it.
-pub(super) fn interval(interval: Interval) -> Value {
-    json!({"median": interval.median, "low": interval.low, "high": interval.high, "n": interval.n})
 }
 
 #[cfg(test)]

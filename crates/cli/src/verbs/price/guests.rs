@@ -8,11 +8,13 @@ use std::time::Duration;
 use cpusieve_formats::price::Prices;
 use cpusieve_price::guests::{self, Asked, Compared, Got};
 use cpusieve_price::stats::Interval;
+use cpusieve_price::work::Unit;
 use cpusieve_probe::guest as boots;
 use serde_json::{Value, json};
 
-use super::chosen::rate;
-use super::exits::{interval, percent, time};
+use super::exits::{percent, time};
+use super::json::interval;
+use super::text::rate;
 use crate::args::PriceGuestOptions;
 use crate::json::pretty;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
@@ -131,7 +133,7 @@ fn shown(row: &Compared, got: &Got) -> String {
     match got {
         Got::Measured(Interval { median, .. }) => match row.unit.as_str() {
             "ns" => time(*median),
-            "bytes" => rate(*median),
+            "bytes" => rate(*median, Unit::Bytes),
             unit => format!("{median:.3e} {unit}/s"),
         },
         Got::Lacks(features) => format!("none (it lacks {})", features.join(" ")),
@@ -141,13 +143,13 @@ fn shown(row: &Compared, got: &Got) -> String {
 
 fn as_text(rows: &[Compared], (a, b): (&str, &str)) -> String {
     let got = |got: &Got| match got {
-        Got::Measured(range) => interval(*range),
+        Got::Measured(range) => interval(range),
         Got::Lacks(features) => json!({"lacking": features}),
         Got::Nothing => Value::Null,
     };
     let rows = rows.iter().map(|row| {
         json!({"id": row.id, "title": row.title, "unit": row.unit, "a": got(&row.a), "b": got(&row.b),
-            "better": row.better.map(interval)})
+            "better": row.better.as_ref().map(interval)})
     });
     pretty(&json!({"format": 1, "cpus": [a, b], "rows": rows.collect::<Vec<_>>()}))
 }
