@@ -3,6 +3,7 @@
 mod choose;
 mod fleet;
 mod live;
+mod price;
 mod route;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use price::PRICE_EXAMPLES;
 use route::PREDICT_EXAMPLES;
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
@@ -19,6 +21,7 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use price::PriceOptions;
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -48,6 +51,7 @@ Examples:
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
+  cpusieve price aes                        what a flag is worth here
 
 Exit status:
   0  done, and the same or compatible
@@ -85,6 +89,9 @@ pub(crate) enum Verb {
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
+    /// What CPU features are worth here: work with and without them, side by side
+    #[command(after_help = PRICE_EXAMPLES)]
+    Price(PriceOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
 }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Some(Verb::Want(options)) => verbs::want::run(options, arguments.json),
         Some(Verb::Verify(options)) => verbs::verify::run(options, arguments.json),
         Some(Verb::Trace(options)) => verbs::trace::run(options, arguments.json),
+        Some(Verb::Price(options)) => verbs::price::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
     };
     match done {

@@ -29,4 +29,5 @@ pub mod measure;
 mod memory;
 pub mod report;
 pub mod stats;
+pub mod survey;
 pub mod work;
