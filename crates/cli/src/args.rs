@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use route::{PREDICT_EXAMPLES, PriceFile};
+use price::PRICE_EXAMPLES;
+use route::PREDICT_EXAMPLES;
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
 pub(crate) use fleet::{
@@ -21,6 +23,7 @@ pub(crate) use fleet::{
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
 pub(crate) use price::{PriceGuestOptions, PriceOptions};
+pub(crate) use price::PriceOptions;
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -50,6 +53,7 @@ Examples:
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
+  cpusieve price aes                        what a flag is worth here
 
 Exit status:
   0  done, and the same or compatible
@@ -88,6 +92,8 @@ pub(crate) enum Verb {
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
     /// What CPU features are worth here, and what leaving costs
+    /// What CPU features are worth here: work with and without them, side by side
+    #[command(after_help = PRICE_EXAMPLES)]
     Price(PriceOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),

@@ -6,15 +6,32 @@
 
 mod aes;
 mod bits;
+mod copies;
 mod crc;
 mod galois;
+mod lines;
 mod numbers;
 mod sha;
 mod sort;
+mod system;
 mod text;
 mod vectors;
 
 use crate::work::Work;
+
+/// Features that no program can price from inside, and why.
+pub const UNSEEN: &[(&str, &str)] = &[
+    ("pcid", "what a kernel keeps in the TLB when it changes address spaces; two boots tell, with it and without"),
+    ("invpcid", "a kernel's instruction; two boots tell, with it and without"),
+    ("lam", "once allowed, a process cannot give it up again, so there is no without"),
+    ("la57", "how deep page tables are is decided at boot"),
+    ("pdpe1gb", "who gets pages of 1 GiB is the kernel's and the administrator's decision"),
+    ("smep", "it protects, and does no work"),
+    ("smap", "it protects; its cost is the kernel's"),
+    ("umip", "it protects, and does no work"),
+    ("ibpb", "executed by the kernel when it changes processes"),
+    ("amx_tile", "tiles must be asked for with arch_prctl, and this bench has no work for them yet"),
+];
 
 /// All work, feature by feature.
 #[must_use]
@@ -30,6 +47,9 @@ pub fn works() -> Vec<&'static Work> {
         galois::WORKS,
         text::WORKS,
         sort::WORKS,
+        copies::WORKS,
+        lines::WORKS,
+        system::WORKS,
     ]
     .into_iter()
     .flatten()
@@ -38,6 +58,8 @@ pub fn works() -> Vec<&'static Work> {
 
 #[cfg(test)]
 mod tests {
+    use cpusieve_knowledge::x86;
+
     use super::*;
     use crate::flags::{Flags, place};
 
@@ -47,12 +69,22 @@ mod tests {
         for work in &works {
             assert_eq!(works.iter().filter(|other| other.id == work.id).count(), 1, "{}", work.id);
             let needs = work.with.needs.iter().chain(work.without.needs);
-            for id in needs.chain([&work.feature]) {
+            for id in needs {
                 assert!(place(id).is_some(), "{}: {id} is no feature with a bit of CPUID", work.id);
             }
-            assert!(work.with.needs.contains(&work.feature), "{}", work.id);
+            assert!(x86::feature(work.feature).is_some(), "{}", work.feature);
+            // What needs nothing is asked of the kernel.
+            assert!(work.with.needs.contains(&work.feature) || work.with.needs.is_empty(), "{}", work.id);
             assert!(!work.without.needs.contains(&work.feature), "{}", work.id);
             assert!(work.amount > 0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_priced_is_known_and_has_no_work() {
+        for (feature, _) in UNSEEN {
+            assert!(x86::feature(feature).is_some(), "{feature}");
+            assert!(works().iter().all(|work| work.feature != *feature), "{feature}");
         }
     }
 

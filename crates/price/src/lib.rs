@@ -33,4 +33,5 @@ mod memory;
 pub mod report;
 pub mod start;
 pub mod stats;
+pub mod survey;
 pub mod work;

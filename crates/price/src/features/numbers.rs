@@ -7,7 +7,7 @@ use crate::work::{Kernel, Unit, Way, Work, noise};
 /// Words of a number.
 const WORDS: usize = 32;
 
-/// Words that the ADX way does between two stops.
+/// Words that are done between two stops.
 const BLOCK: usize = 8;
 
 const MULX: Way = Way { name: "MULX", needs: &["bmi2"] };
@@ -93,13 +93,82 @@ fn multiply(factors: &mut Factors) {
     }
 }
 
+/// Row by row in blocks, each of which gets a carry and gives one.
+#[inline(always)]
+fn multiply_in_blocks(factors: &mut Factors, add_block: impl Fn(&mut [u64; BLOCK], &[u64; BLOCK], u64, u64) -> u64) {
+    factors.product = [0; 2 * WORDS];
+    let a = factors.a.as_chunks::<BLOCK>().0;
+    for (place, &word) in factors.b.iter().enumerate() {
+        let (_, sums) = factors.product.split_at_mut(place);
+        let Some((sums, rest)) = sums.split_at_mut_checked(WORDS) else { continue };
+        let mut carry = 0;
+        for (sums, a) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().zip(a) {
+            carry = add_block(sums, a, word, carry);
+        }
+        if let Some(next) = rest.first_mut() {
+            *next = carry;
+        }
+    }
+}
+
 fn multiply_mul(factors: &mut Factors) {
     multiply(factors);
 }
 
+/// MULX leaves the flags alone, so that the high halves are added in one chain of carries, and the sums in another one
+/// afterwards.
 #[target_feature(enable = "bmi2")]
 fn multiply_mulx(factors: &mut Factors) {
-    multiply(factors);
+    multiply_in_blocks(factors, |sums, a, word, carry| {
+        let mut high = carry;
+        // SAFETY: reads and writes the eight words of each array and registers that are declared; the ways that come here
+        // need BMI2.
+        unsafe {
+            asm!(
+                "mulx {other}, {t0}, [{a}]",
+                "add {t0}, {high}",
+                "mulx {high}, {t1}, [{a} + 8]",
+                "adc {t1}, {other}",
+                "mulx {other}, {t2}, [{a} + 16]",
+                "adc {t2}, {high}",
+                "mulx {high}, {t3}, [{a} + 24]",
+                "adc {t3}, {other}",
+                "mulx {other}, {t4}, [{a} + 32]",
+                "adc {t4}, {high}",
+                "mulx {high}, {t5}, [{a} + 40]",
+                "adc {t5}, {other}",
+                "mulx {other}, {t6}, [{a} + 48]",
+                "adc {t6}, {high}",
+                "mulx {high}, {t7}, [{a} + 56]",
+                "adc {t7}, {other}",
+                "adc {high}, 0",
+                "add [{sums}], {t0}",
+                "adc [{sums} + 8], {t1}",
+                "adc [{sums} + 16], {t2}",
+                "adc [{sums} + 24], {t3}",
+                "adc [{sums} + 32], {t4}",
+                "adc [{sums} + 40], {t5}",
+                "adc [{sums} + 48], {t6}",
+                "adc [{sums} + 56], {t7}",
+                "adc {high}, 0",
+                t0 = out(reg) _,
+                t1 = out(reg) _,
+                t2 = out(reg) _,
+                t3 = out(reg) _,
+                t4 = out(reg) _,
+                t5 = out(reg) _,
+                t6 = out(reg) _,
+                t7 = out(reg) _,
+                other = out(reg) _,
+                high = inout(reg) high,
+                a = in(reg) a.as_ptr(),
+                sums = in(reg) sums.as_mut_ptr(),
+                in("rdx") word,
+                options(nostack),
+            );
+        }
+        high
+    });
 }
 
 /// One block of a row with two chains of carries: ADCX adds the high halves, ADOX the sums.
@@ -161,17 +230,5 @@ fn add_block(sums: &mut [u64; BLOCK], a: &[u64; BLOCK], word: u64, carry: u64) -
 
 #[target_feature(enable = "adx,bmi2")]
 fn multiply_adx(factors: &mut Factors) {
-    factors.product = [0; 2 * WORDS];
-    let a = factors.a.as_chunks::<BLOCK>().0;
-    for (place, &word) in factors.b.iter().enumerate() {
-        let (_, sums) = factors.product.split_at_mut(place);
-        let Some((sums, rest)) = sums.split_at_mut_checked(WORDS) else { continue };
-        let mut carry = 0;
-        for (sums, a) in sums.as_chunks_mut::<BLOCK>().0.iter_mut().zip(a) {
-            carry = add_block(sums, a, word, carry);
-        }
-        if let Some(next) = rest.first_mut() {
-            *next = carry;
-        }
-    }
+    multiply_in_blocks(factors, |sums, a, word, carry| add_block(sums, a, word, carry));
 }

@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use crate::work::{Kernel, Unit, Way, Work, noise};
 
-/// Numbers that one run sorts: 32 KiB.
-const NUMBERS: usize = 8192;
+/// Numbers that one run sorts: 8 KiB.
+const NUMBERS: usize = 2048;
 
 /// From how many numbers on splitting is worth its while.
 const FEW: usize = 128;
@@ -13,7 +13,7 @@ const FEW: usize = 128;
 pub(super) const WORKS: &[Work] = &[Work {
     id: "sort",
     feature: "avx512f",
-    title: "8192 numbers of 32 bits sorted",
+    title: "2048 numbers of 32 bits sorted",
     with: Way { name: "quicksort that splits with VPCOMPRESSD", needs: &["avx512f"] },
     without: Way { name: "the standard library's unstable sort", needs: &[] },
     unit: Unit::Operations("numbers"),

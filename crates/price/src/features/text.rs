@@ -106,12 +106,19 @@ fn find_avx512(haystack: &mut Haystack) {
     let needle = _mm512_set1_epi8(NEEDLE.cast_signed());
     haystack.found = None;
     for (turn, bytes) in haystack.bytes.bytes().as_chunks::<256>().0.iter().enumerate() {
-        let mut masks = [0; 4];
-        for (mask, bytes) in masks.iter_mut().zip(bytes.as_chunks::<64>().0) {
+        let mut differences = [needle; 4];
+        for (difference, bytes) in differences.iter_mut().zip(bytes.as_chunks::<64>().0) {
             // SAFETY: 64 bytes.
-            *mask = _mm512_cmpeq_epi8_mask(unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }, needle);
+            *difference = _mm512_xor_si512(needle, unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) });
         }
-        if masks[0] | masks[1] | masks[2] | masks[3] != 0 {
+        let [first, second, third, fourth] = differences;
+        let least = _mm512_min_epu8(_mm512_min_epu8(first, second), _mm512_min_epu8(third, fourth));
+        if _mm512_testn_epi8_mask(least, least) != 0 {
+            // Once a call: bytes that do not differ are looked for in each register.
+            let mut masks = [0; 4];
+            for (mask, difference) in masks.iter_mut().zip(differences) {
+                *mask = _mm512_testn_epi8_mask(difference, difference);
+            }
             let place = masks.iter().enumerate().find(|(_, mask)| **mask != 0);
             haystack.found = place.map(|(place, mask)| 256 * turn + 64 * place + mask.trailing_zeros() as usize);
             return;

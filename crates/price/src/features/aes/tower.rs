@@ -10,7 +10,7 @@
 //!
 //! The tables are computed here, from the definition of the field.
 
-use super::reference::{ADDED, Block, ROUNDS, RoundKeys, SHIFT_ROWS, affine, inverse_mix, invert, multiply};
+use super::reference::{ADDED, ROUNDS, RoundKeys, SHIFT_ROWS, affine, inverse_mix, invert, multiply};
 
 /// A table of sixteen bytes, aligned so that instructions can take it from memory.
 #[derive(Clone, Copy, Debug, PartialEq)]

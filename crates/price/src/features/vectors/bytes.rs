@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{AVX2, AVX512, row};
+use super::{AVX2, AVX512, SIDE, multiply, row};
 use crate::memory::Buffer;
 use crate::work::{Kernel, Unit, Way, Work, noise};
 
@@ -11,6 +11,13 @@ const LENGTH: usize = 8 * 1024;
 const EACH: (Unit, u64) = (Unit::Operations("multiply-adds"), LENGTH as u64);
 
 const SSSE3: Way = Way { name: "SSSE3 PMADDUBSW", needs: &["ssse3"] };
+const WIDE: Way = Way { name: "AVX-512 VPMADDUBSW", ..AVX512 };
+
+/// Multiplications and additions of one product of matrices.
+const STEPS: (Unit, u64) = (Unit::Operations("multiply-adds"), 4 * (SIDE * SIDE * SIDE) as u64);
+
+/// Ids and title.
+const MATRIX: [&str; 5] = ["int8-avx2", "int8-avx512", "int8-vnni", "int8-avx-vnni", "8-bit matrices, 64 by 256 by 64"];
 const DOT: (&str, &str, &str) = ("dot-avx2", "avx2", "dot product of 8-bit vectors");
 
 pub(crate) const WORKS: &[Work] = &[
@@ -20,26 +27,25 @@ pub(crate) const WORKS: &[Work] = &[
     row(("dot-ssse3", "ssse3", DOT.2), SSSE3, Way { name: "SSE2 PMADDWD", needs: &[] }, EACH, || {
         Kernel::boxed(Vectors::new, dot_ssse3, dot_sse2, Vectors::sum, Vectors::reference)
     }),
+    row((MATRIX[0], "avx2", MATRIX[4]), Way { name: "AVX2 VPMADDUBSW", ..AVX2 }, SSSE3, STEPS, || {
+        Kernel::boxed(Matrices::new, multiply_avx2, multiply_ssse3, Matrices::product, Matrices::reference)
+    }),
+    row((MATRIX[1], "avx512bw", MATRIX[4]), WIDE, Way { name: "AVX2 VPMADDUBSW", ..AVX2 }, STEPS, || {
+        Kernel::boxed(Matrices::new, multiply_avx512, multiply_avx2, Matrices::product, Matrices::reference)
+    }),
     row(
-        ("dot-avx512", "avx512bw", DOT.2),
-        Way { name: "AVX-512 VPMADDUBSW", ..AVX512 },
-        Way { name: "AVX2 VPMADDUBSW", ..AVX2 },
-        EACH,
-        || Kernel::boxed(Vectors::new, dot_avx512, dot_avx2, Vectors::sum, Vectors::reference),
-    ),
-    row(
-        ("dot-vnni", "avx512_vnni", DOT.2),
+        (MATRIX[2], "avx512_vnni", MATRIX[4]),
         Way { name: "VPDPBUSD, 64 bytes a register", needs: &["avx512_vnni", "avx512f"] },
-        Way { name: "AVX-512 VPMADDUBSW", ..AVX512 },
-        EACH,
-        || Kernel::boxed(Vectors::new, dot_vnni, dot_avx512, Vectors::sum, Vectors::reference),
+        WIDE,
+        STEPS,
+        || Kernel::boxed(Matrices::new, multiply_vnni, multiply_avx512, Matrices::product, Matrices::reference),
     ),
     row(
-        ("dot-avx-vnni", "avx_vnni", DOT.2),
+        (MATRIX[3], "avx_vnni", MATRIX[4]),
         Way { name: "VPDPBUSD, 32 bytes a register", needs: &["avx_vnni", "avx2"] },
         Way { name: "AVX2 VPMADDUBSW", ..AVX2 },
-        EACH,
-        || Kernel::boxed(Vectors::new, dot_avx_vnni, dot_avx2, Vectors::sum, Vectors::reference),
+        STEPS,
+        || Kernel::boxed(Matrices::new, multiply_avx_vnni, multiply_avx2, Matrices::product, Matrices::reference),
     ),
     row(
         ("sum-avx2", "avx2", "sum of 32-bit numbers, 8 KiB"),
@@ -126,35 +132,97 @@ dot!(dot_ssse3, "ssse3", 16, __m128i, _mm_loadu_si128, _mm_setzero_si128, _mm_ad
 dot!(dot_avx2, "avx2", 32, __m256i, _mm256_loadu_si256, _mm256_setzero_si256, _mm256_add_epi32, |sum, a, b| {
     _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)))
 });
-dot!(
-    dot_avx512,
-    "avx512f,avx512bw",
-    64,
-    __m512i,
-    _mm512_loadu_si512,
-    _mm512_setzero_si512,
-    _mm512_add_epi32,
-    |sum, a, b| _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)))
+/// Two matrices of bytes. An element is four bytes, of a row of the first, and of a column of the second; their product is the
+/// sum of the four products.
+struct Matrices {
+    a: Buffer,
+    b: Buffer,
+    product: Buffer,
+}
+
+impl Matrices {
+    fn new() -> Self {
+        let a: Vec<u8> = noise(22).take(4 * SIDE * SIDE).map(|value| value as u8 & 127).collect();
+        let b: Vec<u8> = noise(23).take(4 * SIDE * SIDE).map(|value| (value as u8 & 127).wrapping_sub(64)).collect();
+        Self { a: Buffer::of(&a), b: Buffer::of(&b), product: Buffer::zeroed(4 * SIDE * SIDE) }
+    }
+
+    fn product(&self) -> Vec<i32> {
+        self.product.bytes().as_chunks().0.iter().map(|word| i32::from_le_bytes(*word)).collect()
+    }
+
+    fn reference(&self) -> Vec<i32> {
+        let (a, b) = (self.a.bytes(), self.b.bytes());
+        let cell = |index: usize| {
+            let (row, column) = (index / SIDE, index % SIDE);
+            let pair = |step: usize| {
+                let (a, b) = (a[4 * row * SIDE + step], b[4 * (step / 4 * SIDE + column) + step % 4]);
+                i32::from(a) * i32::from(b.cast_signed())
+            };
+            (0..4 * SIDE).map(pair).sum()
+        };
+        (0..SIDE * SIDE).map(cell).collect()
+    }
+
+    fn pointers(&mut self) -> [*mut u8; 3] {
+        [&mut self.a, &mut self.b, &mut self.product].map(|buffer| buffer.bytes_mut().as_mut_ptr())
+    }
+}
+
+multiply!(
+    multiply_ssse3,
+    "ssse3",
+    i32,
+    4,
+    _mm_setzero_si128,
+    _mm_loadu_si128,
+    _mm_set1_epi32,
+    _mm_storeu_si128,
+    |a, b, sum| _mm_add_epi32(sum, _mm_madd_epi16(_mm_maddubs_epi16(a, b), _mm_set1_epi16(1)))
 );
-dot!(
-    dot_vnni,
-    "avx512f,avx512vnni",
-    64,
-    __m512i,
-    _mm512_loadu_si512,
-    _mm512_setzero_si512,
-    _mm512_add_epi32,
-    |sum, a, b| _mm512_dpbusd_epi32(sum, a, b)
-);
-dot!(
-    dot_avx_vnni,
-    "avx2,avxvnni",
-    32,
-    __m256i,
-    _mm256_loadu_si256,
+multiply!(
+    multiply_avx2,
+    "avx2",
+    i32,
+    8,
     _mm256_setzero_si256,
-    _mm256_add_epi32,
-    |sum, a, b| _mm256_dpbusd_avx_epi32(sum, a, b)
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    _mm256_storeu_si256,
+    |a, b, sum| _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)))
+);
+multiply!(
+    multiply_avx512,
+    "avx512f,avx512bw",
+    i32,
+    16,
+    _mm512_setzero_si512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    _mm512_storeu_si512,
+    |a, b, sum| _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)))
+);
+multiply!(
+    multiply_vnni,
+    "avx512f,avx512vnni",
+    i32,
+    16,
+    _mm512_setzero_si512,
+    _mm512_loadu_si512,
+    _mm512_set1_epi32,
+    _mm512_storeu_si512,
+    |a, b, sum| _mm512_dpbusd_epi32(sum, a, b)
+);
+multiply!(
+    multiply_avx_vnni,
+    "avx2,avxvnni",
+    i32,
+    8,
+    _mm256_setzero_si256,
+    _mm256_loadu_si256,
+    _mm256_set1_epi32,
+    _mm256_storeu_si256,
+    |a, b, sum| _mm256_dpbusd_avx_epi32(sum, a, b)
 );
 
 /// The same additions, as wide as the compiler may make them.

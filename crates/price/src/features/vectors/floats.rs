@@ -2,12 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::row;
+use super::{SIDE, multiply, row};
 use crate::memory::Buffer;
 use crate::work::{Kernel, Unit, Way, Work, noise};
-
-/// Rows and columns of the matrices: three of 16 KiB.
-const SIDE: usize = 64;
 
 /// Multiplications and additions of one product.
 const STEPS: (Unit, u64) = (Unit::Operations("multiply-adds"), (SIDE * SIDE * SIDE) as u64);
@@ -83,55 +80,29 @@ impl Matrices {
         (0..SIDE * SIDE).map(cell).map(|bits| if bits == 1 << 31 { 0 } else { bits }).collect()
     }
 
-    fn pointers(&mut self) -> [*mut f32; 3] {
-        [&mut self.a, &mut self.b, &mut self.product].map(|buffer| buffer.bytes_mut().as_mut_ptr().cast())
+    fn pointers(&mut self) -> [*mut u8; 3] {
+        [&mut self.a, &mut self.b, &mut self.product].map(|buffer| buffer.bytes_mut().as_mut_ptr())
     }
 }
 
-/// Four rows by two registers of the product at a time, so that the additions do not wait for each other.
-macro_rules! multiply {
-    ($name:ident, $features:literal, $lanes:literal, $zero:ident, $load:ident, $spread:ident, $store:ident, $step:expr) => {
-        #[target_feature(enable = $features)]
-        fn $name(matrices: &mut Matrices) {
-            let [a, b, product] = matrices.pointers();
-            for row in (0..SIDE).step_by(4) {
-                for column in (0..SIDE).step_by(2 * $lanes) {
-                    let mut sums = [[$zero(); 2]; 4];
-                    for step in 0..SIDE {
-                        // SAFETY: `row` + 3, `step` and the registers' columns lie within the matrices.
-                        unsafe {
-                            let first = $load(b.add(step * SIDE + column));
-                            let second = $load(b.add(step * SIDE + column + $lanes));
-                            for (below, sums) in sums.iter_mut().enumerate() {
-                                let factor = $spread(*a.add((row + below) * SIDE + step));
-                                sums[0] = $step(factor, first, sums[0]);
-                                sums[1] = $step(factor, second, sums[1]);
-                            }
-                        }
-                    }
-                    for (below, [first, second]) in sums.into_iter().enumerate() {
-                        // SAFETY: as above.
-                        unsafe {
-                            let place = product.add((row + below) * SIDE + column);
-                            $store(place, first);
-                            $store(place.add($lanes), second);
-                        }
-                    }
-                }
-            }
-        }
-    };
-}
-
-multiply!(multiply_sse, "sse2", 4, _mm_setzero_ps, _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps, |a, b, sum| {
+multiply!(multiply_sse, "sse2", f32, 4, _mm_setzero_ps, _mm_loadu_ps, _mm_set1_ps, _mm_storeu_ps, |a, b, sum| {
     _mm_add_ps(_mm_mul_ps(a, b), sum)
 });
-multiply!(multiply_avx, "avx", 8, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, |a, b, sum| {
-    _mm256_add_ps(_mm256_mul_ps(a, b), sum)
-});
+multiply!(
+    multiply_avx,
+    "avx",
+    f32,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_set1_ps,
+    _mm256_storeu_ps,
+    |a, b, sum| { _mm256_add_ps(_mm256_mul_ps(a, b), sum) }
+);
 multiply!(
     multiply_fma,
     "avx,fma",
+    f32,
     8,
     _mm256_setzero_ps,
     _mm256_loadu_ps,
@@ -142,6 +113,7 @@ multiply!(
 multiply!(
     multiply_avx512,
     "avx512f",
+    f32,
     16,
     _mm512_setzero_ps,
     _mm512_loadu_ps,
@@ -158,8 +130,8 @@ struct Halves {
 
 impl Halves {
     fn new() -> Self {
-        // Any bits but infinity and what is no number: subnormal ones and zeroes are among them.
-        let finite = |value: u64| (value as u16 & 0x83ff) | ((value >> 16) % 31) as u16 * 0x400;
+        // Normal numbers: on some CPUs a multiplication of subnormal ones takes a hundred cycles, and they are rare.
+        let finite = |value: u64| (value as u16 & 0x83ff) | ((value >> 16) % 30 + 1) as u16 * 0x400;
         let halves: Vec<u8> = noise(8).take(NUMBERS).map(finite).flat_map(u16::to_le_bytes).collect();
         Self { halves: Buffer::of(&halves), floats: Buffer::zeroed(4 * NUMBERS) }
     }
