@@ -1,6 +1,7 @@
-//! `cargo xtask import`: from a kernel's or QEMU's source tree, or a QEMU binary, into `knowledge/`, and whether `knowledge/` is in order.
+//! `cargo xtask import`: from a kernel's or QEMU's source tree, a QEMU binary or a measurement, into `knowledge/`, and whether `knowledge/` is in order.
 
 mod binary;
+mod price;
 mod qemu;
 
 use std::error::Error;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["check"] => check(&root),
+        ["price", file] => price::import(&root, file),
         ["linux", dir, ref options @ ..] => import(&root, &Request::new(Half::Linux, dir, options)?),
         ["kvm", dir, ref options @ ..] => import(&root, &Request::new(Half::Kvm, dir, options)?),
         ["qemu", "--binary", path, ref options @ ..] => {
@@ -31,6 +33,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         _ => {
             eprintln!("usage: cargo xtask import linux|kvm|qemu DIR [--label L] [--source TEXT] [--check]");
             eprintln!("       cargo xtask import qemu --binary PATH [--label L] [--check]");
+            eprintln!("       cargo xtask import price FILE");
             eprintln!("       cargo xtask import check");
             Ok(ExitCode::from(2))
         }

@@ -1,4 +1,5 @@
 //! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `book`, `lab`, `dist`, `deny`.
+//! What developers run: `cargo xtask ci`, `import`, `price`, `fuzz`, `bench`, `lab`, `deny`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
@@ -9,6 +10,7 @@ mod dist;
 mod fuzz;
 mod import;
 mod lab;
+mod price;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -24,10 +26,13 @@ cargo xtask import qemu DIR [--label L] [--check]
 cargo xtask import qemu --binary PATH [--label L] [--check]
                                       machine types and properties as a QEMU binary tells them over QMP; its models
                                       and what they expand to are held against the tables
+cargo xtask import price FILE         what `cpusieve price --json` measured, as a table of knowledge/price
 cargo xtask import check              whether knowledge/ is canonical and keeps its laws
 cargo xtask fuzz [--seconds N] [TARGET...]
                                       every parser on mutated input; with cargo-fuzz and a nightly toolchain if present
 cargo xtask bench                     whole processes beside their yardsticks
+cargo xtask price again A.json B.json whether two runs of `cpusieve price --json` agree
+cargo xtask price openssl FILE.json   whether a run agrees with `openssl speed`
 cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
         Some("fuzz") => fuzz::run(rest),
         Some("bench") => bench::run(),
         Some("book") => book::run(rest),
+        Some("price") => price::run(rest),
         Some("lab") => lab::run(rest),
         Some("deny") => deny::run(),
         Some("dist") => dist::run(rest),

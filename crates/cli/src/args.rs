@@ -6,6 +6,7 @@ mod fleet;
 mod live;
 mod rehearse;
 mod report;
+mod price;
 mod route;
 mod version;
 
@@ -17,6 +18,9 @@ use automate::{CHECK_EXAMPLES, KEY_EXAMPLES, MANUAL_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use rehearse::REHEARSE_EXAMPLES;
+use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
+use route::{PREDICT_EXAMPLES, PriceFile};
+use price::PRICE_EXAMPLES;
 use route::PREDICT_EXAMPLES;
 
 pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, ManualKind, ManualOptions, Purpose};
@@ -30,6 +34,9 @@ pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
 pub(crate) use rehearse::RehearseOptions;
 pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
+pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
+pub(crate) use price::{PriceGuestOptions, PriceOptions};
+pub(crate) use price::PriceOptions;
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -61,6 +68,7 @@ Examples:
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
   cpusieve report diff host guest -o r.html the same as diff, to look at
+  cpusieve price aes                        what a flag is worth here
 
 Exit status:
   0  done, and the same or compatible
@@ -113,6 +121,10 @@ pub(crate) enum Verb {
     /// Shell completions or man pages, made from the same table as this help
     #[command(after_help = MANUAL_EXAMPLES)]
     Manual(ManualOptions),
+    /// What CPU features are worth here, and what leaving costs
+    /// What CPU features are worth here: work with and without them, side by side
+    #[command(after_help = PRICE_EXAMPLES)]
+    Price(PriceOptions),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
     /// A page to look at: the sieve picture and every answer behind it, in one HTML file
@@ -170,6 +182,8 @@ pub(crate) struct DiffOptions {
     /// Show for every flag its bit, its cause and its other possible causes
     #[arg(short, long)]
     pub(crate) long: bool,
+    #[command(flatten)]
+    pub(crate) price: PriceFile,
 }
 
 const WHY_EXAMPLES: &str = "\

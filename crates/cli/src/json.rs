@@ -7,6 +7,8 @@ use cpusieve_answers::reason::Remedy;
 use cpusieve_model::{Evidence, Place, Step};
 use serde_json::{Map, Value, json};
 
+use crate::worth::Worths;
+
 /// A value as a pretty text with a newline at its end.
 pub(crate) fn pretty(value: &Value) -> String {
     // Not by way of the formatter, which takes twice as long; a value can always be printed.
@@ -16,13 +18,20 @@ pub(crate) fn pretty(value: &Value) -> String {
 }
 
 /// The answer of `diff`.
-pub(crate) fn diff(diff: &Diff) -> String {
+pub(crate) fn diff(diff: &Diff, worths: &Worths) -> String {
+    let priced = |one: &Item| {
+        let mut value = item(one);
+        if let (Value::Object(fields), Some(price)) = (&mut value, worths.of(&one.flag)) {
+            fields.insert("price".to_owned(), price);
+        }
+        value
+    };
     pretty(&json!({
         "format": 1,
         "relation": relation(diff.relation),
         "assumed": diff.assumed.iter().map(assumption).collect::<Vec<_>>(),
-        "lost": diff.lost.iter().map(item).collect::<Vec<_>>(),
-        "gained": diff.gained.iter().map(item).collect::<Vec<_>>(),
+        "lost": diff.lost.iter().map(priced).collect::<Vec<_>>(),
+        "gained": diff.gained.iter().map(priced).collect::<Vec<_>>(),
         "kept": diff.kept,
         "unknown": diff.unknown,
         "undecided": diff.undecided,

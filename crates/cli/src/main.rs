@@ -9,6 +9,7 @@ mod input;
 mod json;
 mod page;
 mod verbs;
+mod worth;
 
 use std::process::ExitCode;
 
@@ -18,9 +19,9 @@ use args::{Arguments, Verb};
 use verbs::Done;
 
 fn main() -> ExitCode {
-    // The first process of a guest that `verify` has booted tells what it sees, and ends the guest.
+    // The first process of a guest that `verify` or `price` has booted tells what it sees, and ends the guest.
     if let Some(port) = cpusieve_probe::guest::port() {
-        page::complain(&cpusieve_probe::guest::run(port.as_ref()));
+        page::complain(&cpusieve_probe::guest::run_with(port.as_ref(), verbs::price::inside));
         return Done::Nothing.into();
     }
     let arguments = Arguments::parse();
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Some(Verb::Check(options)) => verbs::check::run(options, arguments.json),
         Some(Verb::Key(options)) => verbs::key::run(options, arguments.json),
         Some(Verb::Manual(options)) => verbs::manual::run(options),
+        Some(Verb::Price(options)) => verbs::price::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),
         Some(Verb::Report(options)) => verbs::report::run(options, arguments.json),
     };

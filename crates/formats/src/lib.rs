@@ -35,6 +35,7 @@ mod machine;
 pub mod message;
 mod position;
 pub mod prometheus;
+pub mod price;
 pub mod qmp;
 mod recognise;
 pub mod record;

@@ -10,6 +10,7 @@ mod kvm;
 mod linux;
 mod messages;
 mod msrs;
+mod price;
 mod qemu;
 mod rules;
 mod slots;
@@ -33,6 +34,19 @@ impl Tables {
         let full = self.root.join(path);
         fs::read_to_string(&full).map_err(|error| format!("{}: {error}", full.display()).into())
     }
+
+    /// The tables of a folder with this ending, by their paths below `knowledge/`, sorted.
+    fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(self.root.join(folder))? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if Path::new(&name).extension().is_some_and(|known| known == ending) {
+                paths.push(format!("{folder}/{name}"));
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
 }
 
 fn main() -> Result<()> {
@@ -46,6 +60,7 @@ fn main() -> Result<()> {
     fs::write(out.join("kvm.rs"), kvm::generate(&tables)?)?;
     fs::write(out.join("msrs.rs"), msrs::generate(&tables)?)?;
     fs::write(out.join("parameters.rs"), msrs::parameters(&tables)?)?;
+    fs::write(out.join("price.rs"), price::generate(&tables)?)?;
     fs::write(out.join("qemu.rs"), qemu::generate(&tables)?)?;
     fs::write(out.join("vmm.rs"), vmm::generate(&tables)?)?;
     fs::write(out.join("x86.rs"), x86::generate(&tables)?)?;

@@ -20,6 +20,7 @@ mod hash;
 pub mod kvm;
 pub mod linux;
 pub mod messages;
+pub mod price;
 pub mod qemu;
 pub mod rules;
 mod slots;

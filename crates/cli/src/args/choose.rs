@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::route::{Accel, RouteOptions};
+use super::route::{Accel, PriceFile, RouteOptions};
 
 pub(super) const MODELS_EXAMPLES: &str = "\
 Without a name: all models. With one: that model. With two: what differs. NAME is what -cpu takes, with
@@ -63,6 +63,8 @@ pub(crate) struct WantOptions {
     pub(crate) without: Vec<String>,
     #[command(flatten)]
     pub(crate) route: RouteOptions,
+    #[command(flatten)]
+    pub(crate) price: PriceFile,
     /// Print what is to be pasted, and nothing else; the rest goes to standard error
     #[arg(long, value_name = "SYSTEM")]
     pub(crate) to: Option<To>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::route::param;
+use super::route::{PriceFile, param};
 
 const FLEET_EXAMPLES: &str = "\
 Inputs are files, folders (read with all below them) and standard input (-): anything with CPUID in it,
@@ -137,6 +137,8 @@ pub(crate) struct FleetSetting {
     /// Whether features that QEMU does not migrate, such as invtsc, are left out
     #[arg(long, value_name = "SWITCH", default_value = "on")]
     pub(crate) migratable: Switch,
+    #[command(flatten)]
+    pub(crate) price: PriceFile,
 }
 
 /// `on` or `off`

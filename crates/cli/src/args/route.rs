@@ -34,9 +34,19 @@ pub(crate) struct PredictOptions {
     pub(crate) until: Until,
     #[command(flatten)]
     pub(crate) route: RouteOptions,
+    #[command(flatten)]
+    pub(crate) price: PriceFile,
     /// A file with CPUID in it; `-` is standard input
     #[arg(value_name = "INPUT")]
     pub(crate) input: PathBuf,
+}
+
+/// What features are worth.
+#[derive(Debug, Args)]
+pub(crate) struct PriceFile {
+    /// What `price --json` measured, for the worth of features; else the table that ships with cpusieve
+    #[arg(long = "price", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// The software between the silicon and the guest's flags line.

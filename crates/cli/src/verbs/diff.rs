@@ -11,6 +11,7 @@ use crate::args::DiffOptions;
 use crate::input::{self, InputError};
 use crate::json;
 use crate::page::{self, HEAD, QUIET, styled};
+use crate::worth::Worths;
 
 pub(crate) fn run(options: &DiffOptions, as_json: bool) -> Result<Done, Failure> {
     if options.a == Path::new("-") && options.b == Path::new("-") {
@@ -18,10 +19,11 @@ pub(crate) fn run(options: &DiffOptions, as_json: bool) -> Result<Done, Failure>
     }
     let (a, b) = (input::read(&options.a)?, input::read(&options.b)?);
     let found = diff::diff(&a, &b).map_err(|why| no_diff(why, &options.a, &options.b))?;
+    let worths = Worths::known(options.price.file.as_deref())?;
     if as_json {
-        page::print(&json::diff(&found))?;
+        page::print(&json::diff(&found, &worths))?;
     } else {
-        page::print(&text(&found, options, page::width()))?;
+        page::print(&text(&found, options, &worths, page::width()))?;
     }
     let done = if found.lost.is_empty() && found.gained.is_empty() { Done::Same } else { Done::Different };
     // The program ends here: the system takes the memory back faster than thousands of small pieces are freed.
@@ -39,7 +41,7 @@ pub(super) fn no_diff(why: NoDiff, first: &Path, second: &Path) -> String {
 }
 
 /// The page: one line of summary, what was assumed, then the flags by cause.
-fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
+fn text(diff: &Diff, options: &DiffOptions, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     if diff.relation == Relation::Equal {
         let _ =
@@ -54,8 +56,14 @@ fn text(diff: &Diff, options: &DiffOptions, width: usize) -> String {
         page.push_str(&styled(QUIET, page::wrap(&concluded, "", "", width).trim_end()));
         page.push('\n');
     }
-    flags::side(&mut page, &diff.lost, Side::Lost, options.long, width);
-    flags::side(&mut page, &diff.gained, Side::Gained, options.long, width);
+    for (items, side) in [(&diff.lost, Side::Lost), (&diff.gained, Side::Gained)] {
+        flags::side(&mut page, items, side, options.long, width);
+        if let Some(line) = worths.line(items.iter().map(|item| item.flag.as_str())) {
+            let first = format!("{}  ", styled(HEAD, "worth"));
+            page.push('\n');
+            page.push_str(&page::wrap(&line, &first, "  ", width));
+        }
+    }
     if !diff.undecided.is_empty() {
         let names = format!(
             "{} more that one end shows and the other cannot tell: {}",

@@ -11,6 +11,7 @@ pub(crate) mod models;
 pub(crate) mod name;
 pub(crate) mod overview;
 pub(crate) mod predict;
+pub(crate) mod price;
 pub(crate) mod record;
 pub(crate) mod rehearse;
 pub(crate) mod report;

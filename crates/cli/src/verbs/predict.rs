@@ -16,6 +16,7 @@ use super::{Done, Failure};
 use crate::args::{Accel, From, PredictOptions, Until, VmmName};
 use crate::json::layout::{self, Layout};
 use crate::page::{self, HEAD, QUIET, styled};
+use crate::worth::Worths;
 use crate::{input, json};
 
 /// Why a question is not answered.
@@ -36,17 +37,21 @@ pub(crate) fn run(options: &PredictOptions, as_json: bool) -> Result<Done, Failu
             page::warn(&format!("--{name} changes nothing here: TCG asks neither host nor KVM"));
         }
     }
+    let worths = Worths::known(options.price.file.as_deref())?;
     let (snapshot, unlisted) = input::read_for_boot(&options.input)?;
     let route = options.route.route(unlisted);
     let kernel = match (first, last) {
         (_, Stage::Host) => route.kvm.kernel,
         (Stage::Guest, _) => Kernel { unlisted, ..route.guest },
         (_, Stage::Kvm) => return kvm::run(options, &snapshot, &route.kvm, as_json),
-        _ if options.route.vmm != VmmName::Qemu => return pass_through::run(options, &snapshot, &route, as_json),
-        _ => return way::run(options, &snapshot, &route, as_json),
+        _ if options.route.vmm != VmmName::Qemu => {
+            return pass_through::run(options, &snapshot, &route, &worths, as_json);
+        }
+        _ => return way::run(options, &snapshot, &route, &worths, as_json),
     };
     let found = predict(&snapshot, &kernel).map_err(|refusal| format!("{}: {refusal}", input::name(&options.input)))?;
-    page::print(&if as_json { as_text(&found, last) } else { text(&found, last, page::width()) })?;
+    let text = if as_json { as_text(&found, last, &worths) } else { text(&found, last, &worths, page::width()) };
+    page::print(&text)?;
     Ok(Done::Same)
 }
 
@@ -68,12 +73,13 @@ fn label(found: &Prediction) -> &'static str {
     linux::TREES.get(found.tree).map_or("", |tree| tree.label)
 }
 
-fn as_text(found: &Prediction, stage: Stage) -> String {
+fn as_text(found: &Prediction, stage: Stage, worths: &Worths) -> String {
     let head = |json: &mut Layout<'_>| {
         json.key("format").value(&json!(1));
         json.key("assumed").value(&assumptions(&found.assumed));
         json.key("odd").list(|json| words(json, &found.odd));
         json.key(stage.name()).object(|json| lines(json, found));
+        json.key("price").value(&price(found, worths));
     };
     with_steps(head, found.boot.steps.iter())
 }
@@ -90,6 +96,11 @@ fn lines(json: &mut Layout<'_>, found: &Prediction) {
 /// Texts as the items of a list.
 fn words(json: &mut Layout<'_>, words: &[impl AsRef<str>]) {
     words.iter().for_each(|word| json.item().string(word.as_ref()));
+}
+
+/// What the flags are worth, as JSON.
+fn price(found: &Prediction, worths: &Worths) -> Value {
+    worths.value(found.boot.flags.iter().map(AsRef::as_ref))
 }
 
 pub(super) fn assumptions(assumed: &[Assumption]) -> Value {
@@ -117,10 +128,11 @@ fn with_steps<'a>(head: impl FnOnce(&mut Layout<'_>), steps: impl Iterator<Item 
 }
 
 /// The lines of `/proc/cpuinfo`, what they do not show, and what was assumed.
-fn text(found: &Prediction, stage: Stage, width: usize) -> String {
+fn text(found: &Prediction, stage: Stage, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let _ = writeln!(page, "{}", styled(HEAD, format!("What Linux {} of the {stage} prints", label(found))));
     words_text(&mut page, found, width);
+    worth_text(&mut page, found, worths, width);
     assumed_text(&mut page, &found.assumed, width);
     page
 }
@@ -141,6 +153,20 @@ fn words_text(page: &mut String, found: &Prediction, width: usize) {
     if !found.odd.is_empty() {
         let _ = writeln!(page, "\n{}", styled(HEAD, format!("odd ({})", found.odd.len())));
         found.odd.iter().for_each(|odd| page.push_str(&page::wrap(odd, "  ", "    ", width)));
+    }
+}
+
+/// What the flags that make a difference are worth.
+fn worth_text(page: &mut String, found: &Prediction, worths: &Worths, width: usize) {
+    worth_of(page, "worth", worths.line(found.boot.flags.iter().map(AsRef::as_ref)), width);
+}
+
+/// What some flags are worth, if anything.
+fn worth_of(page: &mut String, heading: &str, line: Option<String>, width: usize) {
+    if let Some(line) = line {
+        let how = styled(QUIET, "(each in the work that gains most)");
+        let _ = writeln!(page, "\n{} {how}", styled(HEAD, heading));
+        page.push_str(&page::wrap(&line, "  ", "  ", width));
     }
 }
 

@@ -17,6 +17,7 @@ use super::{Done, Failure};
 use crate::args::{To, WantOptions};
 use crate::input;
 use crate::page;
+use crate::worth::Worths;
 use paste::{Paste, Target};
 
 /// Why a question is not answered.
@@ -33,6 +34,7 @@ enum Refusal {
 pub(crate) fn run(options: &WantOptions, as_json: bool) -> Result<Done, Failure> {
     let (flags, path) = operands(options)?;
     let wishes = wishes(&flags, &options.without)?;
+    let worths = Worths::known(options.price.file.as_deref())?;
     let (snapshot, unlisted) = input::read_for_boot(path)?;
     let route = options.route.route(unlisted);
     let answer = want(&snapshot, &route, &wishes).map_err(|refusal| format!("{}: {refusal}", input::name(path)))?;
@@ -41,11 +43,11 @@ pub(crate) fn run(options: &WantOptions, as_json: bool) -> Result<Done, Failure>
     let granted = answer.nothing_to_do() || !answer.solutions.is_empty();
     let mut done = if granted { Done::Same } else { Done::Different };
     if as_json {
-        page::print(&json::answer(&answer, &wishes, options.to.unwrap_or(To::Qemu), &pastes))?;
+        page::print(&json::answer(&answer, &wishes, &worths, options.to.unwrap_or(To::Qemu), &pastes))?;
     } else if let Some(to) = options.to.filter(|_| granted) {
         done = alone(&answer, &pastes, to)?;
     } else {
-        page::print(&text::answer(&answer, &wishes, page::width()))?;
+        page::print(&text::answer(&answer, &wishes, &worths, page::width()))?;
     }
     Ok(done)
 }

@@ -55,7 +55,7 @@ fn tell(port: &Path, more: impl FnOnce(&mut File) -> io::Result<()>) -> io::Resu
     Ok(tcdrain(&port)?)
 }
 
-/// All sections.
+/// All sections of what CPU and kernel say.
 fn report() -> io::Result<String> {
     let mut report = String::new();
     for (section, file) in [

@@ -12,6 +12,7 @@ use super::{Done, Failure, assumptions, label, setting};
 use crate::args::{BaselineOptions, FleetTo as To, Switch};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
+use crate::worth::Worths;
 
 /// Hosts of a group that are named in text.
 const NAMED: usize = 12;
@@ -19,12 +20,13 @@ const NAMED: usize = 12;
 pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
     let (setting, assumed) = setting(&options.setting)?;
     let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let worths = Worths::known(options.setting.price.file.as_deref())?;
     let migratable = options.setting.migratable == Switch::On;
     let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
     let text = match options.to {
         Some(to) => target(to).print(&found, &loaded.fleet).ok_or("no CPU model runs unfiltered on all hosts")?,
-        None if as_json => as_text(&found, &loaded, &setting, &assumed),
-        None => text(&found, &loaded, &setting, &assumed, page::width()),
+        None if as_json => as_text(&found, &loaded, &setting, &assumed, &worths),
+        None => text(&found, &loaded, (&setting, &assumed), &worths, page::width()),
     };
     page::print(&text)?;
     Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
@@ -41,7 +43,14 @@ const fn target(to: To) -> Target {
     }
 }
 
-pub(super) fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption]) -> String {
+pub(super) fn as_text(
+    found: &Baseline,
+    loaded: &Loaded,
+    setting: &Setting<'_>,
+    assumed: &[Assumption],
+    worths: &Worths,
+) -> String {
+    let taken = found.costs.iter().flat_map(|cost| &cost.features).chain(&found.features).copied();
     let (skipped, duplicates) = loaded.lists();
     let model = found.model.as_ref().map(|model| {
         json!({
@@ -75,6 +84,7 @@ pub(super) fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, 
         "words": words(&found.common),
         "costs": costs.collect::<Vec<_>>(),
         "lacking": found.lacking.iter().map(|one| json!({"feature": one.id, "hosts": one.hosts})).collect::<Vec<_>>(),
+        "price": worths.value(taken),
         "findings": found.findings,
         "assumed": assumptions(assumed, &loaded.fleet),
         "skipped": skipped,
@@ -82,7 +92,13 @@ pub(super) fn as_text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, 
     }))
 }
 
-fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Assumption], width: usize) -> String {
+fn text(
+    found: &Baseline,
+    loaded: &Loaded,
+    (setting, assumed): (&Setting<'_>, &[Assumption]),
+    worths: &Worths,
+    width: usize,
+) -> String {
     let mut page = String::new();
     let kinds = kinds(&loaded.fleet);
     let head = format!(
@@ -111,7 +127,10 @@ fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Ass
     page.push_str(&page::wrap(&facts, "", "  ", width));
     page.push('\n');
     page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
-    costs(&mut page, &found.costs, &loaded.fleet, width);
+    if let Some(line) = worths.line(found.features.iter().copied()) {
+        page.push_str(&page::wrap(&line, "worth: ", "  ", width));
+    }
+    costs(&mut page, &found.costs, &loaded.fleet, worths, width);
     lacking(&mut page, &found.lacking, &loaded.fleet, width);
     of_inputs(&mut page, loaded, width);
     quiet_assumptions(&mut page, assumed, &loaded.fleet, width);
@@ -169,7 +188,7 @@ fn lacking(page: &mut String, lacking: &[Lacking], fleet: &Fleet, width: usize) 
 }
 
 /// Hosts that take the same stand together.
-fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, width: usize) {
+fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, worths: &Worths, width: usize) {
     let mut groups: Vec<(&Cost, Vec<&str>, usize)> = Vec::new();
     for cost in costs {
         match groups.iter_mut().find(|(first, ..)| first.features == cost.features && first.alone == cost.alone) {
@@ -198,6 +217,9 @@ fn costs(page: &mut String, costs: &[Cost], fleet: &Fleet, width: usize) {
         }
         if !shared.is_empty() {
             page.push_str(&page::wrap(&shared.join(" "), "    with others: ", "      ", width));
+        }
+        if let Some(line) = worths.line(cost.features.iter().copied()) {
+            page.push_str(&page::wrap(&line, "    worth: ", "      ", width));
         }
     }
 }

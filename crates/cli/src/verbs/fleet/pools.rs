@@ -10,6 +10,7 @@ use super::{Done, Failure, assumptions, label, setting};
 use crate::args::{PoolsOptions, Switch};
 use crate::json;
 use crate::page::{self, GAINED, HEAD, counted, styled};
+use crate::worth::Worths;
 
 /// Hosts of a pool that are named in text.
 const NAMED: usize = 8;
@@ -18,6 +19,7 @@ pub(super) fn run(options: &PoolsOptions, as_json: bool) -> Result<Done, Failure
     let (setting, assumed) = setting(&options.setting)?;
     let weights = weights(&options.weights)?;
     let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let worths = Worths::known(options.setting.price.file.as_deref())?;
     let migratable = options.setting.migratable == Switch::On;
     let splits = pools(&loaded.fleet, &setting, migratable, &weights, usize::from(options.most))?;
     let text = if as_json {
@@ -27,12 +29,13 @@ pub(super) fn run(options: &PoolsOptions, as_json: bool) -> Result<Done, Failure
             "hosts": loaded.fleet.hosts(),
             "qemu": label(setting.release),
             "frontier": splits.iter().map(|split| as_value(split, &loaded.fleet)).collect::<Vec<_>>(),
+            "price": worths.value(splits.iter().flat_map(|split| &split.gained).map(|(id, _)| *id)),
             "assumed": assumptions(&assumed, &loaded.fleet),
             "skipped": skipped,
             "duplicates": duplicates,
         }))
     } else {
-        text(&splits, &loaded, page::width())
+        text(&splits, &loaded, &worths, page::width())
     };
     page::print(&text)?;
     Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
@@ -67,7 +70,7 @@ fn as_value(split: &Split, fleet: &Fleet) -> Value {
     })
 }
 
-fn text(splits: &[Split], loaded: &Loaded, width: usize) -> String {
+fn text(splits: &[Split], loaded: &Loaded, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let all = loaded.fleet.hosts();
     for split in splits {
@@ -85,6 +88,9 @@ fn text(splits: &[Split], loaded: &Loaded, width: usize) -> String {
         for (hosts, ids) in rows {
             let first = format!("  {} ", styled(GAINED, format!("+ {hosts} of {all}:")));
             page.push_str(&page::wrap(&ids.join(" "), &first, "      ", width));
+        }
+        if let Some(line) = worths.line(split.gained.iter().map(|(id, _)| *id)) {
+            page.push_str(&page::wrap(&line, "  worth: ", "      ", width));
         }
         for (number, pool) in split.pools.iter().enumerate() {
             let names = names(pool, &loaded.fleet);

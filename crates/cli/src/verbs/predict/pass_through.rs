@@ -13,12 +13,13 @@ use cpusieve_stages::vmm::firecracker::Template;
 use cpusieve_stages::vmm::{Options, cloud_hypervisor, firecracker};
 use serde_json::json;
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words, words_text};
+use super::{assumed_briefly, assumptions, kvm, label, lines, price, with_steps, words, words_text, worth_text};
 use crate::args::{PredictOptions, RouteOptions, Until, VmmName};
 use crate::input;
 use crate::json::layout::Layout;
 use crate::page::{self, HEAD, LOST, styled};
 use crate::verbs::{Done, Failure};
+use crate::worth::Worths;
 
 /// What is asked of QEMU alone.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +39,15 @@ pub(super) fn run(
     options: &PredictOptions,
     snapshot: &Snapshot,
     route: &way::Route<'_>,
+    worths: &Worths,
     as_json: bool,
 ) -> Result<Done, Failure> {
     let (vcpu, guest) = found(options, snapshot, route)?;
-    page::print(&if as_json { as_text(&vcpu, guest.as_ref()) } else { text(&vcpu, guest.as_ref(), page::width()) })?;
+    page::print(&if as_json {
+        as_text(&vcpu, guest.as_ref(), worths)
+    } else {
+        text(&vcpu, guest.as_ref(), worths, page::width())
+    })?;
     Ok(if vcpu.output.error.is_some() { Done::Different } else { Done::Same })
 }
 
@@ -115,7 +121,7 @@ fn cpus(asked: &RouteOptions) -> Result<u32, Refusal> {
     text.parse().ok().filter(|&count| count > 0).ok_or_else(|| Refusal::NoNumber(text.to_owned()))
 }
 
-pub(super) fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> String {
+pub(super) fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, worths: &Worths) -> String {
     let output = &vcpu.output;
     let head = |json: &mut Layout<'_>| {
         json.key("format").value(&json!(1));
@@ -134,6 +140,7 @@ pub(super) fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> Stri
         if let Some(guest) = guest {
             json.key("odd").list(|json| words(json, &guest.odd));
             json.key("guest").object(|json| lines(json, guest));
+            json.key("price").value(&price(guest, worths));
         }
     };
     let of_guest = guest.into_iter().flat_map(|guest| &guest.boot.steps);
@@ -141,7 +148,7 @@ pub(super) fn as_text(vcpu: &VcpuPrediction, guest: Option<&Prediction>) -> Stri
     with_steps(head, steps)
 }
 
-fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, width: usize) -> String {
+fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let setup = format!("{} {}, KVM of Linux {}", vcpu.vmm.name(), vcpu.label(), label(&vcpu.kvm.host));
     let heading = match guest {
@@ -150,7 +157,10 @@ fn text(vcpu: &VcpuPrediction, guest: Option<&Prediction>, width: usize) -> Stri
     };
     page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
     match guest {
-        Some(guest) => words_text(&mut page, guest, width),
+        Some(guest) => {
+            words_text(&mut page, guest, width);
+            worth_text(&mut page, guest, worths, width);
+        }
         None => kvm::table(&mut page, "cpuid", vcpu.cpuid(), width),
     }
     for line in &vcpu.output.warnings {

@@ -8,17 +8,21 @@ use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Snapshot, Stage, Step};
 use serde_json::json;
 
-use super::{assumed_briefly, assumptions, kvm, label, lines, with_steps, words, words_text};
+use super::{
+    assumed_briefly, assumptions, kvm, label, lines, price, with_steps, words, words_text, worth_of, worth_text,
+};
 use crate::args::{PredictOptions, Until};
 use crate::input;
 use crate::json::layout::Layout;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
 use crate::verbs::{Done, Failure};
+use crate::worth::Worths;
 
 pub(super) fn run(
     options: &PredictOptions,
     snapshot: &Snapshot,
     route: &Route<'_>,
+    worths: &Worths,
     as_json: bool,
 ) -> Result<Done, Failure> {
     let refused = |refusal| format!("{}: {refusal}", input::name(&options.input));
@@ -28,7 +32,11 @@ pub(super) fn run(
         return Ok(if vcpu.qemu.error.is_some() { Done::Different } else { Done::Same });
     }
     let found = guest_of(snapshot, route, vcpu).map_err(refused)?;
-    page::print(&if as_json { guest_as_text(&found) } else { guest_text(&found, snapshot, page::width()) })?;
+    page::print(&if as_json {
+        guest_as_text(&found, worths)
+    } else {
+        guest_text(&found, snapshot, worths, page::width())
+    })?;
     Ok(Done::Same)
 }
 
@@ -74,12 +82,13 @@ pub(super) fn vcpu_as_text(vcpu: &VcpuPrediction) -> String {
     with_steps(head, steps_until_kvm(vcpu).chain(&vcpu.qemu.steps()))
 }
 
-pub(super) fn guest_as_text(found: &GuestPrediction) -> String {
+pub(super) fn guest_as_text(found: &GuestPrediction, worths: &Worths) -> String {
     let head = |json: &mut Layout<'_>| {
         head(json, &found.vcpu);
         json.key("assumed").value(&assumptions(&found.guest.assumed));
         json.key("odd").list(|json| words(json, &found.guest.odd));
         json.key("guest").object(|json| lines(json, &found.guest));
+        json.key("price").value(&price(&found.guest, worths));
     };
     let of_qemu = found.vcpu.qemu.steps();
     let steps = steps_until_kvm(&found.vcpu).chain(&of_qemu).chain(&found.guest.boot.steps);
@@ -146,12 +155,17 @@ fn vcpu_text(vcpu: &VcpuPrediction, width: usize) -> String {
     page
 }
 
-fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, width: usize) -> String {
+fn guest_text(found: &GuestPrediction, snapshot: &Snapshot, worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let heading = format!("What Linux {} prints in a guest of {}", label(&found.guest), setup(&found.vcpu));
     page.push_str(&page::wrap(&styled(HEAD, heading), "", "  ", width));
     words_text(&mut page, &found.guest, width);
-    found.against_host(snapshot).iter().for_each(|diff| lost_and_gained(&mut page, diff, width));
+    found.against_host(snapshot).iter().for_each(|diff| {
+        lost_and_gained(&mut page, diff, width);
+        let lost = worths.line(diff.lost.iter().map(|item| item.flag.as_str()));
+        worth_of(&mut page, "worth of what was lost", lost, width);
+    });
+    worth_text(&mut page, &found.guest, worths, width);
     notices(&mut page, &found.vcpu, width);
     assumed_briefly(&mut page, &found.guest.assumed, width);
     page

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::paste::Paste;
 use crate::args::To;
 use crate::json;
+use crate::worth::Worths;
 
 /// The whole answer.
-pub(super) fn answer(answer: &Answer, wishes: &[Wish], to: To, pastes: &[Paste]) -> String {
+pub(super) fn answer(answer: &Answer, wishes: &[Wish], worths: &Worths, to: To, pastes: &[Paste]) -> String {
     let ids = |present: bool| -> Vec<&str> {
         wishes.iter().filter(|wish| wish.present == present).map(|wish| wish.feature.id).collect()
     };
@@ -32,6 +33,7 @@ pub(super) fn answer(answer: &Answer, wishes: &[Wish], to: To, pastes: &[Paste])
         "doubted": answer.doubted,
         "ended_early": answer.ended_early,
         "tried": answer.tried,
+        "price": worths.value(wishes.iter().map(|wish| wish.feature.id)),
         "assumed": assumed.collect::<Vec<_>>(),
     }))
 }

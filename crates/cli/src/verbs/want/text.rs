@@ -9,6 +9,7 @@ use cpusieve_knowledge::{linux, qemu::RELEASES};
 use super::paste::is_elsewhere;
 use super::qemu::changed;
 use crate::page::{self, GAINED, HEAD, LOST, QUIET, styled};
+use crate::worth::Worths;
 
 /// How many flags of a list are told; the JSON has them all.
 const MOST_FLAGS: usize = 16;
@@ -16,7 +17,7 @@ const MOST_FLAGS: usize = 16;
 const LABELS: usize = 13;
 
 /// The answer.
-pub(super) fn answer(answer: &Answer, wishes: &[Wish], width: usize) -> String {
+pub(super) fn answer(answer: &Answer, wishes: &[Wish], worths: &Worths, width: usize) -> String {
     let mut page = String::new();
     let names: Vec<String> = wishes.iter().map(|wish| styled(HEAD, signed(wish))).collect();
     let verdict = match (answer.nothing_to_do(), answer.solutions.len()) {
@@ -27,6 +28,9 @@ pub(super) fn answer(answer: &Answer, wishes: &[Wish], width: usize) -> String {
     };
     page.push_str(&page::wrap(&format!("{}: {verdict}", names.join(" ")), "", "  ", width));
     page.push_str(&page::wrap(&styled(QUIET, start(answer)), "  ", "  ", width));
+    if let Some(line) = worths.line(wishes.iter().map(|wish| wish.feature.id)) {
+        page.push_str(&page::wrap(&line, "  worth: ", "         ", width));
+    }
     for (number, solution) in answer.solutions.iter().enumerate() {
         page.push('\n');
         one(&mut page, number + 1, solution, wishes, width);

@@ -1,0 +1,105 @@
+//! `price [FEATURE...]`: what CPU features are worth here.
+
+mod json;
+mod list;
+mod text;
+
+use std::io::{IsTerminal, Write as _};
+use std::time::{Duration, Instant};
+
+use cpusieve_knowledge::x86;
+use cpusieve_price::features::{UNSEEN, works};
+use cpusieve_price::measure::Progress;
+use cpusieve_price::report::{Report, Why};
+use cpusieve_price::survey::survey;
+use cpusieve_probe::signals;
+
+use super::{Done, Failure};
+use crate::args::PriceOptions;
+use crate::page;
+
+/// Between two lines of progress.
+const TURN: Duration = Duration::from_millis(200);
+
+pub(crate) fn run(options: &PriceOptions, as_json: bool) -> Result<Done, Failure> {
+    let features = features(&options.features)?;
+    if options.list {
+        page::print(&if as_json { list::json(&features) } else { list::text(&features, page::width()) })?;
+        return Ok(Done::Same);
+    }
+    signals::catch()?;
+    let budget = Duration::from_secs(options.seconds);
+    let mut line = Line::new(budget);
+    let report = survey(&features, budget, &mut |progress| {
+        line.show(&progress);
+        !signals::interrupted()
+    });
+    line.clear();
+    page::print(&if as_json { json::report(&report) } else { text::report(&report, page::width()) })?;
+    Ok(done(&report, !features.is_empty()))
+}
+
+/// Whether all that was asked for was done. What this CPU lacks is missing only if it was asked for by name.
+fn done(report: &Report, named: bool) -> Done {
+    let cut = |why: &Why| matches!(why, Why::NoTime | Why::Wrong(_));
+    let in_part = report.unpriced.iter().any(|left| named || cut(&left.why)) || signals::interrupted();
+    if in_part { Done::InPart } else { Done::Same }
+}
+
+/// The ids of features that have work, or of which it is known why they have none.
+fn features(names: &[String]) -> Result<Vec<&'static str>, Failure> {
+    let priced: Vec<&str> = works().iter().map(|work| work.feature).chain(UNSEEN.iter().map(|row| row.0)).collect();
+    let mut ids = Vec::new();
+    for name in names {
+        let found = x86::resolve(name);
+        let Some(feature) = found.iter().find(|feature| priced.contains(&feature.id)).or(found.first()) else {
+            return Err(page::tame(&unknown(name, &priced)).into());
+        };
+        if !priced.contains(&feature.id) {
+            let text = format!("no work here uses {}; `cpusieve price --list` shows what is priced", feature.id);
+            return Err(text.into());
+        }
+        if !ids.contains(&feature.id) {
+            ids.push(feature.id);
+        }
+    }
+    Ok(ids)
+}
+
+fn unknown(name: &str, priced: &[&str]) -> String {
+    let near: Vec<&str> = x86::suggest(name).into_iter().filter(|id| priced.contains(id)).collect();
+    match near.as_slice() {
+        [] => format!("`{name}` is no feature that is known; `cpusieve price --list` shows what is priced"),
+        near => format!("`{name}` is no feature that is known; near it: {}", near.join(", ")),
+    }
+}
+
+/// One line on standard error that says how far it is, where somebody looks.
+struct Line {
+    budget: Duration,
+    shown: Option<Instant>,
+    seen: bool,
+}
+
+impl Line {
+    fn new(budget: Duration) -> Self {
+        Self { budget, shown: None, seen: std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        if !self.seen || self.shown.is_some_and(|shown| shown.elapsed() < TURN) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let Progress { work, done, works, elapsed } = progress;
+        let (now, all) = (elapsed.as_secs(), self.budget.as_secs());
+        // Nothing can be said any more when standard error is gone.
+        let _ = write!(std::io::stderr(), "\r\u{1b}[K{done} of {works} done, {now} s of at most {all} s: {work}");
+    }
+
+    fn clear(&self) {
+        if self.shown.is_some() {
+            let _ = write!(std::io::stderr(), "\r\u{1b}[K");
+        }
+    }
+}
