@@ -22,7 +22,7 @@ use crate::program::{Ended, Means, Running};
 use crate::raw::{Raw, What};
 use crate::{kills, raw};
 
-/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"program":..,"kernel":..,"kills":..,
+/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"program":..,"kernel":..,"parts":..,"kills":..,
 /// "guests":[{"arguments":[..],"console":..,"report":..,"seconds":..,"watched":..}]}`. A guest that has this file is a host;
 /// one with a program proves it.
 pub(crate) const PLAN: &str = "/plan.json";
@@ -131,12 +131,15 @@ impl Host<'_> {
         Ok(section(port, "qmp", &replies?)?)
     }
 
-    /// Every part of `verify`.
+    /// The parts of `verify` that the plan names.
     fn verify(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
         let Some(program) = self.program else { return Ok(()) };
         let (kernel, seconds) = (text(self.plan, "kernel"), VERIFY_PATIENCE.0.as_secs().to_string());
         eprintln!("lab-init: verify");
-        let arguments = ["verify", "--json", "--limit", &seconds, "--kernel", kernel];
+        let parts = list(self.plan, "parts").iter().filter_map(Value::as_str).map(|part| format!("--{part}"));
+        let parts: Vec<String> = parts.collect();
+        let mut arguments = vec!["verify", "--json", "--limit", &seconds, "--kernel", kernel];
+        arguments.extend(parts.iter().map(String::as_str));
         let ended = Running::start(program, "verify", &arguments)?.wait(VERIFY_PATIENCE.1)?;
         Ok(told(port, "verify", &ended)?)
     }

@@ -28,7 +28,7 @@ pub(super) fn proofs(sections: &Sections, asking: &Option<Asking>, job: &Job<'_>
         }
         verdicts.push(starved(sections));
     }
-    verdicts.extend(verify(sections));
+    verdicts.extend(verify(sections, job.parts));
     verdicts.extend([kills(sections, job), vanishes(sections)]);
     verdicts
 }
@@ -304,7 +304,7 @@ fn starved(sections: &Sections) -> Verdict {
 }
 
 /// The parts of `verify`.
-fn verify(sections: &Sections) -> Vec<Verdict> {
+fn verify(sections: &Sections, parts: &[&str]) -> Vec<Verdict> {
     let found = match printed(sections, "verify") {
         Ok(found) => found,
         Err(error) => return vec![Verdict::failed("verify", error)],
@@ -332,8 +332,8 @@ fn verify(sections: &Sections) -> Vec<Verdict> {
             _ => Verdict::new(&what, said, differences),
         });
     }
-    for name in ["host", "kvm", "vcpu", "qemu", "guest"] {
-        if !list(&found, "parts").iter().any(|part| part["part"] == name) {
+    for name in parts {
+        if !list(&found, "parts").iter().any(|part| part["part"] == *name) {
             verdicts.push(Verdict::failed(&format!("verify {name}"), "it is not in the answer"));
         }
     }
