@@ -133,12 +133,14 @@ impl Watch {
         }
         Err(match refusal {
             Some(Refusal::NotPermitted { path, source, needed }) => Refusal::NotPermitted { path, source, needed },
-            // The kernel answers "not found" or "invalid" for a function that it does not know.
             refused => Refusal::HostCalls {
-                found: vec![format!(
-                    "the kernel sets no kprobe at do_host_cpuid{}",
-                    refused.map_or_else(String::new, |refusal| format!(" ({refusal})"))
-                )],
+                found: vec![match refused {
+                    Some(Refusal::File { source, .. }) => {
+                        format!("the kernel sets no kprobe at do_host_cpuid ({source})")
+                    }
+                    // It answers "not found" for a function that it does not know.
+                    _ => "the kernel knows no function do_host_cpuid at which a kprobe could be set".to_owned(),
+                }],
                 needed: "KVM's module, loaded, with do_host_cpuid as a function of its own",
             },
         })
