@@ -354,13 +354,13 @@ fn kills(sections: &Sections, job: &Job<'_>) -> Verdict {
     Verdict::new(what, format!("{} kills, {left} left something, nothing is left", job.kills), differences)
 }
 
-/// What is left, and what was missed, if the mount goes away.
+/// What is left, and what was missed, if the mount or the instance goes away.
 fn vanishes(sections: &Sections) -> Verdict {
-    let what = "tracefs unmounted meanwhile";
+    let what = "tracefs vanishes meanwhile";
     let Some(text) = sections.get("vanishes") else { return Verdict::failed(what, "it was not tried") };
     Verdict::new(
         what,
-        "four watches ended as usual, nothing is left".to_owned(),
+        "five watches ended as they should, nothing is left".to_owned(),
         text.lines().map(str::to_owned).collect(),
     )
 }
