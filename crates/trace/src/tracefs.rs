@@ -49,6 +49,12 @@ pub enum Refusal {
         /// What would be needed.
         needed: &'static str,
     },
+    /// A file that was there when the watch began.
+    #[error("{}: not there any more: somebody has removed our instance, so what came later is not counted", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
     /// KVM's own CPUIDs cannot be watched.
     #[error("KVM's own CPUIDs cannot be watched here: {}; needed: {needed}", found.join(", and "))]
     HostCalls {

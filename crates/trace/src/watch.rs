@@ -133,12 +133,14 @@ impl Watch {
         }
         Err(match refusal {
             Some(Refusal::NotPermitted { path, source, needed }) => Refusal::NotPermitted { path, source, needed },
-            // The kernel answers "not found" or "invalid" for a function that it does not know.
             refused => Refusal::HostCalls {
-                found: vec![format!(
-                    "the kernel sets no kprobe at do_host_cpuid{}",
-                    refused.map_or_else(String::new, |refusal| format!(" ({refusal})"))
-                )],
+                found: vec![match refused {
+                    Some(Refusal::File { source, .. }) => {
+                        format!("the kernel sets no kprobe at do_host_cpuid ({source})")
+                    }
+                    // It answers "not found" for a function that it does not know.
+                    _ => "the kernel knows no function do_host_cpuid at which a kprobe could be set".to_owned(),
+                }],
                 needed: "KVM's module, loaded, with do_host_cpuid as a function of its own",
             },
         })
@@ -187,8 +189,9 @@ impl Watch {
         let instances: &[&str] = if self.source == Source::Events { &["", ALL] } else { &[""] };
         let mut ended = Ok(());
         for word in instances {
-            let stopped = self.session.set(&self.session.path(word, "tracing_on"), "0");
-            ended = ended.and(stopped);
+            let path = self.session.path(word, "tracing_on");
+            let stopped = self.session.files().write(&path, "0");
+            ended = ended.and(stopped.map_err(|source| self.session.later(&path, source)));
         }
         // Nothing is added any more, so that this ends.
         while ended.is_ok()
@@ -219,7 +222,7 @@ impl Watch {
         let mut counts = Counts::default();
         for event in ["kvm_exit", "kvm_cpuid"] {
             let path = self.session.path("", &format!("events/kvm/{event}/hist"));
-            let text = self.session.files().read(&path).map_err(|source| self.session.refusal(&path, source))?;
+            let text = self.session.files().read(&path).map_err(|source| self.session.later(&path, source))?;
             histograms(&text).0.iter().for_each(|histogram: &Histogram| histogram.count(&mut counts));
         }
         self.counts = counts;
@@ -238,7 +241,7 @@ impl Watch {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(self.session.refusal(&self.session.path("", "trace_pipe"), source)),
+                Err(source) => return Err(self.session.later(&self.session.path("", "trace_pipe"), source)),
             }
         }
         Ok(true)
@@ -248,7 +251,7 @@ impl Watch {
     fn written(&self, word: &str) -> Result<u64, Refusal> {
         let folder = self.session.path(word, "per_cpu");
         let files = self.session.files();
-        let names = files.names(&folder).map_err(|source| self.session.refusal(&folder, source))?;
+        let names = files.names(&folder).map_err(|source| self.session.later(&folder, source))?;
         let mut sum: u64 = 0;
         for name in names {
             // A CPU may go offline meanwhile.

@@ -113,8 +113,9 @@ impl Options {
         let guests: Vec<&str> = self.guests.iter().map(String::as_str).collect();
         let cpu = self.cpu.as_deref().unwrap_or(matrix::CPU);
         let (append, options) = (self.append.as_str(), self.parameters.as_str());
-        let kills = if self.proofs { matrix::KILLS } else { 0 };
-        let job = |kernel| Job { kernel, cpu, append, options, guests: guests.clone(), proofs: self.proofs, kills };
+        let (parts, kills) = if self.proofs { (matrix::PARTS, matrix::KILLS) } else { (&[][..], 0) };
+        let proofs = self.proofs;
+        let job = |kernel| Job { kernel, cpu, append, options, guests: guests.clone(), proofs, parts, kills };
         kernels.into_iter().map(job).collect()
     }
 }
@@ -318,7 +319,7 @@ impl Lab {
         });
         let plan = json!({
             "modules": loaded, "qemu": qemu, "guests": started.collect::<Vec<_>>(), "program": program.map(|_| PROGRAM),
-            "kernel": GUEST_KERNEL, "kills": job.kills,
+            "kernel": GUEST_KERNEL, "parts": job.parts, "kills": job.kills,
         });
         files.file("/plan.json", plan.to_string().as_bytes());
         Ok(files.finish())

@@ -118,11 +118,13 @@ fn live(options: &TraceOptions, as_json: bool) -> Result<Result<Seen, Refusal>, 
     let source = watch.source();
     let started = Instant::now();
     let view = !as_json && std::io::stdout().is_terminal();
-    let mut problem = None;
+    let (mut problem, mut gone) = (None, false);
     let mut shown = started;
     while !signals::interrupted() && options.duration.is_none_or(|duration| started.elapsed() < duration) {
         let left = options.duration.map_or(TURN, |duration| duration.saturating_sub(started.elapsed()));
         if let Err(refusal) = watch.turn(left.min(TURN)) {
+            // It is as gone at the end.
+            gone = matches!(refusal, Refusal::Gone { .. });
             problem = Some(refusal.to_string());
             break;
         }
@@ -139,7 +141,7 @@ fn live(options: &TraceOptions, as_json: bool) -> Result<Result<Seen, Refusal>, 
     let (counts, ended) = watch.end();
     let mut doubts = doubts(&counts);
     doubts.extend(problem);
-    doubts.extend(ended.err().map(|refusal| refusal.to_string()));
+    doubts.extend(ended.err().map(|refusal| refusal.to_string()).filter(|_| !gone));
     if view {
         page::print(text::CLEAR)?;
     }

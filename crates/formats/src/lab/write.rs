@@ -15,7 +15,7 @@ pub fn print(setup: &Setup, report: Option<&BTreeMap<String, String>>) -> String
     format!("{:#}\n", value(setup, report))
 }
 
-/// As [`print`], as JSON to which more can be added.
+/// As [`print()`], as JSON to which more can be added.
 #[must_use]
 pub fn value(setup: &Setup, report: Option<&BTreeMap<String, String>>) -> Value {
     let mut capture = json!({

@@ -154,6 +154,16 @@ impl Session {
         Refusal::of(self.files.shown(path), source, NEEDED)
     }
 
+    /// As [`refusal`](Self::refusal), once everything was there.
+    pub(crate) fn later(&self, path: &str, source: io::Error) -> Refusal {
+        // There is no such instance any more (`kernel/trace/trace.c:instance_rmdir`).
+        let is_gone = source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
+        if is_gone || source.kind() == io::ErrorKind::NotFound {
+            return Refusal::Gone { path: self.files.shown(path) };
+        }
+        self.refusal(path, source)
+    }
+
     fn undo_all(&mut self) -> Vec<String> {
         let mut problems = Vec::new();
         while let Some(undo) = self.undo.pop() {

@@ -75,8 +75,8 @@ pub(crate) fn kills(program: &str, rounds: u32) -> io::Result<String> {
     Ok(format!("killed {rounds}\nleft {left}\n{}", otherwise(&before)?))
 }
 
-/// Takes the mount of tracefs away while a watch of each kind is on, and ends the watch: what is otherwise then, and how
-/// each ended.
+/// Takes the mount of tracefs away while a watch of each kind is on, and ends the watch; then removes a watch's instance:
+/// what is otherwise then, and what did not end as it should.
 pub(crate) fn vanishes(program: &str) -> io::Result<String> {
     let before = state()?;
     let mut told = String::new();
@@ -94,5 +94,24 @@ pub(crate) fn vanishes(program: &str) -> io::Result<String> {
         }
         told.extend(otherwise(&before)?.lines().map(|line| format!("{name}: {line}\n")));
     }
+    told += &removed(program)?;
+    told.extend(otherwise(&before)?.lines().map(|line| format!("instance removed: {line}\n")));
     Ok(told)
+}
+
+/// Removes the instance in which a watch counts, as root may: the watch has to end by itself, done in part.
+fn removed(program: &str) -> io::Result<String> {
+    let mut watch = Running::start(program, "removed", Means::Histograms.arguments())?;
+    if let Err(error) = fs::remove_dir(watch.on(Means::Histograms)?) {
+        // A kernel may find it in use.
+        watch.interrupt()?;
+        return if error.kind() == io::ErrorKind::ResourceBusy { Ok(String::new()) } else { Err(error) };
+    }
+    let ended = watch.wait(Duration::from_secs(30))?;
+    let is_said = ended.status == "3" && ended.stdout.contains("not there any more");
+    Ok(if is_said {
+        String::new()
+    } else {
+        format!("instance removed: exit status {}: {} {}\n", ended.status, ended.stderr.trim(), ended.stdout.trim())
+    })
 }

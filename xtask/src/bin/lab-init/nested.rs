@@ -22,7 +22,7 @@ use crate::program::{Ended, Means, Running};
 use crate::raw::{Raw, What};
 use crate::{kills, raw};
 
-/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"program":..,"kernel":..,"kills":..,
+/// What there is to do: `{"modules":[{"file":..,"options":..}],"qemu":..,"program":..,"kernel":..,"parts":..,"kills":..,
 /// "guests":[{"arguments":[..],"console":..,"report":..,"seconds":..,"watched":..}]}`. A guest that has this file is a host;
 /// one with a program proves it.
 pub(crate) const PLAN: &str = "/plan.json";
@@ -55,21 +55,34 @@ pub(crate) fn run(plan: &str, port: &mut File) -> Result<(), Box<dyn Error>> {
     let problems = modules(&plan);
     section(port, "problems", &problems)?;
     fs::create_dir_all("/run")?;
-    raw::mount()?;
+    // What goes wrong in one step is missing in the report, and no reason to leave out the others.
+    let done = |what: &str, done: Result<(), Box<dyn Error>>| {
+        if let Err(error) = done {
+            eprintln!("lab-init: {what}: {error}");
+        }
+    };
+    done("tracefs", raw::mount().map_err(Into::into));
     let host = Host { plan: &plan, qemu: text(&plan, "qemu"), program: plan.get("program").and_then(Value::as_str) };
-    host.ask_kvm(port)?;
-    host.ask_qemu(port)?;
-    host.verify(port)?;
+    done("KVM", host.ask_kvm(port));
+    done("QEMU", host.ask_qemu(port));
+    done("verify", host.verify(port));
     for (number, guest) in list(&plan, "guests").iter().enumerate() {
         eprintln!("lab-init: guest {number}");
-        if guest.get("watched").and_then(Value::as_bool) == Some(true) {
-            host.watched(guest, number, port)?;
-        } else {
-            start(host.qemu, guest, number, port)?;
+        let watched = guest.get("watched").and_then(Value::as_bool) == Some(true);
+        let program = host.program.filter(|_| watched);
+        let watches = program.map_or_else(|| Ok(Vec::new()), |program| host.watch(program));
+        let raw = program.map(|_| Raw::start(What::Guests));
+        start(host.qemu, guest, number, port)?;
+        if let Some(raw) = raw {
+            done("guests watched", watches.map_err(Into::into).and_then(|watches| host.watched(raw?, watches, port)));
         }
     }
-    host.tracefs(port)
+    done("tracefs", host.tracefs(port));
+    Ok(())
 }
+
+/// A watch of the program, by the name of its sections.
+type Watch = (&'static str, Running);
 
 /// What this host has.
 struct Host<'a> {
@@ -131,34 +144,38 @@ impl Host<'_> {
         Ok(section(port, "qmp", &replies?)?)
     }
 
-    /// Every part of `verify`.
+    /// The parts of `verify` that the plan names.
     fn verify(&self, port: &mut File) -> Result<(), Box<dyn Error>> {
         let Some(program) = self.program else { return Ok(()) };
         let (kernel, seconds) = (text(self.plan, "kernel"), VERIFY_PATIENCE.0.as_secs().to_string());
         eprintln!("lab-init: verify");
-        let arguments = ["verify", "--json", "--limit", &seconds, "--kernel", kernel];
+        let parts = list(self.plan, "parts").iter().filter_map(Value::as_str).map(|part| format!("--{part}"));
+        let parts: Vec<String> = parts.collect();
+        let mut arguments = vec!["verify", "--json", "--limit", &seconds, "--kernel", kernel];
+        arguments.extend(parts.iter().map(String::as_str));
         let ended = Running::start(program, "verify", &arguments)?.wait(VERIFY_PATIENCE.1)?;
         Ok(told(port, "verify", &ended)?)
     }
 
-    /// A guest whose whole boot is counted by the laboratory and by the program: by histograms, event by event, and event
-    /// by event without time to read them, so that some are lost.
-    fn watched(&self, guest: &Value, number: usize, port: &mut File) -> Result<(), Box<dyn Error>> {
-        let Some(program) = self.program else { return start(self.qemu, guest, number, port) };
-        let mut watches = Vec::new();
-        for (name, means) in
-            [("watch.hist", Means::Histograms), ("watch.events", Means::Events), ("watch.starved", Means::Events)]
-        {
-            let mut watch = Running::start(program, name, means.arguments())?;
+    /// Watches of a guest's whole boot: by histograms, event by event, and event by event without time to read them, so that
+    /// some are lost.
+    fn watch(&self, program: &str) -> io::Result<Vec<Watch>> {
+        let all =
+            [("watch.hist", Means::Histograms), ("watch.events", Means::Events), ("watch.starved", Means::Events)];
+        let start = |(name, means)| {
+            let mut watch = Running::start(program, name, Means::arguments(means))?;
             let instance = watch.on(means)?;
             if name == "watch.starved" {
                 fs::write(instance.join("buffer_size_kb"), "8")?;
                 watch.signal(Signal::STOP)?;
             }
-            watches.push((name, watch));
-        }
-        let raw = Raw::start(What::Guests)?;
-        start(self.qemu, guest, number, port)?;
+            Ok((name, watch))
+        };
+        all.into_iter().map(start).collect()
+    }
+
+    /// What the laboratory counted of a guest's boot, and what the watches did.
+    fn watched(&self, raw: Raw, watches: Vec<Watch>, port: &mut File) -> Result<(), Box<dyn Error>> {
         section(port, "raw", &raw::guests(&raw.finish()?))?;
         for (name, watch) in watches {
             watch.signal(Signal::CONT)?;

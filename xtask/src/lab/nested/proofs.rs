@@ -28,7 +28,7 @@ pub(super) fn proofs(sections: &Sections, asking: &Option<Asking>, job: &Job<'_>
         }
         verdicts.push(starved(sections));
     }
-    verdicts.extend(verify(sections));
+    verdicts.extend(verify(sections, job.parts));
     verdicts.extend([kills(sections, job), vanishes(sections)]);
     verdicts
 }
@@ -304,7 +304,7 @@ fn starved(sections: &Sections) -> Verdict {
 }
 
 /// The parts of `verify`.
-fn verify(sections: &Sections) -> Vec<Verdict> {
+fn verify(sections: &Sections, parts: &[&str]) -> Vec<Verdict> {
     let found = match printed(sections, "verify") {
         Ok(found) => found,
         Err(error) => return vec![Verdict::failed("verify", error)],
@@ -332,8 +332,8 @@ fn verify(sections: &Sections) -> Vec<Verdict> {
             _ => Verdict::new(&what, said, differences),
         });
     }
-    for name in ["host", "kvm", "vcpu", "qemu", "guest"] {
-        if !list(&found, "parts").iter().any(|part| part["part"] == name) {
+    for name in parts {
+        if !list(&found, "parts").iter().any(|part| part["part"] == *name) {
             verdicts.push(Verdict::failed(&format!("verify {name}"), "it is not in the answer"));
         }
     }
@@ -354,13 +354,13 @@ fn kills(sections: &Sections, job: &Job<'_>) -> Verdict {
     Verdict::new(what, format!("{} kills, {left} left something, nothing is left", job.kills), differences)
 }
 
-/// What is left, and what was missed, if the mount goes away.
+/// What is left, and what was missed, if the mount or the instance goes away.
 fn vanishes(sections: &Sections) -> Verdict {
-    let what = "tracefs unmounted meanwhile";
+    let what = "tracefs vanishes meanwhile";
     let Some(text) = sections.get("vanishes") else { return Verdict::failed(what, "it was not tried") };
     Verdict::new(
         what,
-        "four watches ended as usual, nothing is left".to_owned(),
+        "five watches ended as they should, nothing is left".to_owned(),
         text.lines().map(str::to_owned).collect(),
     )
 }
