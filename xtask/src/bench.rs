@@ -1,6 +1,7 @@
 //! Whole processes beside their yardsticks, as ratios. Spawn and wait, interleaved, so that a busy moment hits both.
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -43,33 +44,55 @@ pub(crate) fn run() -> Outcome {
     } else {
         println!("cpuid(1) is not installed: record has no yardstick here");
     }
-    models(&program)?;
+    way(&program)?;
+    match installed("qemu-system-x86_64") {
+        Some(qemu) => beside_qemu(&program, &qemu)?,
+        None => println!("qemu-system-x86_64 is not installed: models and predict have no yardstick here"),
+    }
     println!("Doubts: a shared machine moves all of these; under a hypervisor each CPUID is an exit of microseconds.");
     Ok(ExitCode::SUCCESS)
 }
 
-/// All models of the installed QEMU, under TCG, which asks nothing of the host: QEMU tells them over QMP.
-fn models(program: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let Some(qemu) = installed("qemu-system-x86_64") else {
-        println!("qemu-system-x86_64 is not installed: models has no yardstick here");
-        return Ok(());
+/// The whole way from silicon to a guest's flags, beside the least that a process costs.
+fn way(program: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let host = root().join("corpus/qemu-oracle/hosts/spr-6.18.json.gz");
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(File::open(host)?).read_to_end(&mut plain)?;
+    let record = std::env::temp_dir().join(format!("cpusieve-bench-{}.json", std::process::id()));
+    fs::write(&record, plain)?;
+    let until = |stage: &str, rest: &[&str]| -> Vec<std::ffi::OsString> {
+        let words = ["predict", "--until", stage].into_iter().chain(rest.iter().copied());
+        words.map(os).chain([record.clone().into_os_string()]).collect()
     };
+    let nothing = ("/bin/true", Path::new("/bin/true"), &[][..]);
+    pair(nothing, ("predict --until kvm --json", program, &until("kvm", &["--json"])))?;
+    pair(nothing, ("predict --until guest", program, &until("guest", &[])))?;
+    pair(nothing, ("predict --until guest --json", program, &until("guest", &["--json"])))?;
+    Ok(fs::remove_file(record)?)
+}
+
+/// The installed QEMU, under TCG, which asks nothing of the host: its models over QMP, and the start of one vCPU.
+fn beside_qemu(program: &Path, qemu: &Path) -> Result<(), Box<dyn std::error::Error>> {
     // The shell only gives it the questions and becomes it.
-    let questions =
-        ["qmp_capabilities", "query-cpu-definitions", "quit"].map(|name| format!("{{\"execute\":\"{name}\"}}"));
-    let asks = format!(
-        "printf '%s' '{}' | exec {} -accel tcg -machine none -nodefaults -no-user-config -display none -S -qmp stdio",
-        questions.join(" "),
-        qemu.display()
-    );
-    let version = Command::new(&qemu).arg("--version").output()?.stdout;
+    let asks = |questions: &[&str], machine: &str| {
+        let questions: Vec<String> = questions.iter().map(|name| format!("{{\"execute\":\"{name}\"}}")).collect();
+        let (questions, qemu) = (questions.join(" "), qemu.display());
+        let quiet = "-nodefaults -no-user-config -display none -S -qmp stdio";
+        [os("-c"), os(&format!("printf '%s' '{questions}' | exec {qemu} -accel tcg -machine {machine} {quiet}"))]
+    };
+    let shell = Path::new("/bin/sh");
+    let version = Command::new(qemu).arg("--version").output()?.stdout;
     let version = String::from_utf8_lossy(&version);
     let version = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    let ours = [os("models"), os("--accel"), os("tcg"), os("--qemu"), os(version.unwrap_or("7.2")), os("--json")];
-    pair(
-        ("QEMU's query-cpu-definitions", Path::new("/bin/sh"), &[os("-c"), asks.into()]),
-        ("models --accel tcg", program, &ours),
-    )
+    let release = ["--accel", "tcg", "--qemu", version.unwrap_or("7.2"), "--json"].map(os);
+    let models: Vec<_> = [os("models")].into_iter().chain(release.clone()).collect();
+    let definitions = asks(&["qmp_capabilities", "query-cpu-definitions", "quit"], "none");
+    pair(("QEMU's query-cpu-definitions", shell, &definitions), ("models --accel tcg", program, &models))?;
+    let vcpu = asks(&["qmp_capabilities", "quit"], "q35 -cpu EPYC-Milan");
+    let capture = root().join("corpus/guests-kvm/k6.12-max.json").into_os_string();
+    let words = ["predict", "--until", "vcpu", "--machine", "q35", "--cpu", "EPYC-Milan"].map(os);
+    let predict: Vec<_> = words.into_iter().chain(release).chain([capture]).collect();
+    pair(("QEMU -cpu EPYC-Milan up to its vCPU", shell, &vcpu), ("predict --until vcpu --accel tcg", program, &predict))
 }
 
 fn os(text: &str) -> std::ffi::OsString {

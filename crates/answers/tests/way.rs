@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use cpusieve_answers::predict::Kernel;
 use cpusieve_answers::predict::kvm;
-use cpusieve_answers::predict::way::{Accel, Route, Vm, until_guest};
+use cpusieve_answers::predict::way::{Accel, Route, Vm, until_guest, until_vcpu};
 use cpusieve_formats::lab::{self, Guest};
 use cpusieve_knowledge::linux;
-use cpusieve_model::{CpuidTable, Stage};
+use cpusieve_model::{CpuidTable, Registers, Stage};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::Unlisted;
 
@@ -194,4 +194,34 @@ fn emulated_guests_print_what_was_predicted_from_the_command_line_alone() {
     }
     assert!(wrong.is_empty(), "{exact} exact, {} not:\n{}", wrong.len(), wrong.join("\n"));
     assert!(exact >= 300, "{exact} guests");
+}
+
+#[test]
+fn where_the_interrupt_controllers_are_decides_what_kvm_can_emulate() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus");
+    let mut bytes = Vec::new();
+    #[allow(clippy::disallowed_methods, reason = "a test reads the corpus")]
+    let packed = fs::read(corpus.join("qemu-oracle/hosts/spr-6.18.json.gz")).unwrap();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
+    let host = cpusieve_formats::read("spr-6.18.json", &bytes).snapshot;
+    let told = |machine: &str| {
+        let vm = Vm { qemu: Some("7.2"), machine: Some(machine), ..Vm::default() };
+        until_vcpu(&host, &Route { vm, ..Route::default() }).map(|vcpu| {
+            let bit = |leaf: u32, value: fn(Registers) -> u32, bit: u32| {
+                let entry = vcpu.qemu.cpuid.iter().find(|entry| entry.leaf == leaf).unwrap();
+                value(entry.registers) >> bit & 1 == 1
+            };
+            // x2APIC, TSC deadline, KVM's PV unhalt and extended destination ids.
+            let (basic, kvm) = (|registers: Registers| registers.ecx, |registers: Registers| registers.eax);
+            [bit(1, basic, 21), bit(1, basic, 24), bit(0x4000_0001, kvm, 7), bit(0x4000_0001, kvm, 15)]
+        })
+    };
+    // `target/i386/kvm/kvm.c:kvm_arch_get_supported_cpuid` of 7.2.
+    assert_eq!(told("q35,kernel-irqchip=on").unwrap(), [true, true, true, false]);
+    assert_eq!(told("q35,kernel-irqchip=split").unwrap(), [true, true, true, true]);
+    // This KVM offers the TSC deadline by itself, and QEMU takes only the others away.
+    assert_eq!(told("q35,kernel-irqchip=off").unwrap(), [false, true, false, false]);
+    assert_eq!(told("q35").unwrap(), told("q35,kernel-irqchip=on").unwrap());
+    let refused = told("q35,accel=kvm").unwrap_err().to_string();
+    assert!(refused.contains("`accel=kvm` is none of these"), "{refused}");
 }

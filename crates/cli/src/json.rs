@@ -134,8 +134,10 @@ fn append_quoted(text: &mut String, append: impl FnOnce(&mut String)) {
     text.push('"');
     let start = text.len();
     append(text);
-    let special = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-    if text.as_bytes().iter().skip(start).any(|byte| special(byte)) {
+    let special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+    // To the end in any case: so it is many bytes at a time.
+    let added = text.as_bytes().get(start..).unwrap_or_default();
+    if added.iter().fold(false, |any, &byte| any | special(byte)) {
         // A string can always be printed; the first quote stands already.
         let quoted = serde_json::to_string(&text.split_off(start)).unwrap_or_default();
         text.push_str(quoted.strip_prefix('"').unwrap_or(&quoted));

@@ -120,7 +120,8 @@ pub(crate) fn print_as_it_is(text: &str) -> io::Result<()> {
 
 /// Whether there is nothing in a text that a terminal would obey, but for the ends of its lines.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte == b'\n' || (byte >= b' ' && byte != 0x7f))
+    // To the end in any case: so it is many bytes at a time.
+    !text.bytes().fold(false, |obeyed, byte| obeyed | (byte < b' ' && byte != b'\n') | (byte == 0x7f))
 }
 
 /// An error, on standard error.

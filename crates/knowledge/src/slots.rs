@@ -22,3 +22,35 @@ impl Slots {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::linux::{self, FEATURES};
+    use crate::qemu;
+    use crate::rules::{self, RULES};
+
+    #[test]
+    fn every_name_is_found_and_no_other() {
+        for feature in FEATURES {
+            assert!(linux::by_macro(feature.macro_name).any(|found| found == feature));
+            assert!(linux::by_id(feature.id()).any(|found| found == feature));
+            let shown = |name| linux::by_shown(name).any(|found| found == feature);
+            assert!(feature.shown.is_none_or(shown), "{}", feature.macro_name);
+        }
+        for rule in RULES {
+            let found = |feature: &&&str| rules::of_feature(rule.software, feature).any(|found| found == rule);
+            assert_eq!(rule.features.iter().filter(found).count(), rule.features.len(), "{}", rule.id);
+        }
+        for (position, (name, _)) in rules::functions().iter().enumerate() {
+            assert_eq!(rules::function(name), Some(position));
+        }
+        assert!(qemu::named_bits().all(|(name, bit)| qemu::by_name(name).any(|found| found == bit)));
+        for other in ["", "nosuchflag", "NO_SUCH_MACRO", "avx512fx", "AVX512"] {
+            assert_eq!(linux::by_shown(other).chain(linux::by_id(other)).chain(linux::by_macro(other)).next(), None);
+            assert_eq!(rules::function(other), None);
+            assert_eq!(qemu::by_name(other).next(), None);
+        }
+        let empty = super::Slots(&[]);
+        assert_eq!(empty.find("fpu", |_| Some("fpu")), None);
+    }
+}

@@ -53,7 +53,7 @@ pub struct Vm<'a> {
     pub accel: Accel,
     /// The QEMU's version: `7.2`, `10.0.13`.
     pub qemu: Option<&'a str>,
-    /// `-machine`, its type alone.
+    /// `-machine`: its type, and `kernel-irqchip=` if that is given: `q35,kernel-irqchip=split`.
     pub machine: Option<&'a str>,
     /// `-cpu`
     pub cpu: Option<&'a str>,
@@ -90,6 +90,8 @@ pub struct VcpuPrediction {
     pub release: usize,
     /// The machine type.
     pub machine: &'static Machine,
+    /// Where its interrupt controllers are.
+    pub irqchip: Irqchip,
     /// The text of `-cpu`.
     pub cpu: String,
     /// `-smp`, all parts filled in.
@@ -135,6 +137,9 @@ pub enum NoWay {
     /// QEMU has no such machine type.
     #[error(transparent)]
     NoMachine(#[from] UnknownMachine),
+    /// What was given with `-machine` beside the type is not known to change CPUID, or is nothing that QEMU takes.
+    #[error("of -machine's options kernel-irqchip=on, off or split alone is read here, and `{0}` is none of these")]
+    NoMachineOption(String),
     /// QEMU refuses what was given with `-smp`.
     #[error("-smp {text}: {message}")]
     NoSmp {
@@ -168,20 +173,21 @@ pub fn until_vcpu(snapshot: &Snapshot, route: &Route<'_>) -> Result<VcpuPredicti
         assumed.push(of("-machine", DEFAULT_MACHINE, "none was given; it is QEMU's default"));
         DEFAULT_MACHINE
     });
-    let machine = qemu::machine(release, machine)?;
-    let smp = smp(release, machine, route.vm.smp)?;
+    let (machine, irqchip) = machine_and_irqchip(release, machine)?;
+    let (smp, smp_warning) = smp(release, machine, route.vm.smp)?;
     let cpu = route.vm.cpu.unwrap_or_else(|| {
         let model = if route.vm.accel == Accel::Kvm { "host" } else { "max" };
         assumed.push(of("-cpu", model, "none was given; this one takes all that there is"));
         model
     });
     let ask = |accelerator| {
-        let irqchip = Irqchip::of(machine);
+        // The option is the accelerator's: QEMU drops it under TCG.
+        let irqchip = if route.vm.accel == Accel::Tcg { Irqchip::of(machine) } else { irqchip };
         let cpu_pm = route.vm.cpu_pm;
         let protected = Protected::default();
         realize(Question { release, machine, accelerator, cpu, smp, cpu_pm, irqchip, protected })
     };
-    let (kvm, qemu) = match route.vm.accel {
+    let (kvm, mut qemu) = match route.vm.accel {
         Accel::Tcg => (None, ask(Accelerator::Tcg)),
         Accel::Kvm => {
             let found = kvm::predict(snapshot, &route.kvm)?;
@@ -194,10 +200,12 @@ pub fn until_vcpu(snapshot: &Snapshot, route: &Route<'_>) -> Result<VcpuPredicti
             (Some(found), qemu)
         }
     };
+    // QEMU reads `-smp` before all that it warns of otherwise.
+    smp_warning.into_iter().for_each(|warning| qemu.warnings.insert(0, warning));
     let of_host = kvm.iter().flat_map(|found| found.assumed.clone());
     let assumed = of_host.chain(assumed).chain(qemu.assumed.iter().map(Assumption::from)).collect();
     let (cpu, cpu_pm) = (cpu.to_owned(), route.vm.cpu_pm);
-    Ok(VcpuPrediction { kvm, release, machine, cpu, smp, cpu_pm, qemu, assumed })
+    Ok(VcpuPrediction { kvm, release, machine, irqchip, cpu, smp, cpu_pm, qemu, assumed })
 }
 
 /// The guest's kernel on that vCPU.
@@ -331,12 +339,26 @@ pub(crate) fn release(snapshot: &Snapshot, asked: Option<&str>, assumed: &mut Ve
     Ok(nearest.release)
 }
 
-fn smp(release: usize, machine: &Machine, text: Option<&str>) -> Result<Smp, NoWay> {
-    let Some(text) = text else { return Ok(Smp::default()) };
+/// The machine type of `-machine TYPE,kernel-irqchip=split`, and where its interrupt controllers then are.
+fn machine_and_irqchip(release: usize, text: &str) -> Result<(&'static Machine, Irqchip), NoWay> {
+    let mut parts = text.split(',');
+    let machine = qemu::machine(release, parts.next().unwrap_or_default())?;
+    let irqchip = parts.try_fold(Irqchip::of(machine), |_, option| match option.split_once('=') {
+        Some(("kernel-irqchip" | "kernel_irqchip", "on")) => Ok(Irqchip::Kernel),
+        Some(("kernel-irqchip" | "kernel_irqchip", "off")) => Ok(Irqchip::Off),
+        Some(("kernel-irqchip" | "kernel_irqchip", "split")) => Ok(Irqchip::Split),
+        _ => Err(NoWay::NoMachineOption(option.to_owned())),
+    })?;
+    Ok((machine, irqchip))
+}
+
+/// The topology that is asked for, and what QEMU warns of.
+fn smp(release: usize, machine: &Machine, text: Option<&str>) -> Result<(Smp, Option<String>), NoWay> {
+    let Some(text) = text else { return Ok((Smp::default(), None)) };
     let parsed = Smp::parse(release, machine, text);
     let failed =
         |error: cpusieve_stages::qemu::SmpError| NoWay::NoSmp { text: text.to_owned(), message: error.message };
-    parsed.map(|(smp, _)| smp).map_err(failed)
+    parsed.map_err(failed)
 }
 
 /// The guest's kernel: what was asked for, else the host's.

@@ -18,6 +18,8 @@ const DEFAULT_MACHINE: &str = "pc";
 pub struct Command<'a> {
     /// `-machine`
     pub machine: &'static Machine,
+    /// `-machine kernel-irqchip=`
+    pub irqchip: Irqchip,
     /// `-cpu`
     pub cpu: &'a str,
     /// `-smp`
@@ -37,7 +39,7 @@ impl<'a> Command<'a> {
             CpuArgument::Other => return None,
         };
         let machine = qemu::machine(release, DEFAULT_MACHINE).ok()?;
-        Some(Self { machine, cpu, smp: Smp::default(), cpu_pm: false })
+        Some(Self { machine, irqchip: Irqchip::of(machine), cpu, smp: Smp::default(), cpu_pm: false })
     }
 
     /// What is asked for with `-cpu`.
@@ -52,7 +54,8 @@ impl<'a> Command<'a> {
 
     /// Whether this is the command line that was run before.
     fn is(&self, key: &Key) -> bool {
-        key.machine.name == self.machine.name && key.cpu == self.cpu && key.smp == self.smp && key.cpu_pm == self.cpu_pm
+        let same_machine = key.machine.name == self.machine.name && key.irqchip == self.irqchip;
+        same_machine && key.cpu == self.cpu && key.smp == self.smp && key.cpu_pm == self.cpu_pm
     }
 }
 
@@ -63,6 +66,7 @@ struct Key {
     /// The host's kernel tree.
     tree: usize,
     machine: &'static Machine,
+    irqchip: Irqchip,
     cpu: String,
     smp: Smp,
     cpu_pm: bool,
@@ -84,7 +88,7 @@ impl Realized {
     /// Runs a QEMU release on the answers of the host's KVM.
     #[must_use]
     pub fn new(host: &CpuidTable, kvm: &KvmView, (release, tree): (usize, usize), command: &Command<'_>) -> Self {
-        let &Command { machine, cpu, smp, cpu_pm } = command;
+        let &Command { machine, irqchip, cpu, smp, cpu_pm } = command;
         let output = realize(Question {
             release,
             machine,
@@ -92,13 +96,13 @@ impl Realized {
             cpu,
             smp,
             cpu_pm,
-            irqchip: Irqchip::of(machine),
+            irqchip,
             protected: Protected::default(),
         });
         let steps = output.steps();
         let bits = steps.iter().enumerate();
         let by_bit = bits.filter_map(|(index, step)| Some((step.place.and_then(Place::cpuid)?, index))).collect();
-        let key = Key { release, tree, machine, cpu: cpu.to_owned(), smp, cpu_pm };
+        let key = Key { release, tree, machine, irqchip, cpu: cpu.to_owned(), smp, cpu_pm };
         Self { key, table: guest::table(&output.cpuid), output, steps, by_bit }
     }
 

@@ -29,8 +29,8 @@ impl GuestPrediction {
             cpu.msrs.insert(index, MsrReading::Value(value));
         }
         let second = Snapshot { kvm: None::<KvmView>, ..end(self.cpuid.clone(), cpu, &self.guest) };
-        let VcpuPrediction { smp, cpu_pm, machine, release, ref cpu, .. } = self.vcpu;
-        diff_under(&first, &second, release, Command { machine, cpu, smp, cpu_pm }).ok()
+        let VcpuPrediction { smp, cpu_pm, machine, irqchip, release, ref cpu, .. } = self.vcpu;
+        diff_under(&first, &second, release, Command { machine, irqchip, cpu, smp, cpu_pm }).ok()
     }
 }
 

@@ -106,10 +106,7 @@ pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Group> {
         let place = linux::place(tree, feature).and_then(Place::cpuid)?;
         Some((feature.id(), place, feature.number() as u16, usize::MAX))
     });
-    let named = x86::FEATURES.iter().flat_map(|feature| {
-        let places = feature.places.iter().filter_map(|place| place.cpuid());
-        places.map(|place| (feature.id, place, u16::MAX, usize::MAX))
-    });
+    let named = x86::places().filter_map(|(place, feature)| Some((feature.id, place.cpuid()?, u16::MAX, usize::MAX)));
     let mut all: Vec<_> = listed.chain(known).chain(named).collect();
     // The sort keeps the order of equals: lists first, then the kernel, then other names.
     all.sort_by_key(|(_, place, ..)| *place);
