@@ -102,13 +102,18 @@ fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Ass
     }
     let migratable = if found.migratable { "migratable" } else { "not migratable" };
     let mut facts = format!("{migratable}, {} bits of physical address", found.common.phys_bits);
-    let _ = write!(facts, ", XCR0 {:#x}", found.common.xcr0());
+    let _ = write!(facts, ", XCR0 {:#x} ({})", found.common.xcr0(), components(found.common.xcr0()));
     match found.tsc_khz {
         Some((lowest, highest)) if lowest == highest => _ = write!(facts, ", TSC {lowest} kHz"),
         Some((lowest, highest)) => _ = write!(facts, ", TSC from {lowest} to {highest} kHz"),
         None => {}
     }
     page.push_str(&page::wrap(&facts, "", "  ", width));
+    let msrs: Vec<String> =
+        found.common.msrs(setting.release).map(|(index, bits)| format!("{index:X}H={bits:#x}")).collect();
+    if !msrs.is_empty() {
+        page.push_str(&page::wrap(&format!("feature MSRs {}", msrs.join(" ")), "", "  ", width));
+    }
     page.push('\n');
     page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
     costs(&mut page, &found.costs, &loaded.fleet, width);
@@ -116,6 +121,37 @@ fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Ass
     of_inputs(&mut page, loaded, width);
     quiet_assumptions(&mut page, assumed, &loaded.fleet, width);
     page
+}
+
+/// The state components of XCR0, by the names of the Intel SDM (volume 1, section 13.1), from bit 0.
+fn components(xcr0: u64) -> String {
+    const NAMES: [&str; 20] = [
+        "x87",
+        "SSE",
+        "AVX",
+        "BNDREGS",
+        "BNDCSR",
+        "opmask",
+        "ZMM_Hi256",
+        "Hi16_ZMM",
+        "PT",
+        "PKRU",
+        "PASID",
+        "CET_U",
+        "CET_S",
+        "HDC",
+        "UINTR",
+        "LBR",
+        "HWP",
+        "TILECFG",
+        "TILEDATA",
+        "APX",
+    ];
+    let name = |bit: u32| match NAMES.get(bit as usize) {
+        Some(name) => (*name).to_owned(),
+        None => format!("bit {bit}"),
+    };
+    (0..u64::BITS).filter(|bit| xcr0 >> bit & 1 == 1).map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// One long word, broken behind commas.
