@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
+mod bench_fleet;
 mod ci;
 mod deny;
 mod fuzz;

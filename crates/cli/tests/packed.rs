@@ -50,13 +50,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A folder of hosts, and the same packed both ways.
+/// A folder of hosts, and the same packed both ways; equal hosts are neighbours, as they are in the packed file.
 fn packed(name: &str) -> Folder {
     let folder = Folder::new(name);
     for name in ["clx-5.10", "icx-6.1", "milan-6.18"] {
         fs::write(folder.path(&format!("hosts/{name}.json")), host(name)).unwrap();
     }
-    fs::write(folder.path("hosts/twin.json"), host("icx-6.1")).unwrap();
+    fs::write(folder.path("hosts/icx-6.1-twin.json"), host("icx-6.1")).unwrap();
     let (arrow, parquet, hosts) = (folder.path("f.arrow"), folder.path("f.parquet"), folder.path("hosts"));
     let said = json(&["fleet", "pack", "-o", &arrow, "--parquet", &parquet, &hosts, "--qemu", "10.0"]);
     assert_eq!((said["hosts"].as_u64(), said["kinds"].as_u64()), (Some(4), Some(3)));
