@@ -52,7 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 for _ in 0..LACKING {
                     for &(at, mask) in has.get(random(has.len())).map_or(&[][..], |property| property.bits()) {
                         let offer = &mut kind.offer;
-                        [&mut offer.own, &mut offer.words, &mut offer.kvm].map(|words| words[at] &= !mask);
+                        for words in [&mut offer.own, &mut offer.words, &mut offer.kvm] {
+                            words[at] &= !mask;
+                        }
                     }
                 }
                 kind

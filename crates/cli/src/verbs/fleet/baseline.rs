@@ -114,8 +114,10 @@ fn text(found: &Baseline, loaded: &Loaded, setting: &Setting<'_>, assumed: &[Ass
     if !msrs.is_empty() {
         page.push_str(&page::wrap(&format!("feature MSRs {}", msrs.join(" ")), "", "  ", width));
     }
-    page.push('\n');
-    page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
+    if !found.features.is_empty() {
+        page.push('\n');
+        page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
+    }
     costs(&mut page, &found.costs, &loaded.fleet, width);
     lacking(&mut page, &found.lacking, &loaded.fleet, width);
     of_inputs(&mut page, loaded, width);
