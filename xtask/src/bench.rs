@@ -49,6 +49,7 @@ pub(crate) fn run() -> Outcome {
         Some(qemu) => beside_qemu(&program, &qemu)?,
         None => println!("qemu-system-x86_64 is not installed: models and predict have no yardstick here"),
     }
+    crate::bench_fleet::run(&program, built.ancestors().nth(2).unwrap_or(Path::new(".")))?;
     println!("Doubts: a shared machine moves all of these; under a hypervisor each CPUID is an exit of microseconds.");
     Ok(ExitCode::SUCCESS)
 }
@@ -95,21 +96,30 @@ fn beside_qemu(program: &Path, qemu: &Path) -> Result<(), Box<dyn std::error::Er
     pair(("QEMU -cpu EPYC-Milan up to its vCPU", shell, &vcpu), ("predict --until vcpu --accel tcg", program, &predict))
 }
 
-fn os(text: &str) -> std::ffi::OsString {
+pub(crate) fn os(text: &str) -> std::ffi::OsString {
     text.into()
 }
 
-fn installed(program: &str) -> Option<PathBuf> {
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }
 
-type Subject<'a> = (&'a str, &'a Path, &'a [std::ffi::OsString]);
+pub(crate) type Subject<'a> = (&'a str, &'a Path, &'a [std::ffi::OsString]);
 
 /// Measures a yardstick and ours in turn.
 fn pair(yardstick: Subject<'_>, ours: Subject<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    pair_of(RUNS, yardstick, ours)
+}
+
+/// The same, with so many runs of each.
+pub(crate) fn pair_of(
+    runs: usize,
+    yardstick: Subject<'_>,
+    ours: Subject<'_>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let (mut theirs, mut mine) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
+    for _ in 0..runs {
         theirs.push(once(yardstick)?);
         mine.push(once(ours)?);
     }

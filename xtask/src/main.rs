@@ -4,6 +4,7 @@
 
 mod bench;
 mod book;
+mod bench_fleet;
 mod ci;
 mod deny;
 mod dist;

@@ -123,7 +123,11 @@ fn compare(engine: &str, module: &str, script: &str) {
     assert_eq!(Some(by_kind), known["hosts"].as_u64());
     let ours: Value = serde_json::from_str(&ours(&["fleet", "who", "avx512f", &file, "--json"])).unwrap();
     assert_eq!((&who[0]["hosts"], &who[0]["having_it"]), (&ours["hosts"], &ours["having"]));
-    eprintln!("{engine}: {words} words, {} features, {} kinds the same", features[0].as_object().unwrap().len(), kinds.len());
+    eprintln!(
+        "{engine}: {words} words, {} features, {} kinds the same",
+        features[0].as_object().unwrap().len(),
+        kinds.len()
+    );
 }
 
 #[test]

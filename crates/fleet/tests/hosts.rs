@@ -9,7 +9,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use cpusieve_fleet::{Baseline, Catalogue, Fleet, Host, Kept, Memory, Setting, Weights, baseline, drift, pools};
+use cpusieve_fleet::{Baseline, Catalogue, Fleet, Host, Kept, Kind, Memory, Setting, Weights, baseline, drift, pools};
 use cpusieve_knowledge::qemu;
 use cpusieve_model::Snapshot;
 use cpusieve_stages::linux::boot::Unlisted;
@@ -117,6 +117,33 @@ fn each_of_libvirts_hosts_alone_and_with_its_neighbour() {
             let cpu = &model.cpu;
             eprintln!("{:?} {cpu}", pair.iter().map(|file| file.file_stem().unwrap()).collect::<Vec<_>>());
             runs_unfiltered(&fleet, &setting, &found);
+        }
+    }
+}
+
+/// Hosts whose words alone were kept are judged by these; that is what QEMU says when it can be asked.
+#[test]
+fn words_say_what_qemu_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle/hosts");
+    let files = files(&folder);
+    for release in qemu::RELEASES {
+        let setting = setting(release.label);
+        let intel: Vec<_> = files.iter().filter(|file| !file.to_string_lossy().contains("mil")).collect();
+        for some in [&files.iter().collect::<Vec<_>>(), &intel] {
+            let whole = fleet(some.iter().copied(), &setting);
+            let asked = baseline(&whole, &setting, true).unwrap();
+            // One host keeps what QEMU is asked on, of the others the words: kept one by one, and as a sum.
+            for known in 0..whole.kinds().len() {
+                let mut of_words = Fleet::default();
+                for (at, kind) in whole.kinds().iter().enumerate() {
+                    let ground = kind.ground.clone().filter(|_| at == known);
+                    of_words.push_kind(Kind { ground, ..kind.clone() }, []);
+                }
+                let found = baseline(&of_words, &setting, true).unwrap();
+                assert_eq!(found.features, asked.features, "{} {known}", release.label);
+                let cpu = |found: &Baseline| found.model.as_ref().map(|model| model.cpu.clone());
+                assert_eq!(cpu(&found), cpu(&asked), "{} {known}", release.label);
+            }
         }
     }
 }

@@ -33,7 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         usize::try_from(state >> 33).unwrap_or(0) % below.max(1)
     };
     let mut writer = Writer::arrow(BufWriter::new(File::create(&file)?), &Stamp::of(&setting))?;
-    let software = Arc::new(Software { kernel: Some("6.12.9".to_owned()), microcode: Some(0x2b), ..Software::default() });
+    let software =
+        Arc::new(Software { kernel: Some("6.12.9".to_owned()), microcode: Some(0x2b), ..Software::default() });
     for number in 0..kinds {
         let of_kind = hosts / kinds + usize::from(number < hosts % kinds);
         let of = |host: &Host| Kind {
@@ -51,7 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 for _ in 0..LACKING {
                     for &(at, mask) in has.get(random(has.len())).map_or(&[][..], |property| property.bits()) {
                         let offer = &mut kind.offer;
-                        [&mut offer.own, &mut offer.words, &mut offer.kvm].map(|words| words[at] &= !mask);
+                        for words in [&mut offer.own, &mut offer.words, &mut offer.kvm] {
+                            words[at] &= !mask;
+                        }
                     }
                 }
                 kind

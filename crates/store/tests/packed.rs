@@ -65,7 +65,10 @@ fn fleets() -> impl Strategy<Value = Fleet> {
         for ((words, own, kvm, phys_bits), vendor, signature, hosts, grounded) in kinds {
             let offer = Offer { words, own, kvm, phys_bits };
             let ground = grounded.then(|| ground(vendor));
-            fleet.push_kind(Kind { offer, vendor, signature, ground, hosts }, (0..hosts).map(|one| member(number + one)));
+            fleet.push_kind(
+                Kind { offer, vendor, signature, ground, hosts },
+                (0..hosts).map(|one| member(number + one)),
+            );
             number += hosts;
         }
         fleet.assume(Assumed { what: "a".into(), value: "b".into(), because: "\"c\"".into(), hosts: 2 });
@@ -219,8 +222,14 @@ fn other_software_and_other_files_are_named() {
     assert_eq!((nothing.rows(), nothing.hosts().unwrap(), nothing.sum().unwrap().rest.hosts), (0, 0, 0));
     let asked = Stamp { qemu: "7.2".into(), ..stamp() };
     let error = nothing.stamp().answers(&asked).unwrap_err().to_string();
-    assert!(error.contains("QEMU 10.0") && error.contains("QEMU 7.2") && error.contains("kvm_intel.nested=0"), "{error}");
-    assert!(nothing.stamp().answers(&Stamp { nested: false, ..stamp() }).is_ok(), "that was decided when it was packed");
+    assert!(
+        error.contains("QEMU 10.0") && error.contains("QEMU 7.2") && error.contains("kvm_intel.nested=0"),
+        "{error}"
+    );
+    assert!(
+        nothing.stamp().answers(&Stamp { nested: false, ..stamp() }).is_ok(),
+        "that was decided when it was packed"
+    );
     assert!(matches!(Packed::open(b"ARROW1".to_vec().into()), Err(Error::Damaged(_))));
     assert!(Packed::open(Vec::new().into()).is_err());
     assert!(from_parquet(b"PAR1PAR1".to_vec().into()).is_err());
@@ -230,7 +239,8 @@ fn other_software_and_other_files_are_named() {
 fn names_of_columns_are_a_stored_format() {
     let names: Vec<&str> = columns().iter().map(|column| column.name.as_str()).collect();
     assert_eq!(names[..3], ["host_1_0_edx", "host_1_0_ecx", "host_7_0_ebx"]);
-    for name in ["supported_80000001_0_ecx", "kvm_msr_10a_lo", "kvm_msr_10a_hi", "host_d_0_eax", "host_40000001_0_eax"] {
+    for name in ["supported_80000001_0_ecx", "kvm_msr_10a_lo", "kvm_msr_10a_hi", "host_d_0_eax", "host_40000001_0_eax"]
+    {
         assert!(names.contains(&name), "{name}");
     }
     let mut once = names.clone();

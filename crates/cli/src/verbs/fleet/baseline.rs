@@ -118,15 +118,22 @@ fn text(
     }
     let migratable = if found.migratable { "migratable" } else { "not migratable" };
     let mut facts = format!("{migratable}, {} bits of physical address", found.common.phys_bits);
-    let _ = write!(facts, ", XCR0 {:#x}", found.common.xcr0());
+    let _ = write!(facts, ", XCR0 {:#x} ({})", found.common.xcr0(), components(found.common.xcr0()));
     match found.tsc_khz {
         Some((lowest, highest)) if lowest == highest => _ = write!(facts, ", TSC {lowest} kHz"),
         Some((lowest, highest)) => _ = write!(facts, ", TSC from {lowest} to {highest} kHz"),
         None => {}
     }
     page.push_str(&page::wrap(&facts, "", "  ", width));
-    page.push('\n');
-    page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
+    let msrs: Vec<String> =
+        found.common.msrs(setting.release).map(|(index, bits)| format!("{index:X}H={bits:#x}")).collect();
+    if !msrs.is_empty() {
+        page.push_str(&page::wrap(&format!("feature MSRs {}", msrs.join(" ")), "", "  ", width));
+    }
+    if !found.features.is_empty() {
+        page.push('\n');
+        page.push_str(&page::wrap(&found.features.join(" "), "", "  ", width));
+    }
     if let Some(line) = worths.line(found.features.iter().copied()) {
         page.push_str(&page::wrap(&line, "worth: ", "  ", width));
     }
@@ -135,6 +142,37 @@ fn text(
     of_inputs(&mut page, loaded, width);
     quiet_assumptions(&mut page, assumed, &loaded.fleet, width);
     page
+}
+
+/// The state components of XCR0, by the names of the Intel SDM (volume 1, section 13.1), from bit 0.
+fn components(xcr0: u64) -> String {
+    const NAMES: [&str; 20] = [
+        "x87",
+        "SSE",
+        "AVX",
+        "BNDREGS",
+        "BNDCSR",
+        "opmask",
+        "ZMM_Hi256",
+        "Hi16_ZMM",
+        "PT",
+        "PKRU",
+        "PASID",
+        "CET_U",
+        "CET_S",
+        "HDC",
+        "UINTR",
+        "LBR",
+        "HWP",
+        "TILECFG",
+        "TILEDATA",
+        "APX",
+    ];
+    let name = |bit: u32| match NAMES.get(bit as usize) {
+        Some(name) => (*name).to_owned(),
+        None => format!("bit {bit}"),
+    };
+    (0..u64::BITS).filter(|bit| xcr0 >> bit & 1 == 1).map(name).collect::<Vec<_>>().join(" ")
 }
 
 /// One long word, broken behind commas.
