@@ -62,6 +62,8 @@ fn cpu_of(cpu: &DomainCpu, guest: &mut Guest, parts: &mut Vec<String>) -> String
     let model = match (mode, &cpu.model) {
         ("host-passthrough" | "maximum", _) => {
             guest.check = check(Check::Nothing);
+            // Of such a CPU libvirt compares nothing unless it is told to.
+            guest.check_running = if guest.check == Check::Full { Check::Full } else { Check::Nothing };
             // Unlike QEMU's own, libvirt's default is said out loud.
             let migratable = if cpu.migratable == Some(false) { "off" } else { "on" };
             parts.push(format!("migratable={migratable}"));

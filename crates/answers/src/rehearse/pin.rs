@@ -108,7 +108,7 @@ pub(super) fn pins(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&Stac
     without_the_needless(bench, guest, &mut pinned, new);
     for_libvirt(bench, &mut pinned, before, ends);
     let (on_new, on_old) = (bench.view(&pinned.guest, new), bench.view(&pinned.guest, old));
-    prove(&mut pinned, before, on_new, on_old);
+    prove(&mut pinned, before, (&on_new, &on_old));
     pinned
 }
 
@@ -159,6 +159,11 @@ fn properties(before: &View, view: &View, cpu: &CpuText) -> Vec<(String, String)
         if let Some(was) = was.filter(|_| was != is && !cpu.names(name)) {
             found.insert(name.to_owned(), format!("{was:#x}"));
         }
+    }
+    let bits = |view: &View| highest(&view.table, 0x8000_0008).unwrap_or(0) & 0xff;
+    if bits(before) != bits(view) && !cpu.names("phys-bits") {
+        found.insert("phys-bits".to_owned(), bits(before).to_string());
+        found.insert("host-phys-bits".to_owned(), "off".to_owned());
     }
     found.into_iter().collect()
 }
@@ -212,18 +217,18 @@ fn for_libvirt(bench: &Bench<'_>, pinned: &mut Pinned, before: &View, (old, new)
 }
 
 /// What the pins do, on both ends.
-fn prove(pinned: &mut Pinned, before: &View, after: Result<View, NoWay>, on_old: Result<View, NoWay>) {
-    if let Ok(view) = &after {
+fn prove(pinned: &mut Pinned, before: &View, (after, on_old): (&Result<View, NoWay>, &Result<View, NoWay>)) {
+    if let Ok(view) = after {
         pinned.same = view.is_same(before);
         pinned.left = if view.error.is_none() { before.differing(view).into_iter().collect() } else { Vec::new() };
     }
     pinned.before = on_old.as_ref().is_ok_and(|view| view.is_same(before));
-    if let Ok(view) = on_old.as_ref().map(Clone::clone)
+    if let Ok(view) = on_old
         && pinned.before
     {
-        pinned.forth = Some(migrate(&pinned.guest, &view, &after));
-        pinned.back =
-            after.ok().filter(|view| view.error.is_none()).map(|after| migrate(&pinned.guest, &after, &on_old));
+        pinned.forth = Some(migrate(&pinned.guest, view, after));
+        let there = after.as_ref().ok().filter(|view| view.error.is_none());
+        pinned.back = there.map(|there| migrate(&pinned.guest, there, on_old));
     }
 }
 
@@ -246,7 +251,7 @@ pub(super) fn template(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&
         }
     }
     if changes.is_empty() {
-        prove(&mut pinned, before, Ok(after), bench.view(guest, old));
+        prove(&mut pinned, before, (&Ok(after), &bench.view(guest, old)));
         return pinned;
     }
     let mut whole = base(&options, &after);
@@ -259,7 +264,7 @@ pub(super) fn template(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&
     }
     let custom = Options::Firecracker(firecracker::Options { template: Template::Custom(&whole), ..options });
     let of = |stack| bench.view_with(guest, stack, Some(custom));
-    prove(&mut pinned, before, of(new), of(old));
+    prove(&mut pinned, before, (&of(new), &of(old)));
     for (leaf, subleaf) in entries {
         let name = format!("{leaf:#x}/{subleaf:#x}");
         pinned.pins.push(Pin { kind: Kind::Template, name, value: "as before".to_owned() });

@@ -285,8 +285,7 @@ fn assumed(page: &mut String, guests: &[&OnGuest], width: usize) {
 fn in_order(page: &mut String, order: &Order, width: usize) {
     let _ = writeln!(page, "\n{}", styled(HEAD, "Order"));
     for (number, place) in order.hosts.iter().enumerate() {
-        let takes =
-            format!("once upgraded it takes {} of {} of other hosts", place.takes, counted(place.of, "guest"));
+        let takes = format!("once upgraded it takes {} of {} of other hosts", place.takes, counted(place.of, "guest"));
         let stuck = match place.stuck.as_slice() {
             [] => String::new(),
             stuck => format!("; as the first, nowhere to go for {}", names(stuck)),
