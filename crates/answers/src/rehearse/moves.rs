@@ -37,7 +37,7 @@ pub(super) fn start(guest: &Guest, view: &Result<View, NoWay>) -> Verdict {
     verdict.missing = view.filtered.iter().map(|&place| name(view.release, place)).collect();
     if guest.check != Check::Nothing && !verdict.missing.is_empty() {
         let named = view.filtered.iter().filter_map(|&place| qemu::name(view.release?, place)).map(in_libvirt);
-        let named: Vec<String> = named.collect();
+        let named: Vec<_> = named.collect();
         verdict.possible &= named.is_empty();
         if !named.is_empty() {
             verdict
@@ -88,7 +88,7 @@ fn libvirt_check(source: &View, target: &View, why: &mut Vec<String>) {
     let ht = source.properties.get("ht") != target.properties.get("ht");
     let kinds = [("extra", properties_only_in(target, source)), ("missing", properties_only_in(source, target))];
     let named = kinds.into_iter().filter(|(_, names)| !names.is_empty()).map(|(kind, names)| {
-        let names: Vec<String> = names.into_iter().map(in_libvirt).collect();
+        let names: Vec<_> = names.into_iter().map(in_libvirt).collect();
         format!("{kind} features: {}", names.join(","))
     });
     let named: Vec<String> = named.collect();

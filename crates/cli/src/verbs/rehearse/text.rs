@@ -180,13 +180,16 @@ fn keeps(row: &mut impl FnMut(&str, &str), guest: &OnGuest) {
         let lost: Vec<String> = left.iter().map(|place| format!("{place:#}")).collect();
         row("not kept", &styled(LOST, names(&lost)));
     }
-    let moves = [forth, back].map(|verdict| verdict.as_ref().is_some_and(|verdict| verdict.possible));
-    match moves {
-        _ if all.is_empty() || forth.is_none() => {}
-        [true, true] => row("started so", &format!("{} moves over and comes back", styled(GAINED, "it"))),
-        [true, false] => row("started so", "it moves over, and does not come back"),
-        [false, _] => row("started so", &format!("{} does not move over", styled(LOST, "it"))),
-    }
+    let Some(forth) = forth.as_ref().filter(|_| !all.is_empty()) else { return };
+    let returns = back.as_ref().is_some_and(|back| back.possible);
+    row(
+        "started so",
+        &match (forth.possible, returns) {
+            (true, true) => format!("{} moves over and comes back", styled(GAINED, "it")),
+            (true, false) => "it moves over, and does not come back".to_owned(),
+            (false, _) => format!("it {} move over: {}", styled(LOST, "does not"), forth.why.join("; ")),
+        },
+    );
 }
 
 /// The changes, those of one reason together.
