@@ -100,14 +100,7 @@ fn software(found: &Rehearsal) -> String {
     let mut parts = Vec::new();
     let changed = |before: &Option<String>, after: &Option<String>| after.clone().filter(|_| before != after);
     parts.extend(changed(&found.before.kernel, &found.after.kernel).map(|release| format!("Linux {release}")));
-    let with_qemu = found
-        .hosts
-        .iter()
-        .flatten()
-        .flat_map(|host| &host.guests)
-        .any(|guest| guest.before.as_ref().is_ok_and(|view| view.release.is_some()));
-    let vmm = if with_qemu { "QEMU" } else { "the VMM" };
-    parts.extend(changed(&found.before.vmm, &found.after.vmm).map(|version| format!("{vmm} {version}")));
+    parts.extend(changed(&found.before.vmm, &found.after.vmm).map(|version| format!("{} {version}", found.vmm)));
     parts.extend(
         found
             .after

@@ -70,11 +70,10 @@ pub(crate) fn run(options: &RehearseOptions, as_json: bool) -> Result<Done, Fail
     if let Some(why) = mistaken(found.hosts.iter().flatten().flat_map(|host| &host.guests)) {
         return Err(why.into());
     }
-    let vmm = options.vmm;
     page::print(&if as_json {
         json::answer(&found, &skipped)
     } else {
-        text::answer(&found, vmm, options.long, page::width())
+        text::answer(&found, options.long, page::width())
     })?;
     let stays = found.hosts.iter().flatten().flat_map(|host| &host.guests).all(OnGuest::stays);
     Ok(match (skipped.is_empty(), stays) {
