@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 
+use cpusieve_answers::rehearse::domain::in_libvirt;
 use cpusieve_knowledge::qemu::{self, Model, RELEASES, WORD_COUNT};
 use cpusieve_knowledge::x86;
 use cpusieve_model::{ModelExpansion, Vendor};
 
 use crate::catalogue::{Catalogue, Property};
 use crate::offer::{Words, bit};
-use crate::target::in_libvirt;
 
 /// Ids of features.
 pub type Ids = BTreeSet<&'static str>;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use cpusieve_answers::rehearse::domain::in_libvirt;
 use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
 use cpusieve_model::{Vendor, has_subleaves};
 
@@ -48,32 +49,6 @@ impl Target {
             Self::Openstack => openstack(model),
             Self::Firecracker => return None,
         })
-    }
-}
-
-/// The features whose `-` is a `_` in libvirt's CPU map
-/// (libvirt's `src/qemu/qemu_capabilities.c:virQEMUCapsCPUFeaturesX86`).
-const UNDERSCORED: [&str; 10] = [
-    "cmp-legacy",
-    "ds-cpl",
-    "fxsr-opt",
-    "kvm-pv-eoi",
-    "kvm-pv-unhalt",
-    "lahf-lm",
-    "nodeid-msr",
-    "perfctr-core",
-    "perfctr-nb",
-    "tsc-adjust",
-];
-
-/// libvirt's name of a feature property.
-pub(crate) fn in_libvirt(property: &str) -> Cow<'_, str> {
-    match property {
-        "pclmulqdq" => Cow::Borrowed("pclmuldq"),
-        // QEMU's name is a slip: the bit is INVVPID's.
-        "vmx-invept-single-context-noglobals" => Cow::Borrowed("vmx-invvpid-single-context-noglobals"),
-        _ if UNDERSCORED.contains(&property) => Cow::Owned(property.replace('-', "_")),
-        _ => Cow::Borrowed(property),
     }
 }
 

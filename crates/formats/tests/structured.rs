@@ -417,6 +417,8 @@ fn a_template_keeps_every_change_with_the_bits_that_stay() {
         ]
     );
     assert_eq!(template.msrs, [MsrModifier { index: 0x10a, bits: bits(1, 1) }]);
+    let printed = firecracker::print_template(&template);
+    assert_eq!(firecracker::template("t", printed.as_bytes()).0, template, "what is printed is read back");
     let (_, diagnostics) = firecracker::template("t", br#"{"kvm_capabilities":["!"]}"#);
     assert_eq!(diagnostics.len(), 1);
 }

@@ -3,7 +3,7 @@
 use cpusieve_knowledge::linux;
 use cpusieve_knowledge::qemu::{self, Word};
 use cpusieve_knowledge::x86;
-use cpusieve_model::{CpuidBit, Place, Register, Stage, Step};
+use cpusieve_model::{Cite, CpuidBit, Place, Register, Stage, Step};
 
 use super::view::View;
 
@@ -68,6 +68,8 @@ pub struct Change {
     pub property: Option<&'static str>,
     /// The name under which the guest's kernel prints it.
     pub flag: Option<&'static str>,
+    /// Whether the VMM is QEMU.
+    qemu: bool,
 }
 
 impl Change {
@@ -79,6 +81,16 @@ impl Change {
         let sides = || [(self.after.as_ref(), false), (self.before.as_ref(), true)].into_iter();
         let steps = || sides().filter_map(|(step, before)| Some((step?, before)));
         steps().find(|(step, _)| matches!(step.effect, Dropped | Added | Forced)).or_else(|| steps().next())
+    }
+
+    /// Where it is decided: the step's place, or for a bit without a name the function that makes its register.
+    #[must_use]
+    pub fn cite(&self) -> Option<Cite> {
+        let of_register = || {
+            let bit = self.place.cpuid()?;
+            made_in(self.at, (bit.leaf, bit.register), self.qemu)
+        };
+        self.telling().map(|(step, _)| step.cite).filter(|cite| !cite.0.is_empty()).or_else(of_register)
     }
 
     /// The id, or the bit if it has no name.
@@ -101,8 +113,12 @@ pub struct Value {
     pub before: u32,
     /// After; 0 if the leaf is not there.
     pub after: u32,
+    /// The sieve whose output changes first.
+    pub at: Stage,
     /// Which part of the upgrade does it.
     pub cause: Cause,
+    /// Where it is made: KVM's answer, or QEMU's table; `None` with another VMM.
+    pub cite: Option<Cite>,
 }
 
 impl Value {
@@ -155,7 +171,10 @@ impl Between {
         let CpuidBit { leaf, subleaf, register, .. } = bit;
         let read = |view: &View| view.table.get(leaf, subleaf).unwrap_or_default().get(register);
         let (before, after) = (read(&self.before), read(&self.after));
-        Value { leaf, subleaf, register, before, after, cause: self.cause(read) }
+        let offered = |view: &View| view.offered.as_ref()?.get(leaf, subleaf).map(|registers| registers.get(register));
+        let at = if offered(&self.before) == offered(&self.after) { Stage::Qemu } else { Stage::Kvm };
+        let cite = made_in(at, (leaf, register), self.after.release.is_some());
+        Value { leaf, subleaf, register, before, after, at, cause: self.cause(read), cite }
     }
 
     fn change(&self, place: Place) -> Change {
@@ -174,6 +193,7 @@ impl Between {
             after: self.after.step(at, place).cloned(),
             property: self.after.release.and_then(|release| qemu::name(release, place)),
             flag: tree.and_then(|tree| linux::at(tree, place)).and_then(|row| row.shown),
+            qemu: self.after.release.is_some(),
         }
     }
 
@@ -213,6 +233,17 @@ impl Between {
             change.since = Some(Since { without: without.0.clone(), with: with.0.clone() });
         }
     }
+}
+
+/// The function that makes a register.
+fn made_in(at: Stage, (leaf, register): (u32, Register), qemu: bool) -> Option<Cite> {
+    Some(Cite(match at {
+        Stage::Kvm => "arch/x86/kvm/cpuid.c:__do_cpuid_func",
+        // The size of what the guest switched on, which KVM writes into the vCPU's table.
+        _ if (leaf, register) == (0xd, Register::Ebx) => "arch/x86/kvm/cpuid.c:kvm_update_cpuid_runtime",
+        _ if qemu => "target/i386/cpu.c:cpu_x86_cpuid",
+        _ => return None,
+    }))
 }
 
 /// Whether a bit is one of features, and not of a number.

@@ -43,24 +43,29 @@ pub struct Command {
 pub fn commands(found: &Rehearsal) -> Vec<Command> {
     let hosts: Vec<&OnHost> = found.hosts.iter().flatten().collect();
     let mut commands: Vec<Command> = Vec::new();
+    // The same lines for a guest of the same name are told once, with all hosts.
+    let mut pinned: Vec<(Phase, &str, Vec<String>, Vec<&str>)> = Vec::new();
     for host in &hosts {
         for guest in &host.guests {
-            let lines = pins(guest);
-            if lines.is_empty() {
-                continue;
-            }
-            let on = if hosts.len() > 1 { format!(" on {}", host.name) } else { String::new() };
-            let name = &guest.guest.name;
-            let (when, what) = if guest.pinned.before {
-                (Phase::Before, format!("keep the CPU of {name}{on}, and power it off and on"))
-            } else {
-                (
-                    Phase::After,
-                    format!("keep the CPU of {name}{on} when it is next started; the old software does not take it"),
-                )
+            let (lines, name) = (pins(guest), guest.guest.name.as_str());
+            let phase = if guest.pinned.before { Phase::Before } else { Phase::After };
+            let alike = |(other, known, typed, _): &&mut (Phase, &str, Vec<String>, Vec<&str>)| {
+                (*other, *known) == (phase, name) && *typed == lines
             };
-            commands.push(Command { phase: when, what, lines });
+            match pinned.iter_mut().find(alike) {
+                Some((.., on)) => on.push(&host.name),
+                None if lines.is_empty() => {}
+                None => pinned.push((phase, name, lines, vec![&host.name])),
+            }
         }
+    }
+    for (phase, name, lines, on) in pinned {
+        let on = if hosts.len() > 1 { format!(" on {}", on.join(", ")) } else { String::new() };
+        let what = match phase {
+            Phase::Before => format!("keep the CPU of {name}{on}, and power it off and on"),
+            _ => format!("keep the CPU of {name}{on} when it is next started; the old software does not take it"),
+        };
+        commands.push(Command { phase, what, lines });
     }
     let software = software(found);
     let order: Vec<&str> = match &found.order {
@@ -95,14 +100,7 @@ fn software(found: &Rehearsal) -> String {
     let mut parts = Vec::new();
     let changed = |before: &Option<String>, after: &Option<String>| after.clone().filter(|_| before != after);
     parts.extend(changed(&found.before.kernel, &found.after.kernel).map(|release| format!("Linux {release}")));
-    let with_qemu = found
-        .hosts
-        .iter()
-        .flatten()
-        .flat_map(|host| &host.guests)
-        .any(|guest| guest.before.as_ref().is_ok_and(|view| view.release.is_some()));
-    let vmm = if with_qemu { "QEMU" } else { "the VMM" };
-    parts.extend(changed(&found.before.vmm, &found.after.vmm).map(|version| format!("{vmm} {version}")));
+    parts.extend(changed(&found.before.vmm, &found.after.vmm).map(|version| format!("{} {version}", found.vmm)));
     parts.extend(
         found
             .after

@@ -1,6 +1,8 @@
 //! From libvirt's domain to what QEMU is told (libvirt's `src/qemu/qemu_command.c:qemuBuildCpuCommandLine`,
 //! `qemuBuildSmpCommandLine`).
 
+use std::borrow::Cow;
+
 use cpusieve_knowledge::qemu::{self, RELEASES};
 use cpusieve_knowledge::x86;
 use cpusieve_model::{Domain, DomainCpu, DomainPolicy, DomainTopology};
@@ -62,6 +64,8 @@ fn cpu_of(cpu: &DomainCpu, guest: &mut Guest, parts: &mut Vec<String>) -> String
     let model = match (mode, &cpu.model) {
         ("host-passthrough" | "maximum", _) => {
             guest.check = check(Check::Nothing);
+            // Of such a CPU libvirt compares nothing unless it is told to.
+            guest.check_running = if guest.check == Check::Full { Check::Full } else { Check::Nothing };
             // Unlike QEMU's own, libvirt's default is said out loud.
             let migratable = if cpu.migratable == Some(false) { "off" } else { "on" };
             parts.push(format!("migratable={migratable}"));
@@ -170,14 +174,31 @@ fn property(name: &str) -> Option<String> {
     known(name).or_else(|| known(&name.replace('_', "-"))).or_else(by_feature)
 }
 
-/// libvirt's name of the feature behind a property of QEMU's.
+/// The features whose `-` is a `_` in libvirt's CPU map
+/// (libvirt's `src/qemu/qemu_capabilities.c:virQEMUCapsCPUFeaturesX86`).
+const UNDERSCORED: [&str; 10] = [
+    "cmp-legacy",
+    "ds-cpl",
+    "fxsr-opt",
+    "kvm-pv-eoi",
+    "kvm-pv-unhalt",
+    "lahf-lm",
+    "nodeid-msr",
+    "perfctr-core",
+    "perfctr-nb",
+    "tsc-adjust",
+];
+
+/// libvirt's name of a feature property.
 #[must_use]
-pub fn in_libvirt(property: &str) -> String {
-    let of = |name: &str| {
-        let feature = qemu::by_name(name).find_map(|bit| x86::by_place(bit.place))?;
-        feature.names_in(x86::System::Libvirt).next()
-    };
-    of(property).unwrap_or(property).to_owned()
+pub fn in_libvirt(property: &str) -> Cow<'_, str> {
+    match property {
+        "pclmulqdq" => Cow::Borrowed("pclmuldq"),
+        // QEMU's name is a slip: the bit is INVVPID's.
+        "vmx-invept-single-context-noglobals" => Cow::Borrowed("vmx-invvpid-single-context-noglobals"),
+        _ if UNDERSCORED.contains(&property) => Cow::Owned(property.replace('-', "_")),
+        _ => Cow::Borrowed(property),
+    }
 }
 
 #[cfg(test)]
@@ -249,9 +270,14 @@ mod tests {
 
     #[test]
     fn names_go_to_libvirt_and_back() {
-        for (qemu, libvirt) in
-            [("pclmulqdq", "pclmuldq"), ("pni", "pni"), ("ht", "ht"), ("svm", "svm"), ("spec-ctrl", "spec-ctrl")]
-        {
+        for (qemu, libvirt) in [
+            ("pclmulqdq", "pclmuldq"),
+            ("pni", "pni"),
+            ("cmp-legacy", "cmp_legacy"),
+            ("ht", "ht"),
+            ("svm", "svm"),
+            ("spec-ctrl", "spec-ctrl"),
+        ] {
             assert_eq!(in_libvirt(qemu), libvirt);
             assert_eq!(property(libvirt).as_deref(), Some(qemu));
         }

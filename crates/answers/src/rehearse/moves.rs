@@ -37,7 +37,7 @@ pub(super) fn start(guest: &Guest, view: &Result<View, NoWay>) -> Verdict {
     verdict.missing = view.filtered.iter().map(|&place| name(view.release, place)).collect();
     if guest.check != Check::Nothing && !verdict.missing.is_empty() {
         let named = view.filtered.iter().filter_map(|&place| qemu::name(view.release?, place)).map(in_libvirt);
-        let named: Vec<String> = named.collect();
+        let named: Vec<_> = named.collect();
         verdict.possible &= named.is_empty();
         if !named.is_empty() {
             verdict
@@ -67,6 +67,10 @@ pub(super) fn migrate(guest: &Guest, source: &View, target: &Result<View, NoWay>
     if !verdict.missing.is_empty() {
         verdict.why.push(format!("the guest would lose under its feet: {}", verdict.missing.join(", ")));
     }
+    let vendors = [source, target].map(|view| view.table.vendor_string().unwrap_or_default());
+    if vendors[0] != vendors[1] {
+        verdict.why.push(format!("the vendor would change from {} to {}", vendors[0], vendors[1]));
+    }
     let bits = |view: &View| view.table.get(ADDRESS_BITS, 0).map_or(0, |leaf| leaf.eax & 0xff);
     if bits(source) > bits(target) {
         verdict.why.push(format!("{} bits of a physical address become {}", bits(source), bits(target)));
@@ -81,16 +85,25 @@ pub(super) fn migrate(guest: &Guest, source: &View, target: &Result<View, NoWay>
 /// libvirt compares what QEMU says of its properties with what the running guest was defined to have
 /// (`src/cpu/cpu_x86.c:virCPUx86UpdateLive`).
 fn libvirt_check(source: &View, target: &View, why: &mut Vec<String>) {
-    for (kind, names) in
-        [("missing", properties_only_in(source, target)), ("extra", properties_only_in(target, source))]
-    {
-        if !names.is_empty() {
-            let names: Vec<String> = names.into_iter().map(in_libvirt).collect();
-            let names = names.join(", ");
-            why.push(format!("libvirt refuses: guest CPU doesn't match specification: {kind} features: {names}"));
-        }
+    let ht = source.properties.get("ht") != target.properties.get("ht");
+    let kinds = [("extra", properties_only_in(target, source)), ("missing", properties_only_in(source, target))];
+    let named = kinds.into_iter().filter(|(_, names)| !names.is_empty()).map(|(kind, names)| {
+        let names: Vec<_> = names.into_iter().map(in_libvirt).collect();
+        format!("{kind} features: {}", names.join(","))
+    });
+    let named: Vec<String> = named.collect();
+    if !named.is_empty() {
+        let fixed = if ht && source.has(HT) == target.has(HT) { FIXED } else { "" };
+        why.push(format!("libvirt refuses: guest CPU doesn't match specification: {}{fixed}", named.join(", ")));
     }
 }
+
+/// 1.EDX\[28\]
+const HT: Place = Place::Cpuid(CpuidBit::new(1, 0, Register::Edx, 28));
+
+/// Since 10.0 QEMU says in the property what was in the table all along (`target/i386/cpu.c:x86_cpu_expand_features`);
+/// libvirt's releases since mid-2025 know of it.
+const FIXED: &str = " (the guest's CPUID has the bit on both; a libvirt that knows QEMU 10.0 leaves ht out)";
 
 /// The feature properties of QEMU that are on in one view and not in the other; those of KVM's and Hyper-V's leaves are no
 /// features to libvirt.

@@ -108,7 +108,7 @@ pub(super) fn pins(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&Stac
     without_the_needless(bench, guest, &mut pinned, new);
     for_libvirt(bench, &mut pinned, before, ends);
     let (on_new, on_old) = (bench.view(&pinned.guest, new), bench.view(&pinned.guest, old));
-    prove(&mut pinned, before, on_new, on_old);
+    prove(&mut pinned, before, (&on_new, &on_old));
     pinned
 }
 
@@ -159,6 +159,11 @@ fn properties(before: &View, view: &View, cpu: &CpuText) -> Vec<(String, String)
         if let Some(was) = was.filter(|_| was != is && !cpu.names(name)) {
             found.insert(name.to_owned(), format!("{was:#x}"));
         }
+    }
+    let bits = |view: &View| highest(&view.table, 0x8000_0008).unwrap_or(0) & 0xff;
+    if bits(before) != bits(view) && !cpu.names("phys-bits") {
+        found.insert("phys-bits".to_owned(), bits(before).to_string());
+        found.insert("host-phys-bits".to_owned(), "off".to_owned());
     }
     found.into_iter().collect()
 }
@@ -212,18 +217,19 @@ fn for_libvirt(bench: &Bench<'_>, pinned: &mut Pinned, before: &View, (old, new)
 }
 
 /// What the pins do, on both ends.
-fn prove(pinned: &mut Pinned, before: &View, after: Result<View, NoWay>, on_old: Result<View, NoWay>) {
-    if let Ok(view) = &after {
+fn prove(pinned: &mut Pinned, before: &View, (after, on_old): (&Result<View, NoWay>, &Result<View, NoWay>)) {
+    if let Ok(view) = after {
         pinned.same = view.is_same(before);
         pinned.left = if view.error.is_none() { before.differing(view).into_iter().collect() } else { Vec::new() };
     }
     pinned.before = on_old.as_ref().is_ok_and(|view| view.is_same(before));
-    if let Ok(view) = on_old.as_ref().map(Clone::clone)
+    (pinned.forth, pinned.back) = (None, None);
+    if let Ok(view) = on_old
         && pinned.before
     {
-        pinned.forth = Some(migrate(&pinned.guest, &view, &after));
-        pinned.back =
-            after.ok().filter(|view| view.error.is_none()).map(|after| migrate(&pinned.guest, &after, &on_old));
+        pinned.forth = Some(migrate(&pinned.guest, view, after));
+        let there = after.as_ref().ok().filter(|view| view.error.is_none());
+        pinned.back = there.map(|there| migrate(&pinned.guest, there, on_old));
     }
 }
 
@@ -231,11 +237,12 @@ fn prove(pinned: &mut Pinned, before: &View, after: Result<View, NoWay>, on_old:
 pub(super) fn template(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&Stack, &Stack)) -> Pinned {
     let (old, new) = ends;
     let mut pinned = Pinned { guest: guest.clone(), ..Pinned::default() };
-    let (Some(Options::Firecracker(options)), Ok(after)) = (bench.options, bench.view(guest, new)) else {
-        return pinned;
-    };
+    let as_it_is = (bench.view(guest, new), bench.view(guest, old));
+    prove(&mut pinned, before, (&as_it_is.0, &as_it_is.1));
+    // Other VMMs have no templates.
+    let (Some(Options::Firecracker(options)), Ok(after)) = (bench.options, as_it_is.0) else { return pinned };
     // Features can be taken away; only numbers can also be written that KVM does not offer.
-    let mut changes: BTreeMap<(u32, u32, Register), (u32, u32)> = BTreeMap::new();
+    let mut changes = Written::new();
     for place in before.differing(&after) {
         let there = |bit: &CpuidBit| after.table.get(bit.leaf, bit.subleaf).is_some();
         let Some(bit) = place.cpuid().filter(there) else { continue };
@@ -245,27 +252,53 @@ pub(super) fn template(bench: &Bench<'_>, guest: &Guest, before: &View, ends: (&
             *value |= u32::from(before.has(place)) << bit.bit;
         }
     }
-    if changes.is_empty() {
-        prove(&mut pinned, before, Ok(after), bench.view(guest, old));
-        return pinned;
+    for _ in 0..ROUNDS {
+        changes.retain(|_, (mask, _)| *mask != 0);
+        if changes.is_empty() {
+            return Pinned { template: None, pins: Vec::new(), ..pinned };
+        }
+        let whole = with(base(&options, &after), &changes);
+        let custom = Options::Firecracker(firecracker::Options { template: Template::Custom(&whole), ..options });
+        let of = |stack| bench.view_with(guest, stack, Some(custom));
+        prove(&mut pinned, before, (&of(new), &of(old)));
+        let entries: BTreeSet<(u32, u32)> = changes.keys().map(|&(leaf, subleaf, _)| (leaf, subleaf)).collect();
+        let pin = |(leaf, subleaf)| {
+            let name = format!("{leaf:#x}/{subleaf:#x}");
+            Pin { kind: Kind::Template, name, value: "as before".to_owned() }
+        };
+        pinned.pins = entries.into_iter().map(pin).collect();
+        pinned.template = Some(whole);
+        if without_effect(&mut changes, &pinned.left) == 0 {
+            break;
+        }
     }
-    let mut whole = base(&options, &after);
-    let mut entries: BTreeSet<(u32, u32)> = BTreeSet::new();
-    for ((leaf, subleaf, register), (mask, value)) in changes {
+    pinned
+}
+
+/// Bits that a template writes, and with what, by entry and register.
+type Written = BTreeMap<(u32, u32, Register), (u32, u32)>;
+
+/// A template with bits written after all that it does by itself.
+fn with(mut template: CpuTemplate, changes: &Written) -> CpuTemplate {
+    for (&(leaf, subleaf, register), &(mask, value)) in changes {
         let flags = if has_subleaves(leaf) { SUBLEAF_COUNTS } else { 0 };
         let bits = BitFilter { mask: u64::from(mask), value: u64::from(value) };
-        whole.cpuid.push(CpuidModifier { leaf, subleaf, flags, register: Some((register, bits)) });
-        entries.insert((leaf, subleaf));
+        template.cpuid.push(CpuidModifier { leaf, subleaf, flags, register: Some((register, bits)) });
     }
-    let custom = Options::Firecracker(firecracker::Options { template: Template::Custom(&whole), ..options });
-    let of = |stack| bench.view_with(guest, stack, Some(custom));
-    prove(&mut pinned, before, of(new), of(old));
-    for (leaf, subleaf) in entries {
-        let name = format!("{leaf:#x}/{subleaf:#x}");
-        pinned.pins.push(Pin { kind: Kind::Template, name, value: "as before".to_owned() });
+    template
+}
+
+/// Takes the bits out that Firecracker writes over after the template; how many these are.
+fn without_effect(changes: &mut Written, left: &[Place]) -> usize {
+    let mut count = 0;
+    for bit in left.iter().filter_map(|place| place.cpuid()) {
+        if let Some((mask, value)) = changes.get_mut(&(bit.leaf, bit.subleaf, bit.register)) {
+            count += usize::from(*mask >> bit.bit & 1 == 1);
+            *mask &= !(1 << bit.bit);
+            *value &= !(1 << bit.bit);
+        }
     }
-    pinned.template = Some(whole);
-    pinned
+    count
 }
 
 /// The template that is in use already.

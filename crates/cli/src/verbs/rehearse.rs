@@ -6,6 +6,7 @@ mod text;
 
 use std::path::Path;
 
+use cpusieve_answers::predict::way::NoWay;
 use cpusieve_answers::rehearse::{Guest, Host, OnGuest, Question, Range, Upgrade, rehearse};
 use cpusieve_formats::firecracker as format;
 use cpusieve_knowledge::vmm::template_names;
@@ -66,15 +67,13 @@ pub(crate) fn run(options: &RehearseOptions, as_json: bool) -> Result<Done, Fail
     if found.hosts.iter().all(Result::is_err) {
         return Err("none of the inputs is a host".into());
     }
-    // What no guest can be tried with is wrong usage, and not a finding.
-    if let Some(why) = nowhere(found.hosts.iter().flatten().flat_map(|host| &host.guests)) {
+    if let Some(why) = mistaken(found.hosts.iter().flatten().flat_map(|host| &host.guests)) {
         return Err(why.into());
     }
-    let vmm = options.vmm;
     page::print(&if as_json {
         json::answer(&found, &skipped)
     } else {
-        text::answer(&found, vmm, options.long, page::width())
+        text::answer(&found, options.long, page::width())
     })?;
     let stays = found.hosts.iter().flatten().flat_map(|host| &host.guests).all(OnGuest::stays);
     Ok(match (skipped.is_empty(), stays) {
@@ -84,16 +83,11 @@ pub(crate) fn run(options: &RehearseOptions, as_json: bool) -> Result<Done, Fail
     })
 }
 
-/// Why no guest can be tried on any host, before or after.
-fn nowhere<'a>(guests: impl Iterator<Item = &'a OnGuest>) -> Option<String> {
-    let mut first = None;
-    for guest in guests {
-        match (&guest.before, &guest.after) {
-            (Err(why), Err(_)) => _ = first.get_or_insert_with(|| format!("{}: {why}", guest.guest.name)),
-            _ => return None,
-        }
-    }
-    first
+/// What was asked for and does not exist: no finding, but wrong usage.
+fn mistaken<'a>(guests: impl Iterator<Item = &'a OnGuest>) -> Option<String> {
+    let mut errors = guests.flat_map(|guest| [&guest.before, &guest.after]).filter_map(|view| view.as_ref().err());
+    let wrong = |error: &&NoWay| !matches!(error, NoWay::NoMachine(_) | NoWay::NoKvm(_) | NoWay::Refused { .. });
+    errors.find(wrong).map(ToString::to_string)
 }
 
 fn upgrade(options: &RehearseOptions) -> Result<Upgrade, Failure> {
@@ -136,7 +130,7 @@ fn microcode(text: Option<&str>) -> Result<(Option<u64>, Option<u64>), Refusal> 
 }
 
 /// The guests, and files that hold none.
-fn guests(options: &RehearseOptions) -> Result<(Vec<Guest>, Vec<(String, String)>), Failure> {
+fn guests(options: &RehearseOptions) -> Result<(Vec<Guest>, inputs::Skipped), Failure> {
     let (mut guests, skipped) = inputs::domains(&options.guests)?;
     if options.vmm != VmmName::Qemu {
         let smp = options.smp.clone();

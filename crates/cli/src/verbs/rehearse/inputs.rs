@@ -26,7 +26,7 @@ pub(super) struct Read {
 }
 
 /// Inputs that could not be used, and why.
-type Skipped = Vec<(String, String)>;
+pub(super) type Skipped = Vec<(String, String)>;
 
 fn content(source: Content, name: &str) -> Result<Vec<u8>, InputError> {
     match source {

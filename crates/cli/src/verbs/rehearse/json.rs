@@ -20,6 +20,7 @@ pub(super) fn answer(found: &Rehearsal, skipped: &[(String, String)]) -> String 
         .map(|command| json!({"when": command.phase.name(), "what": command.what, "lines": command.lines}));
     json::pretty(&json!({
         "format": 1,
+        "vmm": found.vmm,
         "before": stack(&found.before),
         "after": stack(&found.after),
         "hosts": found.hosts.iter().flatten().map(host).collect::<Vec<_>>(),
@@ -124,7 +125,7 @@ fn change(change: &Change, tree: usize) -> Value {
         "rule": reason.as_ref().map(|reason| reason.rule.0),
         "title": reason.as_ref().map(|reason| &reason.title),
         "cause": reason.as_ref().map(|reason| &reason.cause),
-        "cite": reason.as_ref().map(|reason| reason.cite.0),
+        "cite": change.cite().map(|cite| cite.0),
         "steps": {"before": change.before.as_ref().map(json::step), "after": change.after.as_ref().map(json::step)},
     })
 }
@@ -132,7 +133,7 @@ fn change(change: &Change, tree: usize) -> Value {
 fn value(value: &Register) -> Value {
     json!({
         "register": value.name(), "before": format!("{:#010x}", value.before), "after": format!("{:#010x}", value.after),
-        "by": value.cause.name(),
+        "at": value.at.name(), "by": value.cause.name(), "cite": value.cite.map(|cite| cite.0),
     })
 }
 

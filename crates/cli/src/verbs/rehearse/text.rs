@@ -10,7 +10,6 @@ use cpusieve_answers::rehearse::{
 use cpusieve_knowledge::linux;
 use cpusieve_model::Stage;
 
-use crate::args::VmmName;
 use crate::page::{self, DOUBT, GAINED, HEAD, LOST, QUIET, counted, styled};
 
 /// How many names of a list are told; the JSON has them all.
@@ -23,7 +22,7 @@ const MOST_ASSUMED: usize = 8;
 const LABELS: usize = 14;
 
 /// The answer.
-pub(super) fn answer(found: &Rehearsal, vmm: VmmName, long: bool, width: usize) -> String {
+pub(super) fn answer(found: &Rehearsal, long: bool, width: usize) -> String {
     let mut page = String::new();
     let guests: Vec<&OnGuest> = found.hosts.iter().flatten().flat_map(|host| &host.guests).collect();
     let moved = guests.iter().filter(|guest| !guest.stays()).count();
@@ -31,7 +30,7 @@ pub(super) fn answer(found: &Rehearsal, vmm: VmmName, long: bool, width: usize) 
         0 => styled(GAINED, "nothing changes for any guest"),
         moved => styled(LOST, format!("{moved} of {} will not be as before", counted(guests.len(), "guest"))),
     };
-    let head = format!("{}: {verdict}", styled(HEAD, upgrade(found, vmm)));
+    let head = format!("{}: {verdict}", styled(HEAD, upgrade(found)));
     page.push_str(&page::wrap(&head, "", "  ", width));
     for host in found.hosts.iter().flatten() {
         on_host(&mut page, host, long, width);
@@ -45,13 +44,8 @@ pub(super) fn answer(found: &Rehearsal, vmm: VmmName, long: bool, width: usize) 
 }
 
 /// `Linux 6.1 -> 6.18, QEMU 7.2 -> 10.0`
-fn upgrade(found: &Rehearsal, vmm: VmmName) -> String {
+fn upgrade(found: &Rehearsal) -> String {
     let Rehearsal { before, after, .. } = found;
-    let name = match vmm {
-        VmmName::Qemu => "QEMU",
-        VmmName::Firecracker => "Firecracker",
-        VmmName::CloudHypervisor => "Cloud Hypervisor",
-    };
     let own = "the record's";
     let step = |what: &str, one: Option<&str>, other: Option<&str>| {
         (one != other).then(|| format!("{what} {} -> {}", one.unwrap_or(own), other.unwrap_or(own)))
@@ -63,7 +57,7 @@ fn upgrade(found: &Rehearsal, vmm: VmmName) -> String {
     let (one, other) = (hex(before.microcode), hex(after.microcode));
     let mut parts: Vec<String> = [
         step("Linux", kernel.0, kernel.1),
-        step(name, version.0, version.1),
+        step(found.vmm, version.0, version.1),
         step("machine", machine.0, machine.1),
         step("microcode", one.as_deref(), other.as_deref()),
     ]
@@ -180,13 +174,16 @@ fn keeps(row: &mut impl FnMut(&str, &str), guest: &OnGuest) {
         let lost: Vec<String> = left.iter().map(|place| format!("{place:#}")).collect();
         row("not kept", &styled(LOST, names(&lost)));
     }
-    let moves = [forth, back].map(|verdict| verdict.as_ref().is_some_and(|verdict| verdict.possible));
-    match moves {
-        _ if all.is_empty() || forth.is_none() => {}
-        [true, true] => row("started so", &format!("{} moves over and comes back", styled(GAINED, "it"))),
-        [true, false] => row("started so", "it moves over, and does not come back"),
-        [false, _] => row("started so", &format!("{} does not move over", styled(LOST, "it"))),
-    }
+    let Some(forth) = forth.as_ref().filter(|_| !all.is_empty()) else { return };
+    let returns = back.as_ref().is_some_and(|back| back.possible);
+    row(
+        "started so",
+        &match (forth.possible, returns) {
+            (true, true) => format!("{} moves over and comes back", styled(GAINED, "it")),
+            (true, false) => "it moves over, and does not come back".to_owned(),
+            (false, _) => format!("it {} move over: {}", styled(LOST, "does not"), forth.why.join("; ")),
+        },
+    );
 }
 
 /// The changes, those of one reason together.
@@ -209,6 +206,12 @@ fn changes(page: &mut String, guest: &OnGuest, long: bool, width: usize) {
         let more = guest.values.len().saturating_sub(MOST_VALUES);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         page.push_str(&page::wrap(&format!("{}{more}", told.join(", ")), "    ~ ", "        ", width));
+        let mut cites: Vec<&str> = guest.values.iter().filter_map(|value| Some(value.cite?.0)).collect();
+        cites.sort_unstable();
+        cites.dedup();
+        if !cites.is_empty() {
+            page.push_str(&page::wrap(&styled(QUIET, cites.join(", ")), "        ", "        ", width));
+        }
     }
     let flags = [(GAINED, "+", names(&guest.flags.gained)), (LOST, "-", names(&guest.flags.lost))];
     for (style, sign, text) in flags.into_iter().filter(|(_, _, text)| !text.is_empty()) {
@@ -232,8 +235,9 @@ fn one_reason(page: &mut String, guest: &OnGuest, group: &[&Change], long: bool,
     let words = |reason: &Reason| format!("{until}{}", if long { &reason.cause } else { &reason.title });
     why.extend(reason.as_ref().map(words));
     let mut text = why.join("; ");
-    if let Some(reason) = reason.filter(|reason| !reason.cite.0.is_empty()) {
-        let _ = write!(text, "  {}", styled(QUIET, format!("{} {}", reason.cite, reason.rule)));
+    if let Some(cite) = first.cite() {
+        let rule = reason.map(|reason| reason.rule.0).unwrap_or_default();
+        let _ = write!(text, "  {}", styled(QUIET, format!("{cite} {rule}").trim_end()));
     }
     page.push_str(&page::wrap(&text, "        ", "        ", width));
     if long {
@@ -285,8 +289,7 @@ fn assumed(page: &mut String, guests: &[&OnGuest], width: usize) {
 fn in_order(page: &mut String, order: &Order, width: usize) {
     let _ = writeln!(page, "\n{}", styled(HEAD, "Order"));
     for (number, place) in order.hosts.iter().enumerate() {
-        let takes =
-            format!("once upgraded it takes {} of {} of other hosts", place.takes, counted(place.of, "guest"));
+        let takes = format!("once upgraded it takes {} of {} of other hosts", place.takes, counted(place.of, "guest"));
         let stuck = match place.stuck.as_slice() {
             [] => String::new(),
             stuck => format!("; as the first, nowhere to go for {}", names(stuck)),

@@ -1,0 +1,176 @@
+//! `rehearse` as its users meet it: exit status, JSON, what is left out, and a page that fits.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A folder of its own, removed in the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("cpusieve-rehearse-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    }
+
+    /// A host of the QEMU oracle.
+    fn host(&self, host: &str) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../corpus/qemu-oracle/hosts/{host}.json.gz"));
+        let mut record = Vec::new();
+        flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut record).unwrap();
+        self.put(&format!("{host}.json"), &record)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cpusieve")).arg("rehearse").args(arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn answer(arguments: &[&str], status: i32) -> Value {
+    let output = run(&[arguments, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(status), "{}", errors(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+const DOMAIN: &[u8] = b"<domain type='kvm'>
+  <name>web1</name>
+  <vcpu>2</vcpu>
+  <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <cpu mode='custom' check='full'><model>EPYC-Rome</model><topology sockets='1' cores='2' threads='1'/></cpu>
+</domain>";
+
+#[test]
+fn a_domain_that_libvirt_will_not_take_back_is_named_with_libvirts_words() {
+    let folder = Folder::new("domain");
+    let (host, guest) = (folder.host("milan-6.18"), folder.put("web1.xml", DOMAIN));
+    let found = answer(&["--qemu", "7.2..10.0", &host, "--guests", &guest], 1);
+    assert_eq!(found["format"], 1);
+    let guest = &found["hosts"][0]["guests"][0];
+    assert_eq!((guest["guest"].as_str(), guest["libvirt"].as_bool()), (Some("web1"), Some(true)));
+    assert_eq!(guest["start"]["possible"], true);
+    assert_eq!(guest["migrate"]["forth"]["possible"], false);
+    assert!(guest["migrate"]["forth"]["why"][0].as_str().unwrap().contains("extra features:"), "{guest}");
+    for change in ["gained", "lost", "changed"] {
+        assert_eq!(guest[change], serde_json::json!([]), "the CPU itself is the same");
+    }
+}
+
+#[test]
+fn an_upgrade_of_the_kernel_says_who_takes_a_flag_and_ends_with_commands() {
+    let folder = Folder::new("kernel");
+    let host = folder.host("milan-6.18");
+    let arguments = ["--host-kernel", "6.12..6.18", "--qemu", "10.0..10.0", "--machine", "pc-q35-10.0", &host];
+    let found = answer(&arguments, 1);
+    let lost = &found["hosts"][0]["guests"][0]["lost"][0];
+    assert_eq!(
+        (lost["feature"].as_str(), lost["at"].as_str(), lost["by"].as_str()),
+        (Some("spec_ctrl"), Some("kvm"), Some("host"))
+    );
+    assert_eq!(lost["since"]["with"], "6.14");
+    assert!(lost["rule"].as_str().unwrap().starts_with("KVM"));
+    assert!(lost["cite"].as_str().unwrap().contains(':'));
+    let page = text(&run(&arguments));
+    assert!(page.starts_with("Linux 6.12 -> 6.18: 1 of 1 guest will not be as before"), "{page}");
+    let (changes, commands) = (page.find("- spec_ctrl").unwrap(), page.find("\nCommands\n").unwrap());
+    assert!(changes < commands && page.contains("install Linux 6.18"), "{page}");
+    let long: Vec<&str> = page.lines().filter(|line| line.chars().count() > 100 && !line.contains("-cpu ")).collect();
+    assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn nothing_changes_where_nothing_is_upgraded_for_the_guest() {
+    let folder = Folder::new("same");
+    let host = folder.host("milan-6.18");
+    let arguments = [
+        "--host-kernel",
+        "6.12..6.18",
+        "--qemu",
+        "10.0..10.0",
+        "--cpu",
+        "EPYC-Milan,-spec-ctrl",
+        "--machine",
+        "pc-q35-10.0",
+    ];
+    let output = run(&[&arguments[..], &[&host]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("nothing changes for any guest"));
+}
+
+#[test]
+fn firecracker_gets_a_template() {
+    let folder = Folder::new("firecracker");
+    let host = folder.host("spr-6.18");
+    let arguments = ["--vmm", "firecracker", "--host-kernel", "6.1..6.18", "--kvm-param", "nested=0..0", &host];
+    let found = answer(&arguments, 1);
+    let guest = &found["hosts"][0]["guests"][0];
+    let gained: Vec<&str> =
+        guest["gained"].as_array().unwrap().iter().filter_map(|one| one["feature"].as_str()).collect();
+    assert!(gained.contains(&"ibt") && gained.contains(&"fsrs"), "{gained:?}");
+    let template = guest["pinned"]["template"].to_string();
+    let (read, diagnostics) = cpusieve_formats::firecracker::template("t", template.as_bytes());
+    assert!(diagnostics.is_empty() && !read.cpuid.is_empty(), "{diagnostics:?}");
+}
+
+#[test]
+fn what_cannot_be_used_is_named_and_left_out() {
+    let folder = Folder::new("broken");
+    let host = folder.host("milan-6.18");
+    let broken = folder.put("broken.json", b"{\"kind\":");
+    let guest = folder.put("guest.txt", b"CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x68747541 ecx=0x444d4163 edx=0x69746e65\n   0x00000001 0x00: eax=0x00a20f12 ebx=0x00000000 ecx=0x80000000 edx=0x00008001\n");
+    let no_domain = folder.put("no.xml", b"<domain>\n<");
+    let output = run(&["--qemu", "7.2..10.0", &host, &broken, &guest, "--cpu", "EPYC", "--guests", &no_domain]);
+    assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
+    let said = errors(&output);
+    assert!(
+        said.contains("broken.json") && said.contains("the hypervisor bit is set") && said.contains("no.xml:2"),
+        "{said}"
+    );
+    let alone = run(&["--qemu", "7.2..10.0", &guest]);
+    assert_eq!(alone.status.code(), Some(2));
+}
+
+#[test]
+fn questions_that_mean_nothing_are_refused() {
+    let folder = Folder::new("usage");
+    let host = folder.host("milan-6.18");
+    for (arguments, words) in [
+        (&[][..], "nothing is upgraded"),
+        (&["--host-kernel", "6.1..6.1"], "nothing is upgraded"),
+        (&["--host-kernel", "6.1..x"], "no kernel release"),
+        (&["--qemu", "7.2..x"], "no QEMU version"),
+        (&["--vmm", "firecracker", "--qemu", "7.2..10.0"], "is for QEMU"),
+        (&["--vmm-version", "1.12..1.16"], "not for QEMU"),
+        (&["--microcode", "0x1..y"], "expected revisions"),
+        (&["--qemu", "7.2..10.0", "--template", "T2"], "Firecracker alone"),
+        (&["--kvm-param", "nosuch=1", "--host-kernel", "6.1..6.12"], "no parameter of KVM's modules"),
+    ] {
+        let output = run(&[arguments, &[&host]].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
+        assert!(errors(&output).contains(words), "{arguments:?}: {}", errors(&output));
+    }
+}
