@@ -21,6 +21,7 @@ mod instruction;
 mod loss;
 mod register;
 mod scene;
+mod sentence;
 mod settle;
 
 use cpusieve_formats::message::Paste;
@@ -124,6 +125,9 @@ pub fn explain(paste: &Paste, host: Option<&Machine<'_>>) -> Answer {
         losses.push(Loss::of(paste, &scene, one));
     }
     losses.extend(loss::of_instructions(paste, &scene));
+    if losses.iter().all(|loss| loss.weak) {
+        losses.extend(sentence::find(paste).map(|found| Loss::of(paste, &scene, &found)));
+    }
     let mut answer = settle::settle(paste, &scene, losses);
     if let Some(host) = host {
         answer.causes.iter_mut().flat_map(|cause| &mut cause.subjects).for_each(|subject| subject.ask(host));

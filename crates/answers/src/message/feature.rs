@@ -26,21 +26,21 @@ pub struct Subject {
     pub on_host: Option<(String, String)>,
 }
 
-/// The components of XCR0, by bit.
-const XCR0: [(u8, &str); 13] = [
-    (0, "x87"),
-    (1, "SSE"),
-    (2, "YMM, upper halves of AVX"),
-    (3, "BNDREGS of MPX"),
-    (4, "BNDCSR of MPX"),
-    (5, "opmask of AVX-512"),
-    (6, "ZMM_Hi256 of AVX-512"),
-    (7, "Hi16_ZMM of AVX-512"),
-    (9, "PKRU of protection keys"),
-    (11, "CET_U"),
-    (12, "CET_S"),
-    (17, "XTILECFG of AMX"),
-    (18, "XTILEDATA of AMX"),
+/// The components of XCR0, by bit, and the feature whose instructions need them.
+const XCR0: [(u8, &str, &str); 13] = [
+    (0, "x87", "xsave"),
+    (1, "SSE", "xsave"),
+    (2, "YMM, upper halves of AVX", "avx"),
+    (3, "BNDREGS of MPX", "mpx"),
+    (4, "BNDCSR of MPX", "mpx"),
+    (5, "opmask of AVX-512", "avx512f"),
+    (6, "ZMM_Hi256 of AVX-512", "avx512f"),
+    (7, "Hi16_ZMM of AVX-512", "avx512f"),
+    (9, "PKRU of protection keys", "pku"),
+    (11, "CET_U", "shstk"),
+    (12, "CET_S", "shstk"),
+    (17, "XTILECFG of AMX", "amx_tile"),
+    (18, "XTILEDATA of AMX", "amx_tile"),
 ];
 
 impl Subject {
@@ -67,7 +67,7 @@ impl Subject {
     pub(super) fn bit(spot: Spot) -> Self {
         let title = match spot {
             Spot::Xcr0(bit) => {
-                let component = XCR0.iter().find(|(known, _)| *known == bit).map_or("a component", |(_, name)| name);
+                let component = XCR0.iter().find(|(known, ..)| *known == bit).map_or("a component", |(_, name, _)| name);
                 format!("state in XCR0: {component}")
             }
             _ => "a bit without a name".to_owned(),
@@ -79,7 +79,10 @@ impl Subject {
     pub(super) fn class(&self) -> Option<&'static Class> {
         match (self.feature, self.spot) {
             (Some(feature), _) => messages::class(feature),
-            (None, Some(Spot::Xcr0(_))) => messages::class(x86::feature("avx")?),
+            (None, Some(Spot::Xcr0(bit))) => {
+                let user = XCR0.iter().find(|(known, ..)| *known == bit)?.2;
+                messages::class(x86::feature(user)?)
+            }
             _ => None,
         }
     }
@@ -93,6 +96,16 @@ pub(super) fn spot(place: Place) -> Option<Spot> {
         }
         Place::Msr(MsrBit { index, bit }) => Some(Spot::Msr { index, bits: Some((bit, bit)) }),
         Place::Linux(_) => None,
+    }
+}
+
+/// The level of x86-64 that a name means: `x86-64-v3`, `X86_V2`.
+pub(super) fn level(name: &str) -> Option<level::Level> {
+    match x86::fold(name).trim_start_matches("x8664").trim_start_matches("x86") {
+        "v2" => Some(level::Level::V2),
+        "v3" => Some(level::Level::V3),
+        "v4" => Some(level::Level::V4),
+        _ => None,
     }
 }
 
@@ -140,8 +153,12 @@ fn since(feature: &Feature) -> String {
     };
     for (vendor, name) in [(Vendor::Intel, "Intel"), (Vendor::Amd, "AMD")] {
         let word = |generation: &Generation| {
-            let short = generation.name.split(" (").next().unwrap_or(generation.name);
-            format!("{short} ({})", generation.year)
+            // `(server)` tells apart; longer additions only list products.
+            let short = match generation.name.split_once(" (") {
+                Some((short, more)) if more.len() > 8 => short,
+                _ => generation.name,
+            };
+            format!("{short} {}", generation.year)
         };
         if let Some(generation) = first(vendor, Trait::Has) {
             parts.push(format!("{name} since {}", word(generation)));
@@ -198,7 +215,7 @@ pub(super) fn stage_of_program(features: &[&'static Feature], brand: Option<&Bra
     let by_brand: Vec<Option<bool>> = features.iter().map(|feature| brand.and_then(|brand| brand_has(brand, feature))).collect();
     if by_brand.contains(&Some(false)) {
         At::Silicon
-    } else if in_vm || (!by_brand.is_empty() && by_brand.iter().all(|has| *has == Some(true))) || (!features.is_empty() && features.iter().all(|feature| everywhere(feature))) {
+    } else if features.is_empty() || in_vm || (!by_brand.is_empty() && by_brand.iter().all(|has| *has == Some(true))) || (!features.is_empty() && features.iter().all(|feature| everywhere(feature))) {
         At::Management
     } else {
         At::Silicon

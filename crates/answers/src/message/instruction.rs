@@ -33,13 +33,22 @@ pub(super) fn decode(shown: &Shown) -> Option<Instruction> {
     if shown.bytes.is_empty() { by_text(&shown.text) } else { by_bytes(shown) }
 }
 
+/// The bytes of the longest instruction.
+const LONGEST: usize = 15;
+/// So many bytes hold prefix, opcode and registers of nearly every instruction.
+const ENOUGH: usize = 4;
+
 fn by_bytes(shown: &Shown) -> Option<Instruction> {
-    let mut decoder = Decoder::new(64, &shown.bytes, DecoderOptions::NONE);
-    let found = decoder.decode();
+    let mut found = Decoder::new(64, &shown.bytes, DecoderOptions::NONE).decode();
+    if found.is_invalid() && (ENOUGH..LONGEST).contains(&shown.bytes.len()) {
+        // Dumps end in the middle of an instruction: what is cut off is a displacement or a constant.
+        let padded: Vec<u8> = shown.bytes.iter().copied().chain([0; LONGEST]).take(LONGEST).collect();
+        found = Decoder::new(64, &padded, DecoderOptions::NONE).decode();
+    }
     if found.is_invalid() {
         // Too few bytes tell nothing; enough of them tell that they are no instruction.
         let by_text = by_text(&shown.text);
-        return by_text.or_else(|| (shown.bytes.len() >= 15).then(|| special(hex(&shown.bytes), Special::NotOne)));
+        return by_text.or_else(|| (shown.bytes.len() >= LONGEST).then(|| special(hex(&shown.bytes), Special::NotOne)));
     }
     let name = name(found.mnemonic());
     let text = if shown.text.is_empty() { name.clone() } else { shown.text.clone() };

@@ -73,6 +73,10 @@ impl Loss {
             .collect();
         let listed = found.message.features.iter().map(|id| filled(id, paste, found));
         for name in listed.chain(taken.into_iter().map(str::to_owned)) {
+            if let Some(level) = feature::level(&name) {
+                self.subjects.extend(level::added(level).iter().filter_map(|id| x86::feature(id)).map(Subject::of));
+                continue;
+            }
             let known = feature::named(&name);
             if known.is_empty() {
                 self.subjects.push(Subject::unknown(&name));
@@ -264,7 +268,7 @@ pub(super) fn of_instructions(paste: &Paste, scene: &Scene) -> Vec<Loss> {
     loss.subjects = features.iter().map(|feature| Subject::of(feature)).collect();
     loss.what_it_is(&decoded);
     if features.is_empty() {
-        return loss.without_feature(&decoded);
+        return loss.without_feature(&decoded, scene.is("kernel-bug"));
     }
     loss.of_program(paste, scene, &decoded, &features);
     vec![loss]
@@ -292,12 +296,12 @@ impl Loss {
     }
 
     /// Nothing that a CPU could lack.
-    fn without_feature(mut self, decoded: &[(&Shown, Instruction)]) -> Vec<Self> {
+    fn without_feature(mut self, decoded: &[(&Shown, Instruction)], kernel: bool) -> Vec<Self> {
         let special = decoded.iter().find_map(|(_, found)| found.special);
         if special.is_none() && decoded.iter().all(|(shown, _)| shown.bytes.is_empty()) {
             return Vec::new();
         }
-        self.stage = At::Userspace;
+        self.stage = if kernel { At::GuestKernel } else { At::Userspace };
         self.severity = Severity::Harmless;
         self.title = "an illegal instruction that is no matter of CPU features".to_owned();
         self.remedies.push("look at the program: an assertion or a panic of its own, damaged memory, or a wrong jump; no CPU setting helps".to_owned());
@@ -309,13 +313,19 @@ impl Loss {
         let baseline = features.iter().all(|feature| level::that_adds(feature.id) == Some(Level::V1));
         let function = decoded.iter().find_map(|(shown, _)| shown.function.as_deref()).unwrap_or_default().to_ascii_lowercase();
         let chosen = ["avx", "sse", "simd", "ifunc", "hwcap"].iter().any(|word| function.contains(word));
-        self.stage = if baseline {
+        let translated = scene.is("emulator");
+        self.stage = if baseline || translated {
             At::Vmm
         } else if scene.in_vm() || (has("avx512") && chosen) {
             At::Management
         } else {
             At::Silicon
         };
+        if translated && !baseline {
+            self.why.push("An emulator or translator executes the program (Valgrind, qemu-user, box64), and it may lack the instruction even where the CPU has it.".to_owned());
+            self.remedies.push("a newer release of the emulator, or a build of the program for an older baseline (-march=x86-64-v2)".to_owned());
+            return;
+        }
         if baseline {
             self.why.push("Every x86-64 CPU has it: what executes the program (an emulator or translator) lacks the instruction, not the silicon.".to_owned());
             self.remedies.push("a newer release of the emulator, or a build of the program without it".to_owned());

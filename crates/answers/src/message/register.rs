@@ -37,7 +37,7 @@ pub(super) fn msr(loss: &mut Loss, paste: &Paste, scene: &Scene, found: &Found) 
         return;
     }
     if let Some(value) = numbers.get(1).filter(|_| index == 0x10a) {
-        loss.why.push(format!("The value {value:#x} says {}.", bits_of(index, *value)));
+        loss.why.push(format!("The value {value:#x} has {}.", bits_of(index, *value)));
     }
     loss.why.push(row.refused.to_owned());
     loss.remedies.push(row.remedy.to_owned());
@@ -64,7 +64,7 @@ fn bits_of(index: u32, value: u64) -> String {
         None => format!("bit {bit}"),
     };
     let names: Vec<String> = set.take(MAX_NAMES).map(name).collect();
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "no bit set".to_owned() } else { names.join(", ") }
 }
 
 /// Cloud Hypervisor's comparison of a leaf.

@@ -13,7 +13,9 @@ use crate::why;
 /// Groups the messages.
 pub(super) fn settle(paste: &Paste, scene: &Scene, mut losses: Vec<Loss>) -> Answer {
     // What says no more than that something is wrong counts where nothing says what.
-    let told = losses.iter().any(|loss| !loss.weak && !(loss.subjects.is_empty() && loss.spots.is_empty()));
+    let told = losses.iter().any(|loss| {
+        !loss.weak && (loss.id == "MSG0606" || !loss.subjects.is_empty() || !loss.spots.is_empty())
+    });
     let first = losses.iter().filter(|loss| loss.weak).map(|loss| loss.id).min();
     losses.retain(|loss| !loss.weak || (!told && Some(loss.id) == first));
     let mut groups: Vec<Loss> = Vec::new();
@@ -24,8 +26,10 @@ pub(super) fn settle(paste: &Paste, scene: &Scene, mut losses: Vec<Loss>) -> Ans
         }
     }
     let worst = groups.iter().map(|group| group.severity).max().unwrap_or(Severity::Harmless);
-    let mut causes: Vec<Cause> = groups.into_iter().map(|group| cause(group, scene, worst)).collect();
+    let failed = groups.iter().find(|group| group.severity == Severity::Fatal).map(|group| group.id);
+    let mut causes: Vec<Cause> = groups.into_iter().map(|group| cause(group, scene, failed)).collect();
     causes.sort_by_key(|cause| (std::cmp::Reverse(cause.severity), std::cmp::Reverse(cause.subjects.len())));
+    say_once(&mut causes);
     if let Some(first) = causes.first_mut() {
         first.spots.extend(&scene.spots);
     }
@@ -36,7 +40,7 @@ pub(super) fn settle(paste: &Paste, scene: &Scene, mut losses: Vec<Loss>) -> Ans
         severity: worst,
         remedy: remedies.join(". "),
         cpu: causes.iter().find_map(|cause| cause.cpu.clone()),
-        libvirt: causes.first().and_then(libvirt),
+        libvirt: causes.first().filter(|_| scene.other_accelerator().is_none()).and_then(libvirt),
         hints: if causes.is_empty() { Vec::new() } else { distinct(scene.hints.iter().cloned()) },
         causes,
         lines: paste.lines_read,
@@ -58,9 +62,18 @@ fn join(group: &mut Loss, other: Loss) {
     group.cpu = group.cpu.take().or(other.cpu);
 }
 
-fn cause(mut group: Loss, scene: &Scene, worst: Severity) -> Cause {
+/// A sentence that an earlier cause has said is not said again.
+fn say_once(causes: &mut [Cause]) {
+    let mut said: Vec<String> = Vec::new();
+    for cause in causes {
+        cause.why.retain(|sentence| !said.contains(sentence));
+        said.extend(cause.why.iter().cloned());
+    }
+}
+
+fn cause(mut group: Loss, scene: &Scene, failed: Option<&str>) -> Cause {
     group.state_components();
-    if group.severity == Severity::Harmless && worst == Severity::Fatal {
+    if group.severity == Severity::Harmless && failed.is_some_and(|failed| failed != group.id) {
         group.why.push("It is a warning, and not the cause of the failure.".to_owned());
     }
     let cpu = match group.id {

@@ -67,7 +67,13 @@ fn bytes_of(line: &str) -> Option<Shown> {
     let rest = code.or_else(|| said.into_iter().find_map(after)).or_else(|| {
         let rest = after("illegal instruction at ").or_else(|| after("invalid opcode at "))?;
         rest.split_once(": ").map(|(_, rest)| rest)
-    })?;
+    });
+    let stream = || {
+        // A line of a crash report that is nothing but bytes, one of them marked.
+        let mut words = lower.split_whitespace();
+        (lower.contains(['[', '<']) && words.clone().count() >= 4 && words.all(|word| byte(word).is_some())).then_some(lower.as_str())
+    };
+    let rest = rest.or_else(stream)?;
     let mut bytes = Vec::new();
     let mut marked = false;
     for word in rest.split_whitespace() {
@@ -91,7 +97,8 @@ fn bytes_of(line: &str) -> Option<Shown> {
 fn byte(word: &str) -> Option<u8> {
     let word = word.trim_matches(['<', '>', '[', ']', '(', ')', ',']);
     let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).unwrap_or(word);
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+    let whole = digits.len() == 2 || (digits.len() == 1 && digits.len() < word.len());
+    whole.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
 /// A line of a disassembler or of a memory dump: an address, then bytes, text or both.

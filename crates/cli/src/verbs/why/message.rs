@@ -73,7 +73,7 @@ const fn meaning(severity: Severity) -> &'static str {
         Severity::Security => "a protection is missing",
         Severity::Migration => "a guest cannot be migrated or restored",
         Severity::Performance => "it costs speed",
-        Severity::Harmless => "harmless, nothing that anybody would miss",
+        Severity::Harmless => "nothing that anybody would miss",
         Severity::ByFeature => "not known",
     }
 }
@@ -116,8 +116,9 @@ fn of_cause(out: &mut String, cause: &Cause, width: usize) {
     for subject in &cause.subjects {
         of_subject(out, subject, longest, width);
     }
-    if !cause.spots.is_empty() {
-        let spots: Vec<String> = cause.spots.iter().map(ToString::to_string).collect();
+    let told = |spot: &&Spot| cause.subjects.iter().any(|subject| subject.spot == Some(**spot));
+    let spots: Vec<String> = cause.spots.iter().filter(|spot| !told(spot)).map(ToString::to_string).collect();
+    if !spots.is_empty() {
         out.push_str(&page::wrap(&styled(QUIET, spots.join("  ")), "  ", "  ", width));
     }
     out.push_str(&page::wrap(&page::tame(&cause.why.join(" ")), "  ", "  ", width));
