@@ -17,6 +17,7 @@
 //! ```
 
 mod feature;
+pub mod fuzz;
 mod instruction;
 mod loss;
 mod register;

@@ -60,19 +60,36 @@ impl Subject {
     /// A name that nobody knows.
     pub(super) fn unknown(name: &str) -> Self {
         let title = "a name that no system known here has".to_owned();
-        Self { feature: None, name: name.to_owned(), spot: None, title, since: String::new(), names: String::new(), on_host: None }
+        Self {
+            feature: None,
+            name: name.to_owned(),
+            spot: None,
+            title,
+            since: String::new(),
+            names: String::new(),
+            on_host: None,
+        }
     }
 
     /// A bit without a name.
     pub(super) fn bit(spot: Spot) -> Self {
         let title = match spot {
             Spot::Xcr0(bit) => {
-                let component = XCR0.iter().find(|(known, ..)| *known == bit).map_or("a component", |(_, name, _)| name);
+                let component =
+                    XCR0.iter().find(|(known, ..)| *known == bit).map_or("a component", |(_, name, _)| name);
                 format!("state in XCR0: {component}")
             }
             _ => "a bit without a name".to_owned(),
         };
-        Self { feature: None, name: String::new(), spot: Some(spot), title, since: String::new(), names: String::new(), on_host: None }
+        Self {
+            feature: None,
+            name: String::new(),
+            spot: Some(spot),
+            title,
+            since: String::new(),
+            names: String::new(),
+            on_host: None,
+        }
     }
 
     /// The kind of the feature; a component of XCR0 goes with the instructions that need it.
@@ -123,7 +140,13 @@ pub(super) fn named(name: &str) -> Vec<&'static Feature> {
 }
 
 /// The feature at a place, preferring the one with this name where several leaves share it.
-pub(super) fn at(leaf: Option<u32>, subleaf: Option<u32>, register: Register, bit: Option<u8>, name: Option<&str>) -> Option<(CpuidBit, Option<&'static Feature>)> {
+pub(super) fn at(
+    leaf: Option<u32>,
+    subleaf: Option<u32>,
+    register: Register,
+    bit: Option<u8>,
+    name: Option<&str>,
+) -> Option<(CpuidBit, Option<&'static Feature>)> {
     let fits = |place: &CpuidBit| {
         leaf.is_none_or(|leaf| place.leaf == leaf)
             && subleaf.is_none_or(|subleaf| place.subleaf == subleaf)
@@ -132,7 +155,8 @@ pub(super) fn at(leaf: Option<u32>, subleaf: Option<u32>, register: Register, bi
     };
     if let Some(name) = name {
         let by_qemu = qemu::by_name(qemu::canonical(name)).filter_map(|known| known.place.cpuid()).find(fits);
-        let places = x86::resolve(name).into_iter().flat_map(|feature| feature.places).filter_map(|place| place.cpuid());
+        let places =
+            x86::resolve(name).into_iter().flat_map(|feature| feature.places).filter_map(|place| place.cpuid());
         if let Some(place) = by_qemu.or_else(|| places.into_iter().find(fits)) {
             return Some((place, x86::by_place(Place::Cpuid(place))));
         }
@@ -207,15 +231,22 @@ pub(super) fn brand_has(brand: &Brand, feature: &Feature) -> Option<bool> {
 /// Whether virtually every host has a feature, so that a program that misses it is most likely in a VM that hides it:
 /// all of x86-64-v2, and AVX.
 pub(super) fn everywhere(feature: &Feature) -> bool {
-    feature.id == "avx" || matches!(level::that_adds(feature.id), Some(level::Level::V1 | level::Level::V2)) || matches!(feature.id, "nx" | "pae" | "aes" | "pclmulqdq" | "3dnowprefetch")
+    feature.id == "avx"
+        || matches!(level::that_adds(feature.id), Some(level::Level::V1 | level::Level::V2))
+        || matches!(feature.id, "nx" | "pae" | "aes" | "pclmulqdq" | "3dnowprefetch")
 }
 
 /// The stage that a program's complaint points to.
 pub(super) fn stage_of_program(features: &[&'static Feature], brand: Option<&Brand>, in_vm: bool) -> At {
-    let by_brand: Vec<Option<bool>> = features.iter().map(|feature| brand.and_then(|brand| brand_has(brand, feature))).collect();
+    let by_brand: Vec<Option<bool>> =
+        features.iter().map(|feature| brand.and_then(|brand| brand_has(brand, feature))).collect();
     if by_brand.contains(&Some(false)) {
         At::Silicon
-    } else if features.is_empty() || in_vm || (!by_brand.is_empty() && by_brand.iter().all(|has| *has == Some(true))) || (!features.is_empty() && features.iter().all(|feature| everywhere(feature))) {
+    } else if features.is_empty()
+        || in_vm
+        || (!by_brand.is_empty() && by_brand.iter().all(|has| *has == Some(true)))
+        || (!features.is_empty() && features.iter().all(|feature| everywhere(feature)))
+    {
         At::Management
     } else {
         At::Silicon

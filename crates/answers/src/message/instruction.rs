@@ -199,7 +199,10 @@ fn kinds_of(code: Code) -> Option<Vec<Kind>> {
             _ => Kind::General,
         };
         kinds.push(kind);
-        if kind != Kind::Memory && part.len() > 3 && part.get(2..).is_some_and(|rest| rest.contains('m') && !part.ends_with("mm")) {
+        if kind != Kind::Memory
+            && part.len() > 3
+            && part.get(2..).is_some_and(|rest| rest.contains('m') && !part.ends_with("mm"))
+        {
             kinds.push(Kind::Memory);
         }
     }
@@ -272,9 +275,21 @@ mod tests {
     fn every_name_of_the_decoder_is_a_feature_or_baseline() {
         let known = |feature: CpuidFeature| BASELINE.contains(&feature) || !features(&[feature]).is_empty();
         for name in [
-            CpuidFeature::AVX512BW, CpuidFeature::SSE3, CpuidFeature::LZCNT, CpuidFeature::PCLMULQDQ, CpuidFeature::SHA,
-            CpuidFeature::BMI1, CpuidFeature::AVX_VNNI, CpuidFeature::AMX_TILE, CpuidFeature::WAITPKG, CpuidFeature::SSE4A,
-            CpuidFeature::AVX512_VPOPCNTDQ, CpuidFeature::GFNI, CpuidFeature::VAES, CpuidFeature::F16C, CpuidFeature::RDRAND,
+            CpuidFeature::AVX512BW,
+            CpuidFeature::SSE3,
+            CpuidFeature::LZCNT,
+            CpuidFeature::PCLMULQDQ,
+            CpuidFeature::SHA,
+            CpuidFeature::BMI1,
+            CpuidFeature::AVX_VNNI,
+            CpuidFeature::AMX_TILE,
+            CpuidFeature::WAITPKG,
+            CpuidFeature::SSE4A,
+            CpuidFeature::AVX512_VPOPCNTDQ,
+            CpuidFeature::GFNI,
+            CpuidFeature::VAES,
+            CpuidFeature::F16C,
+            CpuidFeature::RDRAND,
         ] {
             assert!(known(name), "{name:?}");
         }

@@ -97,7 +97,9 @@ impl Loss {
             let features = level::added(level).iter().filter_map(|id| x86::feature(id));
             self.subjects.extend(features.map(Subject::of));
             self.title = format!("{}: {level}", self.title);
-            self.why.push(format!("{level} is {before} and all of these; at least one of them is missing, the message does not say which."));
+            self.why.push(format!(
+                "{level} is {before} and all of these; at least one of them is missing, the message does not say which."
+            ));
             self.remedies.push(format!(
                 "in a VM raise the guest's CPU type to one with {level} (host, or {}), check that the flags of the host are passed (Proxmox's old default is kvm64), then stop the guest completely and start it again: a restart from inside is not enough; on bare metal only another CPU helps, or an older distribution or a rebuild for {before}",
                 example(level)
@@ -137,17 +139,26 @@ impl Loss {
         if virtualization {
             self.severity = Severity::Fatal;
             self.why.push("TCG does not emulate VMX; it does emulate SVM, AMD's virtualization. A guest that runs VMs by VMX needs -accel kvm with kvm_intel nested=1 on an Intel host; if nothing in the guest nests, ignore the line.".to_owned());
-            self.remedies.push("-accel kvm with nested=1, or +svm with an AMD model under TCG, or take vmx from -cpu".to_owned());
+            self.remedies.push(
+                "-accel kvm with nested=1, or +svm with an AMD model under TCG, or take vmx from -cpu".to_owned(),
+            );
             return;
         }
         let place = self.subjects.first().and_then(|subject| subject.feature).and_then(Feature::place);
         let emulated: Vec<&str> = place.map_or_else(Vec::new, |place| {
             let releases = cpusieve_knowledge::qemu::RELEASES.iter().enumerate();
-            releases.filter(|(release, _)| cpusieve_knowledge::qemu::tcg(*release, place)).map(|(_, known)| known.label).collect()
+            releases
+                .filter(|(release, _)| cpusieve_knowledge::qemu::tcg(*release, place))
+                .map(|(_, known)| known.label)
+                .collect()
         });
         self.why.push(match (emulated.first(), cpusieve_knowledge::qemu::RELEASES.last()) {
-            (Some(first), _) => format!("TCG emulates it in QEMU {first} and newer ones; this QEMU is older, or emulates another mode."),
-            (None, Some(newest)) => format!("No QEMU up to {} emulates it under TCG, in a machine or for a single program.", newest.label),
+            (Some(first), _) => {
+                format!("TCG emulates it in QEMU {first} and newer ones; this QEMU is older, or emulates another mode.")
+            }
+            (None, Some(newest)) => {
+                format!("No QEMU up to {} emulates it under TCG, in a machine or for a single program.", newest.label)
+            }
             (None, None) => String::new(),
         });
         self.remedies.push("run under KVM or natively on a host that has it, or use a model or a build without it (-march=x86-64-v3 for AVX2)".to_owned());
@@ -166,7 +177,8 @@ impl Loss {
         } else if self.stage == At::ByFeature {
             let class = self.subjects.first().and_then(Subject::class);
             let names: Vec<&str> = self.subjects.iter().filter_map(Subject::class).map(|class| class.name).collect();
-            let physical = names.iter().any(|name| matches!(*name, "what KVM gives on every host" | "hardware virtualization"));
+            let physical =
+                names.iter().any(|name| matches!(*name, "what KVM gives on every host" | "hardware virtualization"));
             self.stage = match class {
                 // libvirt compared with the physical CPU, or with a model of the other vendor.
                 _ if physical && self.id == "MSG0203" => At::Libvirt,
@@ -204,13 +216,24 @@ const fn example(level: Level) -> &'static str {
 /// What a CPU that the paste names has of the features.
 fn of_brand(brand: &cpusieve_knowledge::messages::Brand, features: &[&'static Feature]) -> String {
     let of = |has: bool| -> Vec<&str> {
-        features.iter().filter(|feature| feature::brand_has(brand, feature) == Some(has)).map(|feature| feature.id).collect()
+        features
+            .iter()
+            .filter(|feature| feature::brand_has(brand, feature) == Some(has))
+            .map(|feature| feature.id)
+            .collect()
     };
     let (has, lacks) = (of(true), of(false));
     match (has.is_empty(), lacks.is_empty()) {
-        (_, false) => format!("The paste names a CPU, {}: its silicon lacks {}, and no setting brings that.", brand.name, lacks.join(", ")),
+        (_, false) => format!(
+            "The paste names a CPU, {}: its silicon lacks {}, and no setting brings that.",
+            brand.name,
+            lacks.join(", ")
+        ),
         (false, true) if has.len() == features.len() => {
-            format!("The paste names a CPU, {}, which has all of it: the VM's CPU type hides it from the guest.", brand.name)
+            format!(
+                "The paste names a CPU, {}, which has all of it: the VM's CPU type hides it from the guest.",
+                brand.name
+            )
         }
         _ => String::new(),
     }
@@ -221,7 +244,8 @@ fn filled(text: &str, paste: &Paste, found: &Found) -> String {
     if !text.contains('{') {
         return text.to_owned();
     }
-    let pieces: Vec<&str> = found.taken.iter().flat_map(|taken| &taken.ranges).map(|&range| paste.piece(range)).collect();
+    let pieces: Vec<&str> =
+        found.taken.iter().flat_map(|taken| &taken.ranges).map(|&range| paste.piece(range)).collect();
     let mut out = text.replace("{0}", paste.piece((found.start, found.end))).replace("{all}", &pieces.join(", "));
     for number in 1..=4 {
         let piece = pieces.get(number - 1).copied().unwrap_or("it");
@@ -241,7 +265,9 @@ pub(super) fn of_instructions(paste: &Paste, scene: &Scene) -> Vec<Loss> {
         .filter_map(|shown| Some((shown, instruction::decode(shown)?)))
         .collect();
     let only_bytes = paste.lines.len() <= 2;
-    if decoded.is_empty() || !(scene.is("sigill") || only_bytes || decoded.iter().any(|(shown, _)| !shown.bytes.is_empty())) {
+    if decoded.is_empty()
+        || !(scene.is("sigill") || only_bytes || decoded.iter().any(|(shown, _)| !shown.bytes.is_empty()))
+    {
         return Vec::new();
     }
     let mut loss = Loss {
@@ -308,10 +334,17 @@ impl Loss {
         vec![self]
     }
 
-    fn of_program(&mut self, paste: &Paste, scene: &Scene, decoded: &[(&Shown, Instruction)], features: &[&'static Feature]) {
+    fn of_program(
+        &mut self,
+        paste: &Paste,
+        scene: &Scene,
+        decoded: &[(&Shown, Instruction)],
+        features: &[&'static Feature],
+    ) {
         let has = |prefix: &str| features.iter().any(|feature| feature.id.starts_with(prefix));
         let baseline = features.iter().all(|feature| level::that_adds(feature.id) == Some(Level::V1));
-        let function = decoded.iter().find_map(|(shown, _)| shown.function.as_deref()).unwrap_or_default().to_ascii_lowercase();
+        let function =
+            decoded.iter().find_map(|(shown, _)| shown.function.as_deref()).unwrap_or_default().to_ascii_lowercase();
         let chosen = ["avx", "sse", "simd", "ifunc", "hwcap"].iter().any(|word| function.contains(word));
         let translated = scene.is("emulator");
         self.stage = if baseline || translated {
@@ -323,7 +356,10 @@ impl Loss {
         };
         if translated && !baseline {
             self.why.push("An emulator or translator executes the program (Valgrind, qemu-user, box64), and it may lack the instruction even where the CPU has it.".to_owned());
-            self.remedies.push("a newer release of the emulator, or a build of the program for an older baseline (-march=x86-64-v2)".to_owned());
+            self.remedies.push(
+                "a newer release of the emulator, or a build of the program for an older baseline (-march=x86-64-v2)"
+                    .to_owned(),
+            );
             return;
         }
         if baseline {
@@ -340,7 +376,11 @@ impl Loss {
         self.why.extend(scene.brand.map(|brand| of_brand(brand, features)).filter(|said| !said.is_empty()));
         let before: Vec<&str> = passed(paste, features);
         if !before.is_empty() {
-            self.why.push(format!("The instructions before it passed, so that the CPU has {} but not {}.", before.join(", "), ids(features)));
+            self.why.push(format!(
+                "The instructions before it passed, so that the CPU has {} but not {}.",
+                before.join(", "),
+                ids(features)
+            ));
         }
         self.why.push(format!("The program is built for CPUs with {} (-march=native or a higher level), and this CPU, or the VM it runs in (kvm64, qemu64), does not show it.", ids(features)));
         self.remedies.push(format!("in a VM give the guest the CPU type host or a model with {}; else another CPU, a rebuild for an older baseline (-march=x86-64), or an older build of the program; compare the flags in /proc/cpuinfo", ids(features)));

@@ -38,8 +38,11 @@ impl Scene {
                 scene.lines.push(paste.line_at(one.start));
             }
             if tag == "rdmsr-fails" {
-                let index = one.taken.iter().flat_map(|taken| &taken.ranges).find_map(|&range| hexadecimal(paste.piece(range)));
-                scene.spots.extend(index.and_then(|index| u32::try_from(index).ok()).map(|index| Spot::Msr { index, bits: None }));
+                let index =
+                    one.taken.iter().flat_map(|taken| &taken.ranges).find_map(|&range| hexadecimal(paste.piece(range)));
+                scene.spots.extend(
+                    index.and_then(|index| u32::try_from(index).ok()).map(|index| Spot::Msr { index, bits: None }),
+                );
             }
         }
         scene
@@ -51,12 +54,17 @@ impl Scene {
 
     /// Whether what complains runs inside a virtual machine, as far as the paste says.
     pub(super) fn in_vm(&self) -> bool {
-        ["vm", "qemu-guest", "kvm-guest", "proxmox", "vmware", "virtualbox", "hyper-v", "kubevirt"].iter().any(|tag| self.is(tag))
+        ["vm", "qemu-guest", "kvm-guest", "proxmox", "vmware", "virtualbox", "hyper-v", "kubevirt"]
+            .iter()
+            .any(|tag| self.is(tag))
     }
 
     /// The accelerator, if it is not KVM.
     pub(super) fn other_accelerator(&self) -> Option<&'static str> {
-        [("tcg", "TCG"), ("hvf", "HVF"), ("whpx", "WHPX")].into_iter().find(|(tag, _)| self.is(tag)).map(|(_, name)| name)
+        [("tcg", "TCG"), ("hvf", "HVF"), ("whpx", "WHPX")]
+            .into_iter()
+            .find(|(tag, _)| self.is(tag))
+            .map(|(_, name)| name)
     }
 }
 

@@ -21,8 +21,28 @@ const MISSING: [&str; 12] = [
 ];
 /// Words that stand between a name and these.
 const BETWEEN: [&str; 22] = [
-    "is", "are", "be", "was", "support", "instruction", "instructions", "set", "sets", "extension", "extensions",
-    "feature", "features", "flag", "flags", "cpu", "simd", "and", "or", "the", "but", "hardware",
+    "is",
+    "are",
+    "be",
+    "was",
+    "support",
+    "instruction",
+    "instructions",
+    "set",
+    "sets",
+    "extension",
+    "extensions",
+    "feature",
+    "features",
+    "flag",
+    "flags",
+    "cpu",
+    "simd",
+    "and",
+    "or",
+    "the",
+    "but",
+    "hardware",
 ];
 /// How far back names are looked for, in bytes.
 const BACK: usize = 120;
@@ -70,6 +90,8 @@ fn names_before(lower: &str, end: usize) -> Vec<(usize, usize)> {
 /// Whether a word names instructions, and is no word of everyday language.
 fn is_instruction_set(word: &str) -> bool {
     let instructions = [Group::Simd, Group::Amx, Group::Crypto, Group::Base, Group::Random];
-    let like_one = word.chars().any(|c| c.is_ascii_digit()) || ["avx", "sse", "aes", "aes-ni", "popcnt", "fma", "movbe", "rdrand", "pclmulqdq", "lzcnt", "pclmul"].contains(&word);
+    let like_one = word.chars().any(|c| c.is_ascii_digit())
+        || ["avx", "sse", "aes", "aes-ni", "popcnt", "fma", "movbe", "rdrand", "pclmulqdq", "lzcnt", "pclmul"]
+            .contains(&word);
     like_one && x86::resolve(word).first().is_some_and(|feature| instructions.contains(&feature.group))
 }

@@ -233,8 +233,12 @@ fn name_at(text: &str) -> &str {
     let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
     let end = text.find(|c: char| !belongs(c)).unwrap_or(text.len());
     let (first, rest) = text.split_at(end);
-    if matches!(first, "sse" | "avx") && rest.starts_with(' ') && rest.get(1..).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
-        let more = rest.get(1..).and_then(|rest| rest.find(|c: char| !belongs(c))).unwrap_or(rest.len().saturating_sub(1));
+    if matches!(first, "sse" | "avx")
+        && rest.starts_with(' ')
+        && rest.get(1..).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    {
+        let more =
+            rest.get(1..).and_then(|rest| rest.find(|c: char| !belongs(c))).unwrap_or(rest.len().saturating_sub(1));
         return text.get(..end + 1 + more).unwrap_or(first);
     }
     first
