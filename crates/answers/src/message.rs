@@ -16,6 +16,7 @@
 //! assert_eq!(answer.cpu.as_deref(), Some("host,-vmx"));
 //! ```
 
+mod fault;
 mod feature;
 pub mod fuzz;
 mod instruction;
@@ -125,7 +126,7 @@ pub fn explain(paste: &Paste, host: Option<&Machine<'_>>) -> Answer {
     for one in found.iter().filter(|one| one.message.tag.is_none()) {
         losses.push(Loss::of(paste, &scene, one));
     }
-    losses.extend(loss::of_instructions(paste, &scene));
+    losses.extend(fault::of_instructions(paste, &scene));
     if losses.iter().all(|loss| loss.weak) {
         losses.extend(sentence::find(paste).map(|found| Loss::of(paste, &scene, &found)));
     }

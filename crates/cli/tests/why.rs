@@ -91,10 +91,7 @@ fn the_json_is_as_documented() {
     let found = json(&["why", "-"], PASTE);
     assert_eq!(found["format"], 1);
     assert_eq!(found["features"], serde_json::json!(["vmx", "hle"]));
-    assert_eq!(
-        found["bits"],
-        serde_json::json!(["CPUID.0x1.0:ECX[5]", "MSR.0x48b", "CPUID.0x7.0:EBX[4]"])
-    );
+    assert_eq!(found["bits"], serde_json::json!(["CPUID.0x1.0:ECX[5]", "MSR.0x48b", "CPUID.0x7.0:EBX[4]"]));
     assert_eq!((&found["stage"], &found["severity"]), (&"kvm".into(), &"fatal".into()));
     assert_eq!(found["cpu"], "host,-vmx");
     assert!(found["remedy"].as_str().unwrap().contains("vmx"));
@@ -119,7 +116,8 @@ fn what_says_nothing_is_refused_and_nothing_reaches_the_terminal_that_it_would_o
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("2 lines"), "{output:?}");
     assert!(output.stdout.is_empty());
-    let shown = text(&["why", "-"], "CPU model 'evil\u{7}\u{1b}]0;x' not found\nmissing features: a\u{1b}[31m-b, c-d\n");
+    let shown =
+        text(&["why", "-"], "CPU model 'evil\u{7}\u{1b}]0;x' not found\nmissing features: a\u{1b}[31m-b, c-d\n");
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'), "{shown:?}");
     assert_eq!(run(&["why"], "").status.code(), Some(2));
     assert_eq!(run(&["why", "--file", "/nowhere/at/all"], "").status.code(), Some(2));

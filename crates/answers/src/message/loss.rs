@@ -1,11 +1,10 @@
 //! One message: what it names, and who took that.
 
-use cpusieve_formats::message::{Paste, Shown};
+use cpusieve_formats::message::Paste;
 use cpusieve_knowledge::messages::{At, Class, Found, Severity, Spot, Take};
 use cpusieve_knowledge::x86::{self, Feature};
 
 use super::feature::{self, Subject};
-use super::instruction::{self, Instruction, Special};
 use super::register;
 use super::scene::Scene;
 use crate::models::level::{self, Level};
@@ -174,6 +173,7 @@ impl Loss {
                 self.stage = by_brand;
             }
             self.why.extend(scene.brand.map(|brand| of_brand(brand, &features)).filter(|said| !said.is_empty()));
+            self.why.extend(of_flags(&scene.flags, &features));
         } else if self.stage == At::ByFeature {
             let class = self.subjects.first().and_then(Subject::class);
             let names: Vec<&str> = self.subjects.iter().filter_map(Subject::class).map(|class| class.name).collect();
@@ -214,7 +214,7 @@ const fn example(level: Level) -> &'static str {
 }
 
 /// What a CPU that the paste names has of the features.
-fn of_brand(brand: &cpusieve_knowledge::messages::Brand, features: &[&'static Feature]) -> String {
+pub(super) fn of_brand(brand: &cpusieve_knowledge::messages::Brand, features: &[&'static Feature]) -> String {
     let of = |has: bool| -> Vec<&str> {
         features
             .iter()
@@ -239,6 +239,19 @@ fn of_brand(brand: &cpusieve_knowledge::messages::Brand, features: &[&'static Fe
     }
 }
 
+/// What a flags line in the paste says of the features.
+pub(super) fn of_flags(flags: &[String], features: &[&'static Feature]) -> Option<String> {
+    let shown = |feature: &&&'static Feature| flags.iter().any(|flag| flag == feature.id);
+    let lacks: Vec<&str> = features.iter().filter(|feature| !shown(feature)).map(|feature| feature.id).collect();
+    (!flags.is_empty() && !features.is_empty()).then(|| {
+        let guest = if flags.iter().any(|flag| flag == "hypervisor") { " (it is a guest: hypervisor)" } else { "" };
+        match lacks.is_empty() {
+            true => format!("The flags line in the paste{guest} has all of them."),
+            false => format!("The flags line in the paste{guest} lacks {}.", lacks.join(", ")),
+        }
+    })
+}
+
 /// Fills what a pattern took into a text.
 fn filled(text: &str, paste: &Paste, found: &Found) -> String {
     if !text.contains('{') {
@@ -254,170 +267,4 @@ fn filled(text: &str, paste: &Paste, found: &Found) -> String {
     let hex = found.taken.iter().filter(|taken| taken.take == Take::Hex).flat_map(|taken| &taken.ranges).next_back();
     let ip = hex.map_or_else(String::new, |&range| format!("0x{}", paste.piece(range).trim_start_matches("0x")));
     out.replace("{ip}", &ip)
-}
-
-/// The instructions that faulted, as one message.
-pub(super) fn of_instructions(paste: &Paste, scene: &Scene) -> Vec<Loss> {
-    let decoded: Vec<(&Shown, Instruction)> = paste
-        .shown
-        .iter()
-        .filter(|shown| shown.faulting)
-        .filter_map(|shown| Some((shown, instruction::decode(shown)?)))
-        .collect();
-    let only_bytes = paste.lines.len() <= 2;
-    if decoded.is_empty()
-        || !(scene.is("sigill") || only_bytes || decoded.iter().any(|(shown, _)| !shown.bytes.is_empty()))
-    {
-        return Vec::new();
-    }
-    let mut loss = Loss {
-        id: "MSG0606",
-        weak: false,
-        title: "an illegal instruction".to_owned(),
-        class: None,
-        stage: At::Silicon,
-        severity: Severity::Fatal,
-        lines: decoded.iter().map(|(shown, _)| shown.line).collect(),
-        subjects: Vec::new(),
-        spots: Vec::new(),
-        why: Vec::new(),
-        remedies: Vec::new(),
-        cpu: None,
-        cite: None,
-    };
-    let mut features: Vec<&'static Feature> = Vec::new();
-    for (_, found) in &decoded {
-        features.extend(found.features.iter().filter(|_| found.special.is_none()));
-    }
-    // AVX-512's narrow forms need the basis and its lengths as well; those bits stand in the list anyway.
-    let features = super::distinct(features.into_iter());
-    loss.subjects = features.iter().map(|feature| Subject::of(feature)).collect();
-    loss.what_it_is(&decoded);
-    if features.is_empty() {
-        return loss.without_feature(&decoded, scene.is("kernel-bug"));
-    }
-    loss.of_program(paste, scene, &decoded, &features);
-    vec![loss]
-}
-
-impl Loss {
-    fn what_it_is(&mut self, decoded: &[(&Shown, Instruction)]) {
-        let said: Vec<String> = super::distinct(decoded.iter().map(|(_, found)| {
-            let needs: Vec<&str> = found.features.iter().map(|feature| feature.id).collect();
-            let encoding = if found.encoding.is_empty() { String::new() } else { format!(", {} encoding", found.encoding) };
-            match found.special {
-                None if needs.is_empty() => format!("`{}` is an instruction of every CPU", found.text),
-                None => format!("`{}` needs {}{encoding}", found.text, needs.join(" and ")),
-                Some(Special::Undefined) => format!("`{}` (ud2 is 0f 0b) is undefined on purpose: the program ends itself with it, an intentional abort", found.text),
-                Some(Special::NotOne) => format!("`{}` is no instruction: a jump into data, or damaged code", found.text),
-                Some(Special::Privileged) => format!("`{}` is for kernels alone", found.text),
-            }
-        }));
-        let count = match said.len() {
-            1 => String::new(),
-            2 => "Two instructions: ".to_owned(),
-            more => format!("{more} instructions: "),
-        };
-        self.why.push(format!("{count}{}.", said.join("; ")));
-    }
-
-    /// Nothing that a CPU could lack.
-    fn without_feature(mut self, decoded: &[(&Shown, Instruction)], kernel: bool) -> Vec<Self> {
-        let special = decoded.iter().find_map(|(_, found)| found.special);
-        if special.is_none() && decoded.iter().all(|(shown, _)| shown.bytes.is_empty()) {
-            return Vec::new();
-        }
-        self.stage = if kernel { At::GuestKernel } else { At::Userspace };
-        self.severity = Severity::Harmless;
-        self.title = "an illegal instruction that is no matter of CPU features".to_owned();
-        self.remedies.push("look at the program: an assertion or a panic of its own, damaged memory, or a wrong jump; no CPU setting helps".to_owned());
-        vec![self]
-    }
-
-    fn of_program(
-        &mut self,
-        paste: &Paste,
-        scene: &Scene,
-        decoded: &[(&Shown, Instruction)],
-        features: &[&'static Feature],
-    ) {
-        let has = |prefix: &str| features.iter().any(|feature| feature.id.starts_with(prefix));
-        let baseline = features.iter().all(|feature| level::that_adds(feature.id) == Some(Level::V1));
-        let function =
-            decoded.iter().find_map(|(shown, _)| shown.function.as_deref()).unwrap_or_default().to_ascii_lowercase();
-        let chosen = ["avx", "sse", "simd", "ifunc", "hwcap"].iter().any(|word| function.contains(word));
-        let translated = scene.is("emulator");
-        self.stage = if baseline || translated {
-            At::Vmm
-        } else if scene.in_vm() || (has("avx512") && chosen) {
-            At::Management
-        } else {
-            At::Silicon
-        };
-        if translated && !baseline {
-            self.why.push("An emulator or translator executes the program (Valgrind, qemu-user, box64), and it may lack the instruction even where the CPU has it.".to_owned());
-            self.remedies.push(
-                "a newer release of the emulator, or a build of the program for an older baseline (-march=x86-64-v2)"
-                    .to_owned(),
-            );
-            return;
-        }
-        if baseline {
-            self.why.push("Every x86-64 CPU has it: what executes the program (an emulator or translator) lacks the instruction, not the silicon.".to_owned());
-            self.remedies.push("a newer release of the emulator, or a build of the program without it".to_owned());
-            return;
-        }
-        if let Some(said) = claimed(paste, features) {
-            self.why.push(said);
-        }
-        if has("avx512") {
-            self.why.push("Programs that choose at run time (dispatch) look at CPUID and at XCR0 (xgetbv): either this one's check is wrong, or a hypervisor shows its guest (a VPS, a VM) the CPUID bit without the state of zmm and mask registers.".to_owned());
-        }
-        self.why.extend(scene.brand.map(|brand| of_brand(brand, features)).filter(|said| !said.is_empty()));
-        let before: Vec<&str> = passed(paste, features);
-        if !before.is_empty() {
-            self.why.push(format!(
-                "The instructions before it passed, so that the CPU has {} but not {}.",
-                before.join(", "),
-                ids(features)
-            ));
-        }
-        self.why.push(format!("The program is built for CPUs with {} (-march=native or a higher level), and this CPU, or the VM it runs in (kvm64, qemu64), does not show it.", ids(features)));
-        self.remedies.push(format!("in a VM give the guest the CPU type host or a model with {}; else another CPU, a rebuild for an older baseline (-march=x86-64), or an older build of the program; compare the flags in /proc/cpuinfo", ids(features)));
-        self.cpu = Some("host".to_owned());
-    }
-}
-
-fn ids(features: &[&'static Feature]) -> String {
-    features.iter().map(|feature| feature.id).collect::<Vec<_>>().join(", ")
-}
-
-/// Families that people name, by the beginning of the ids of their features.
-const FAMILIES: [(&str, &str, &str); 5] = [
-    ("avx-512", "avx512", "AVX-512"),
-    ("avx512", "avx512", "AVX-512"),
-    ("avx2", "avx2", "AVX2"),
-    ("sse4", "sse4", "SSE4"),
-    ("avx ", "avx", "AVX"),
-];
-
-/// The paste says that the instruction belongs elsewhere.
-fn claimed(paste: &Paste, features: &[&'static Feature]) -> Option<String> {
-    let prose = paste.lines.iter().map(|line| line.text.to_ascii_lowercase());
-    let mut sayings = prose.filter(|line| line.contains("instruction set") || line.contains("instruction is"));
-    let wrong = |line: String| {
-        let (_, _, name) = FAMILIES.iter().find(|(word, prefix, _)| {
-            line.contains(word) && !features.iter().any(|feature| feature.id.starts_with(prefix))
-        })?;
-        Some(format!("The paste says {name}, and that is wrong: the instruction is {}, not {name}.", ids(features)))
-    };
-    sayings.find_map(wrong)
-}
-
-/// What instructions before the one that faulted needed.
-fn passed(paste: &Paste, features: &[&'static Feature]) -> Vec<&'static str> {
-    let fault = paste.shown.iter().position(|shown| shown.faulting).unwrap_or(0);
-    let before = paste.shown.iter().take(fault).filter_map(instruction::decode).flat_map(|found| found.features);
-    let new = before.filter(|feature| !features.contains(feature) && level::that_adds(feature.id) != Some(Level::V1));
-    super::distinct(new.map(|feature| feature.id))
 }

@@ -76,6 +76,19 @@ fn names_before(lower: &str, end: usize) -> Vec<(usize, usize)> {
         let from = rest.rfind(|c: char| !belongs(c)).map_or(0, |at| at + 1);
         let word = rest.get(from..).unwrap_or_default();
         let name = word.trim_end_matches('.');
+        // `SSE 4.2` is one name.
+        let family = rest
+            .get(..from)
+            .map(str::trim_end)
+            .and_then(|before| ["sse", "avx"].into_iter().find(|family| before.ends_with(family)));
+        if let Some(family) = family.filter(|family| {
+            is_instruction_set(&format!("{family}{name}")) && name.starts_with(|c: char| c.is_ascii_digit())
+        }) {
+            let first = rest.get(..from).map_or(0, |before| before.trim_end().len() - family.len());
+            ranges.push((start + first, start + from + name.len()));
+            rest = rest.get(..first).unwrap_or_default();
+            continue;
+        }
         if is_instruction_set(name) && name.len() == word.len() {
             ranges.push((start + from, start + from + name.len()));
         } else if word.is_empty() || !BETWEEN.contains(&word) {

@@ -82,7 +82,7 @@ fn text(answer: &Answer, width: usize) -> String {
     let severity = styled(style(answer.severity), answer.severity.name());
     let lines = page::counted(answer.lines, "line");
     let head = format!(
-        "{severity} {}  likeliest stage: {}  {}",
+        "{severity} {}; likeliest stage: {}; {}",
         styled(QUIET, format!("({})", meaning(answer.severity))),
         styled(HEAD, stage(answer.stage)),
         styled(QUIET, format!("{lines} read, {} ignored", answer.ignored))
