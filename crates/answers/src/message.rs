@@ -16,11 +16,14 @@
 //! assert_eq!(answer.cpu.as_deref(), Some("host,-vmx"));
 //! ```
 
+mod fault;
 mod feature;
+pub mod fuzz;
 mod instruction;
 mod loss;
 mod register;
 mod scene;
+mod sentence;
 mod settle;
 
 use cpusieve_formats::message::Paste;
@@ -123,7 +126,10 @@ pub fn explain(paste: &Paste, host: Option<&Machine<'_>>) -> Answer {
     for one in found.iter().filter(|one| one.message.tag.is_none()) {
         losses.push(Loss::of(paste, &scene, one));
     }
-    losses.extend(loss::of_instructions(paste, &scene));
+    losses.extend(fault::of_instructions(paste, &scene));
+    if losses.iter().all(|loss| loss.weak) {
+        losses.extend(sentence::find(paste).map(|found| Loss::of(paste, &scene, &found)));
+    }
     let mut answer = settle::settle(paste, &scene, losses);
     if let Some(host) = host {
         answer.causes.iter_mut().flat_map(|cause| &mut cause.subjects).for_each(|subject| subject.ask(host));

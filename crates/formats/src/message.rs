@@ -170,7 +170,10 @@ mod tests {
 
     #[test]
     fn wrappers_are_undone() {
-        assert_eq!(unescape("a \\\\n b \\\"c\\\" \\u003e &gt; it''s it’s \u{1b}[31mred\u{1b}[0m"), "a \n b \"c\" > > it's it's red");
+        assert_eq!(
+            unescape("a \\\\n b \\\"c\\\" \\u003e &gt; it''s it’s \u{1b}[31mred\u{1b}[0m"),
+            "a \n b \"c\" > > it's it's red"
+        );
         assert_eq!(unescape("\\u12 \\"), "\\u12 \\");
         let paste = parse("one\n\n two  three\n".as_bytes());
         assert_eq!(paste.flow, "one two three");

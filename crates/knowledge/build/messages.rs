@@ -37,7 +37,9 @@ const SEVERITIES: [(&str, &str); 6] = [
 const TAKES: [(&str, &str); 4] = [("{word}", "Word"), ("{names}", "Names"), ("{hex}", "Hex"), ("{number}", "Number")];
 
 pub(crate) fn generate(tables: &Tables) -> Result<String> {
-    let mut text = String::from("/// All messages, in the order in which they are looked for.\npub static MESSAGES: &[Message] = &[\n");
+    let mut text = String::from(
+        "/// All messages, in the order in which they are looked for.\npub static MESSAGES: &[Message] = &[\n",
+    );
     let mut ids = Vec::new();
     for file in FILES {
         let path = format!("messages/{file}.toml");
@@ -51,7 +53,9 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
             ids.push(id);
         }
     }
-    text.push_str("];\n/// Model-specific registers, the first row that fits counting.\npub static MSRS: &[Msr] = &[\n");
+    text.push_str(
+        "];\n/// Model-specific registers, the first row that fits counting.\npub static MSRS: &[Msr] = &[\n",
+    );
     for row in blocks(tables, "messages/msrs.toml", "msr")? {
         text.push_str(&Row { path: "messages/msrs.toml", table: &row }.msr()?);
     }
@@ -59,7 +63,9 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     for row in blocks(tables, "messages/classes.toml", "class")? {
         text.push_str(&Row { path: "messages/classes.toml", table: &row }.class()?);
     }
-    text.push_str("];\n/// Names that CPUs are sold under, the first that fits counting.\npub static BRANDS: &[Brand] = &[\n");
+    text.push_str(
+        "];\n/// Names that CPUs are sold under, the first that fits counting.\npub static BRANDS: &[Brand] = &[\n",
+    );
     for row in blocks(tables, "messages/brands.toml", "brand")? {
         text.push_str(&Row { path: "messages/brands.toml", table: &row }.brand()?);
     }

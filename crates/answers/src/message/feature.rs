@@ -26,21 +26,21 @@ pub struct Subject {
     pub on_host: Option<(String, String)>,
 }
 
-/// The components of XCR0, by bit.
-const XCR0: [(u8, &str); 13] = [
-    (0, "x87"),
-    (1, "SSE"),
-    (2, "YMM, upper halves of AVX"),
-    (3, "BNDREGS of MPX"),
-    (4, "BNDCSR of MPX"),
-    (5, "opmask of AVX-512"),
-    (6, "ZMM_Hi256 of AVX-512"),
-    (7, "Hi16_ZMM of AVX-512"),
-    (9, "PKRU of protection keys"),
-    (11, "CET_U"),
-    (12, "CET_S"),
-    (17, "XTILECFG of AMX"),
-    (18, "XTILEDATA of AMX"),
+/// The components of XCR0, by bit, and the feature whose instructions need them.
+const XCR0: [(u8, &str, &str); 13] = [
+    (0, "x87", "xsave"),
+    (1, "SSE", "xsave"),
+    (2, "YMM, upper halves of AVX", "avx"),
+    (3, "BNDREGS of MPX", "mpx"),
+    (4, "BNDCSR of MPX", "mpx"),
+    (5, "opmask of AVX-512", "avx512f"),
+    (6, "ZMM_Hi256 of AVX-512", "avx512f"),
+    (7, "Hi16_ZMM of AVX-512", "avx512f"),
+    (9, "PKRU of protection keys", "pku"),
+    (11, "CET_U", "shstk"),
+    (12, "CET_S", "shstk"),
+    (17, "XTILECFG of AMX", "amx_tile"),
+    (18, "XTILEDATA of AMX", "amx_tile"),
 ];
 
 impl Subject {
@@ -60,26 +60,46 @@ impl Subject {
     /// A name that nobody knows.
     pub(super) fn unknown(name: &str) -> Self {
         let title = "a name that no system known here has".to_owned();
-        Self { feature: None, name: name.to_owned(), spot: None, title, since: String::new(), names: String::new(), on_host: None }
+        Self {
+            feature: None,
+            name: name.to_owned(),
+            spot: None,
+            title,
+            since: String::new(),
+            names: String::new(),
+            on_host: None,
+        }
     }
 
     /// A bit without a name.
     pub(super) fn bit(spot: Spot) -> Self {
         let title = match spot {
             Spot::Xcr0(bit) => {
-                let component = XCR0.iter().find(|(known, _)| *known == bit).map_or("a component", |(_, name)| name);
+                let component =
+                    XCR0.iter().find(|(known, ..)| *known == bit).map_or("a component", |(_, name, _)| name);
                 format!("state in XCR0: {component}")
             }
             _ => "a bit without a name".to_owned(),
         };
-        Self { feature: None, name: String::new(), spot: Some(spot), title, since: String::new(), names: String::new(), on_host: None }
+        Self {
+            feature: None,
+            name: String::new(),
+            spot: Some(spot),
+            title,
+            since: String::new(),
+            names: String::new(),
+            on_host: None,
+        }
     }
 
     /// The kind of the feature; a component of XCR0 goes with the instructions that need it.
     pub(super) fn class(&self) -> Option<&'static Class> {
         match (self.feature, self.spot) {
             (Some(feature), _) => messages::class(feature),
-            (None, Some(Spot::Xcr0(_))) => messages::class(x86::feature("avx")?),
+            (None, Some(Spot::Xcr0(bit))) => {
+                let user = XCR0.iter().find(|(known, ..)| *known == bit)?.2;
+                messages::class(x86::feature(user)?)
+            }
             _ => None,
         }
     }
@@ -93,6 +113,16 @@ pub(super) fn spot(place: Place) -> Option<Spot> {
         }
         Place::Msr(MsrBit { index, bit }) => Some(Spot::Msr { index, bits: Some((bit, bit)) }),
         Place::Linux(_) => None,
+    }
+}
+
+/// The level of x86-64 that a name means: `x86-64-v3`, `X86_V2`.
+pub(super) fn level(name: &str) -> Option<level::Level> {
+    match x86::fold(name).trim_start_matches("x8664").trim_start_matches("x86") {
+        "v2" => Some(level::Level::V2),
+        "v3" => Some(level::Level::V3),
+        "v4" => Some(level::Level::V4),
+        _ => None,
     }
 }
 
@@ -110,7 +140,13 @@ pub(super) fn named(name: &str) -> Vec<&'static Feature> {
 }
 
 /// The feature at a place, preferring the one with this name where several leaves share it.
-pub(super) fn at(leaf: Option<u32>, subleaf: Option<u32>, register: Register, bit: Option<u8>, name: Option<&str>) -> Option<(CpuidBit, Option<&'static Feature>)> {
+pub(super) fn at(
+    leaf: Option<u32>,
+    subleaf: Option<u32>,
+    register: Register,
+    bit: Option<u8>,
+    name: Option<&str>,
+) -> Option<(CpuidBit, Option<&'static Feature>)> {
     let fits = |place: &CpuidBit| {
         leaf.is_none_or(|leaf| place.leaf == leaf)
             && subleaf.is_none_or(|subleaf| place.subleaf == subleaf)
@@ -119,7 +155,8 @@ pub(super) fn at(leaf: Option<u32>, subleaf: Option<u32>, register: Register, bi
     };
     if let Some(name) = name {
         let by_qemu = qemu::by_name(qemu::canonical(name)).filter_map(|known| known.place.cpuid()).find(fits);
-        let places = x86::resolve(name).into_iter().flat_map(|feature| feature.places).filter_map(|place| place.cpuid());
+        let places =
+            x86::resolve(name).into_iter().flat_map(|feature| feature.places).filter_map(|place| place.cpuid());
         if let Some(place) = by_qemu.or_else(|| places.into_iter().find(fits)) {
             return Some((place, x86::by_place(Place::Cpuid(place))));
         }
@@ -140,8 +177,12 @@ fn since(feature: &Feature) -> String {
     };
     for (vendor, name) in [(Vendor::Intel, "Intel"), (Vendor::Amd, "AMD")] {
         let word = |generation: &Generation| {
-            let short = generation.name.split(" (").next().unwrap_or(generation.name);
-            format!("{short} ({})", generation.year)
+            // `(server)` tells apart; longer additions only list products.
+            let short = match generation.name.split_once(" (") {
+                Some((short, more)) if more.len() > 8 => short,
+                _ => generation.name,
+            };
+            format!("{short} {}", generation.year)
         };
         if let Some(generation) = first(vendor, Trait::Has) {
             parts.push(format!("{name} since {}", word(generation)));
@@ -190,15 +231,22 @@ pub(super) fn brand_has(brand: &Brand, feature: &Feature) -> Option<bool> {
 /// Whether virtually every host has a feature, so that a program that misses it is most likely in a VM that hides it:
 /// all of x86-64-v2, and AVX.
 pub(super) fn everywhere(feature: &Feature) -> bool {
-    feature.id == "avx" || matches!(level::that_adds(feature.id), Some(level::Level::V1 | level::Level::V2)) || matches!(feature.id, "nx" | "pae" | "aes" | "pclmulqdq" | "3dnowprefetch")
+    feature.id == "avx"
+        || matches!(level::that_adds(feature.id), Some(level::Level::V1 | level::Level::V2))
+        || matches!(feature.id, "nx" | "pae" | "aes" | "pclmulqdq" | "3dnowprefetch")
 }
 
 /// The stage that a program's complaint points to.
 pub(super) fn stage_of_program(features: &[&'static Feature], brand: Option<&Brand>, in_vm: bool) -> At {
-    let by_brand: Vec<Option<bool>> = features.iter().map(|feature| brand.and_then(|brand| brand_has(brand, feature))).collect();
+    let by_brand: Vec<Option<bool>> =
+        features.iter().map(|feature| brand.and_then(|brand| brand_has(brand, feature))).collect();
     if by_brand.contains(&Some(false)) {
         At::Silicon
-    } else if in_vm || (!by_brand.is_empty() && by_brand.iter().all(|has| *has == Some(true))) || (!features.is_empty() && features.iter().all(|feature| everywhere(feature))) {
+    } else if features.is_empty()
+        || in_vm
+        || (!by_brand.is_empty() && by_brand.iter().all(|has| *has == Some(true)))
+        || (!features.is_empty() && features.iter().all(|feature| everywhere(feature)))
+    {
         At::Management
     } else {
         At::Silicon

@@ -33,13 +33,22 @@ pub(super) fn decode(shown: &Shown) -> Option<Instruction> {
     if shown.bytes.is_empty() { by_text(&shown.text) } else { by_bytes(shown) }
 }
 
+/// The bytes of the longest instruction.
+const LONGEST: usize = 15;
+/// So many bytes hold prefix, opcode and registers of nearly every instruction.
+const ENOUGH: usize = 4;
+
 fn by_bytes(shown: &Shown) -> Option<Instruction> {
-    let mut decoder = Decoder::new(64, &shown.bytes, DecoderOptions::NONE);
-    let found = decoder.decode();
+    let mut found = Decoder::new(64, &shown.bytes, DecoderOptions::NONE).decode();
+    if found.is_invalid() && (ENOUGH..LONGEST).contains(&shown.bytes.len()) {
+        // Dumps end in the middle of an instruction: what is cut off is a displacement or a constant.
+        let padded: Vec<u8> = shown.bytes.iter().copied().chain([0; LONGEST]).take(LONGEST).collect();
+        found = Decoder::new(64, &padded, DecoderOptions::NONE).decode();
+    }
     if found.is_invalid() {
         // Too few bytes tell nothing; enough of them tell that they are no instruction.
         let by_text = by_text(&shown.text);
-        return by_text.or_else(|| (shown.bytes.len() >= 15).then(|| special(hex(&shown.bytes), Special::NotOne)));
+        return by_text.or_else(|| (shown.bytes.len() >= LONGEST).then(|| special(hex(&shown.bytes), Special::NotOne)));
     }
     let name = name(found.mnemonic());
     let text = if shown.text.is_empty() { name.clone() } else { shown.text.clone() };
@@ -190,7 +199,10 @@ fn kinds_of(code: Code) -> Option<Vec<Kind>> {
             _ => Kind::General,
         };
         kinds.push(kind);
-        if kind != Kind::Memory && part.len() > 3 && part.get(2..).is_some_and(|rest| rest.contains('m') && !part.ends_with("mm")) {
+        if kind != Kind::Memory
+            && part.len() > 3
+            && part.get(2..).is_some_and(|rest| rest.contains('m') && !part.ends_with("mm"))
+        {
             kinds.push(Kind::Memory);
         }
     }
@@ -263,9 +275,21 @@ mod tests {
     fn every_name_of_the_decoder_is_a_feature_or_baseline() {
         let known = |feature: CpuidFeature| BASELINE.contains(&feature) || !features(&[feature]).is_empty();
         for name in [
-            CpuidFeature::AVX512BW, CpuidFeature::SSE3, CpuidFeature::LZCNT, CpuidFeature::PCLMULQDQ, CpuidFeature::SHA,
-            CpuidFeature::BMI1, CpuidFeature::AVX_VNNI, CpuidFeature::AMX_TILE, CpuidFeature::WAITPKG, CpuidFeature::SSE4A,
-            CpuidFeature::AVX512_VPOPCNTDQ, CpuidFeature::GFNI, CpuidFeature::VAES, CpuidFeature::F16C, CpuidFeature::RDRAND,
+            CpuidFeature::AVX512BW,
+            CpuidFeature::SSE3,
+            CpuidFeature::LZCNT,
+            CpuidFeature::PCLMULQDQ,
+            CpuidFeature::SHA,
+            CpuidFeature::BMI1,
+            CpuidFeature::AVX_VNNI,
+            CpuidFeature::AMX_TILE,
+            CpuidFeature::WAITPKG,
+            CpuidFeature::SSE4A,
+            CpuidFeature::AVX512_VPOPCNTDQ,
+            CpuidFeature::GFNI,
+            CpuidFeature::VAES,
+            CpuidFeature::F16C,
+            CpuidFeature::RDRAND,
         ] {
             assert!(known(name), "{name:?}");
         }

@@ -1,11 +1,10 @@
 //! One message: what it names, and who took that.
 
-use cpusieve_formats::message::{Paste, Shown};
+use cpusieve_formats::message::Paste;
 use cpusieve_knowledge::messages::{At, Class, Found, Severity, Spot, Take};
 use cpusieve_knowledge::x86::{self, Feature};
 
 use super::feature::{self, Subject};
-use super::instruction::{self, Instruction, Special};
 use super::register;
 use super::scene::Scene;
 use crate::models::level::{self, Level};
@@ -73,6 +72,10 @@ impl Loss {
             .collect();
         let listed = found.message.features.iter().map(|id| filled(id, paste, found));
         for name in listed.chain(taken.into_iter().map(str::to_owned)) {
+            if let Some(level) = feature::level(&name) {
+                self.subjects.extend(level::added(level).iter().filter_map(|id| x86::feature(id)).map(Subject::of));
+                continue;
+            }
             let known = feature::named(&name);
             if known.is_empty() {
                 self.subjects.push(Subject::unknown(&name));
@@ -93,7 +96,9 @@ impl Loss {
             let features = level::added(level).iter().filter_map(|id| x86::feature(id));
             self.subjects.extend(features.map(Subject::of));
             self.title = format!("{}: {level}", self.title);
-            self.why.push(format!("{level} is {before} and all of these; at least one of them is missing, the message does not say which."));
+            self.why.push(format!(
+                "{level} is {before} and all of these; at least one of them is missing, the message does not say which."
+            ));
             self.remedies.push(format!(
                 "in a VM raise the guest's CPU type to one with {level} (host, or {}), check that the flags of the host are passed (Proxmox's old default is kvm64), then stop the guest completely and start it again: a restart from inside is not enough; on bare metal only another CPU helps, or an older distribution or a rebuild for {before}",
                 example(level)
@@ -133,17 +138,26 @@ impl Loss {
         if virtualization {
             self.severity = Severity::Fatal;
             self.why.push("TCG does not emulate VMX; it does emulate SVM, AMD's virtualization. A guest that runs VMs by VMX needs -accel kvm with kvm_intel nested=1 on an Intel host; if nothing in the guest nests, ignore the line.".to_owned());
-            self.remedies.push("-accel kvm with nested=1, or +svm with an AMD model under TCG, or take vmx from -cpu".to_owned());
+            self.remedies.push(
+                "-accel kvm with nested=1, or +svm with an AMD model under TCG, or take vmx from -cpu".to_owned(),
+            );
             return;
         }
         let place = self.subjects.first().and_then(|subject| subject.feature).and_then(Feature::place);
         let emulated: Vec<&str> = place.map_or_else(Vec::new, |place| {
             let releases = cpusieve_knowledge::qemu::RELEASES.iter().enumerate();
-            releases.filter(|(release, _)| cpusieve_knowledge::qemu::tcg(*release, place)).map(|(_, known)| known.label).collect()
+            releases
+                .filter(|(release, _)| cpusieve_knowledge::qemu::tcg(*release, place))
+                .map(|(_, known)| known.label)
+                .collect()
         });
         self.why.push(match (emulated.first(), cpusieve_knowledge::qemu::RELEASES.last()) {
-            (Some(first), _) => format!("TCG emulates it in QEMU {first} and newer ones; this QEMU is older, or emulates another mode."),
-            (None, Some(newest)) => format!("No QEMU up to {} emulates it under TCG, in a machine or for a single program.", newest.label),
+            (Some(first), _) => {
+                format!("TCG emulates it in QEMU {first} and newer ones; this QEMU is older, or emulates another mode.")
+            }
+            (None, Some(newest)) => {
+                format!("No QEMU up to {} emulates it under TCG, in a machine or for a single program.", newest.label)
+            }
             (None, None) => String::new(),
         });
         self.remedies.push("run under KVM or natively on a host that has it, or use a model or a build without it (-march=x86-64-v3 for AVX2)".to_owned());
@@ -159,10 +173,12 @@ impl Loss {
                 self.stage = by_brand;
             }
             self.why.extend(scene.brand.map(|brand| of_brand(brand, &features)).filter(|said| !said.is_empty()));
+            self.why.extend(of_flags(&scene.flags, &features));
         } else if self.stage == At::ByFeature {
             let class = self.subjects.first().and_then(Subject::class);
             let names: Vec<&str> = self.subjects.iter().filter_map(Subject::class).map(|class| class.name).collect();
-            let physical = names.iter().any(|name| matches!(*name, "what KVM gives on every host" | "hardware virtualization"));
+            let physical =
+                names.iter().any(|name| matches!(*name, "what KVM gives on every host" | "hardware virtualization"));
             self.stage = match class {
                 // libvirt compared with the physical CPU, or with a model of the other vendor.
                 _ if physical && self.id == "MSG0203" => At::Libvirt,
@@ -198,18 +214,42 @@ const fn example(level: Level) -> &'static str {
 }
 
 /// What a CPU that the paste names has of the features.
-fn of_brand(brand: &cpusieve_knowledge::messages::Brand, features: &[&'static Feature]) -> String {
+pub(super) fn of_brand(brand: &cpusieve_knowledge::messages::Brand, features: &[&'static Feature]) -> String {
     let of = |has: bool| -> Vec<&str> {
-        features.iter().filter(|feature| feature::brand_has(brand, feature) == Some(has)).map(|feature| feature.id).collect()
+        features
+            .iter()
+            .filter(|feature| feature::brand_has(brand, feature) == Some(has))
+            .map(|feature| feature.id)
+            .collect()
     };
     let (has, lacks) = (of(true), of(false));
     match (has.is_empty(), lacks.is_empty()) {
-        (_, false) => format!("The paste names a CPU, {}: its silicon lacks {}, and no setting brings that.", brand.name, lacks.join(", ")),
+        (_, false) => format!(
+            "The paste names a CPU, {}: its silicon lacks {}, and no setting brings that.",
+            brand.name,
+            lacks.join(", ")
+        ),
         (false, true) if has.len() == features.len() => {
-            format!("The paste names a CPU, {}, which has all of it: the VM's CPU type hides it from the guest.", brand.name)
+            format!(
+                "The paste names a CPU, {}, which has all of it: the VM's CPU type hides it from the guest.",
+                brand.name
+            )
         }
         _ => String::new(),
     }
+}
+
+/// What a flags line in the paste says of the features.
+pub(super) fn of_flags(flags: &[String], features: &[&'static Feature]) -> Option<String> {
+    let shown = |feature: &&&'static Feature| flags.iter().any(|flag| flag == feature.id);
+    let lacks: Vec<&str> = features.iter().filter(|feature| !shown(feature)).map(|feature| feature.id).collect();
+    (!flags.is_empty() && !features.is_empty()).then(|| {
+        let guest = if flags.iter().any(|flag| flag == "hypervisor") { " (it is a guest: hypervisor)" } else { "" };
+        match lacks.is_empty() {
+            true => format!("The flags line in the paste{guest} has all of them."),
+            false => format!("The flags line in the paste{guest} lacks {}.", lacks.join(", ")),
+        }
+    })
 }
 
 /// Fills what a pattern took into a text.
@@ -217,7 +257,8 @@ fn filled(text: &str, paste: &Paste, found: &Found) -> String {
     if !text.contains('{') {
         return text.to_owned();
     }
-    let pieces: Vec<&str> = found.taken.iter().flat_map(|taken| &taken.ranges).map(|&range| paste.piece(range)).collect();
+    let pieces: Vec<&str> =
+        found.taken.iter().flat_map(|taken| &taken.ranges).map(|&range| paste.piece(range)).collect();
     let mut out = text.replace("{0}", paste.piece((found.start, found.end))).replace("{all}", &pieces.join(", "));
     for number in 1..=4 {
         let piece = pieces.get(number - 1).copied().unwrap_or("it");
@@ -226,148 +267,4 @@ fn filled(text: &str, paste: &Paste, found: &Found) -> String {
     let hex = found.taken.iter().filter(|taken| taken.take == Take::Hex).flat_map(|taken| &taken.ranges).next_back();
     let ip = hex.map_or_else(String::new, |&range| format!("0x{}", paste.piece(range).trim_start_matches("0x")));
     out.replace("{ip}", &ip)
-}
-
-/// The instructions that faulted, as one message.
-pub(super) fn of_instructions(paste: &Paste, scene: &Scene) -> Vec<Loss> {
-    let decoded: Vec<(&Shown, Instruction)> = paste
-        .shown
-        .iter()
-        .filter(|shown| shown.faulting)
-        .filter_map(|shown| Some((shown, instruction::decode(shown)?)))
-        .collect();
-    let only_bytes = paste.lines.len() <= 2;
-    if decoded.is_empty() || !(scene.is("sigill") || only_bytes || decoded.iter().any(|(shown, _)| !shown.bytes.is_empty())) {
-        return Vec::new();
-    }
-    let mut loss = Loss {
-        id: "MSG0606",
-        weak: false,
-        title: "an illegal instruction".to_owned(),
-        class: None,
-        stage: At::Silicon,
-        severity: Severity::Fatal,
-        lines: decoded.iter().map(|(shown, _)| shown.line).collect(),
-        subjects: Vec::new(),
-        spots: Vec::new(),
-        why: Vec::new(),
-        remedies: Vec::new(),
-        cpu: None,
-        cite: None,
-    };
-    let mut features: Vec<&'static Feature> = Vec::new();
-    for (_, found) in &decoded {
-        features.extend(found.features.iter().filter(|_| found.special.is_none()));
-    }
-    // AVX-512's narrow forms need the basis and its lengths as well; those bits stand in the list anyway.
-    let features = super::distinct(features.into_iter());
-    loss.subjects = features.iter().map(|feature| Subject::of(feature)).collect();
-    loss.what_it_is(&decoded);
-    if features.is_empty() {
-        return loss.without_feature(&decoded);
-    }
-    loss.of_program(paste, scene, &decoded, &features);
-    vec![loss]
-}
-
-impl Loss {
-    fn what_it_is(&mut self, decoded: &[(&Shown, Instruction)]) {
-        let said: Vec<String> = super::distinct(decoded.iter().map(|(_, found)| {
-            let needs: Vec<&str> = found.features.iter().map(|feature| feature.id).collect();
-            let encoding = if found.encoding.is_empty() { String::new() } else { format!(", {} encoding", found.encoding) };
-            match found.special {
-                None if needs.is_empty() => format!("`{}` is an instruction of every CPU", found.text),
-                None => format!("`{}` needs {}{encoding}", found.text, needs.join(" and ")),
-                Some(Special::Undefined) => format!("`{}` (ud2 is 0f 0b) is undefined on purpose: the program ends itself with it, an intentional abort", found.text),
-                Some(Special::NotOne) => format!("`{}` is no instruction: a jump into data, or damaged code", found.text),
-                Some(Special::Privileged) => format!("`{}` is for kernels alone", found.text),
-            }
-        }));
-        let count = match said.len() {
-            1 => String::new(),
-            2 => "Two instructions: ".to_owned(),
-            more => format!("{more} instructions: "),
-        };
-        self.why.push(format!("{count}{}.", said.join("; ")));
-    }
-
-    /// Nothing that a CPU could lack.
-    fn without_feature(mut self, decoded: &[(&Shown, Instruction)]) -> Vec<Self> {
-        let special = decoded.iter().find_map(|(_, found)| found.special);
-        if special.is_none() && decoded.iter().all(|(shown, _)| shown.bytes.is_empty()) {
-            return Vec::new();
-        }
-        self.stage = At::Userspace;
-        self.severity = Severity::Harmless;
-        self.title = "an illegal instruction that is no matter of CPU features".to_owned();
-        self.remedies.push("look at the program: an assertion or a panic of its own, damaged memory, or a wrong jump; no CPU setting helps".to_owned());
-        vec![self]
-    }
-
-    fn of_program(&mut self, paste: &Paste, scene: &Scene, decoded: &[(&Shown, Instruction)], features: &[&'static Feature]) {
-        let has = |prefix: &str| features.iter().any(|feature| feature.id.starts_with(prefix));
-        let baseline = features.iter().all(|feature| level::that_adds(feature.id) == Some(Level::V1));
-        let function = decoded.iter().find_map(|(shown, _)| shown.function.as_deref()).unwrap_or_default().to_ascii_lowercase();
-        let chosen = ["avx", "sse", "simd", "ifunc", "hwcap"].iter().any(|word| function.contains(word));
-        self.stage = if baseline {
-            At::Vmm
-        } else if scene.in_vm() || (has("avx512") && chosen) {
-            At::Management
-        } else {
-            At::Silicon
-        };
-        if baseline {
-            self.why.push("Every x86-64 CPU has it: what executes the program (an emulator or translator) lacks the instruction, not the silicon.".to_owned());
-            self.remedies.push("a newer release of the emulator, or a build of the program without it".to_owned());
-            return;
-        }
-        if let Some(said) = claimed(paste, features) {
-            self.why.push(said);
-        }
-        if has("avx512") {
-            self.why.push("Programs that choose at run time (dispatch) look at CPUID and at XCR0 (xgetbv): either this one's check is wrong, or a hypervisor shows its guest (a VPS, a VM) the CPUID bit without the state of zmm and mask registers.".to_owned());
-        }
-        self.why.extend(scene.brand.map(|brand| of_brand(brand, features)).filter(|said| !said.is_empty()));
-        let before: Vec<&str> = passed(paste, features);
-        if !before.is_empty() {
-            self.why.push(format!("The instructions before it passed, so that the CPU has {} but not {}.", before.join(", "), ids(features)));
-        }
-        self.why.push(format!("The program is built for CPUs with {} (-march=native or a higher level), and this CPU, or the VM it runs in (kvm64, qemu64), does not show it.", ids(features)));
-        self.remedies.push(format!("in a VM give the guest the CPU type host or a model with {}; else another CPU, a rebuild for an older baseline (-march=x86-64), or an older build of the program; compare the flags in /proc/cpuinfo", ids(features)));
-        self.cpu = Some("host".to_owned());
-    }
-}
-
-fn ids(features: &[&'static Feature]) -> String {
-    features.iter().map(|feature| feature.id).collect::<Vec<_>>().join(", ")
-}
-
-/// Families that people name, by the beginning of the ids of their features.
-const FAMILIES: [(&str, &str, &str); 5] = [
-    ("avx-512", "avx512", "AVX-512"),
-    ("avx512", "avx512", "AVX-512"),
-    ("avx2", "avx2", "AVX2"),
-    ("sse4", "sse4", "SSE4"),
-    ("avx ", "avx", "AVX"),
-];
-
-/// The paste says that the instruction belongs elsewhere.
-fn claimed(paste: &Paste, features: &[&'static Feature]) -> Option<String> {
-    let prose = paste.lines.iter().map(|line| line.text.to_ascii_lowercase());
-    let mut sayings = prose.filter(|line| line.contains("instruction set") || line.contains("instruction is"));
-    let wrong = |line: String| {
-        let (_, _, name) = FAMILIES.iter().find(|(word, prefix, _)| {
-            line.contains(word) && !features.iter().any(|feature| feature.id.starts_with(prefix))
-        })?;
-        Some(format!("The paste says {name}, and that is wrong: the instruction is {}, not {name}.", ids(features)))
-    };
-    sayings.find_map(wrong)
-}
-
-/// What instructions before the one that faulted needed.
-fn passed(paste: &Paste, features: &[&'static Feature]) -> Vec<&'static str> {
-    let fault = paste.shown.iter().position(|shown| shown.faulting).unwrap_or(0);
-    let before = paste.shown.iter().take(fault).filter_map(instruction::decode).flat_map(|found| found.features);
-    let new = before.filter(|feature| !features.contains(feature) && level::that_adds(feature.id) != Some(Level::V1));
-    super::distinct(new.map(|feature| feature.id))
 }

@@ -20,7 +20,8 @@ pub(super) fn msr(loss: &mut Loss, paste: &Paste, scene: &Scene, found: &Found) 
     loss.spots.push(Spot::Msr { index, bits: None });
     let Some(row) = messages::msr(index) else {
         loss.why.push(format!("Which feature MSR {index:#x} belongs to is unknown here."));
-        loss.remedies.push("run the guest with a CPU model instead of host, or a newer host kernel and QEMU".to_owned());
+        loss.remedies
+            .push("run the guest with a CPU model instead of host, or a newer host kernel and QEMU".to_owned());
         return;
     };
     loss.why.push(format!("MSR {index:#x} is {}: {}.", row.name, row.what));
@@ -37,7 +38,7 @@ pub(super) fn msr(loss: &mut Loss, paste: &Paste, scene: &Scene, found: &Found) 
         return;
     }
     if let Some(value) = numbers.get(1).filter(|_| index == 0x10a) {
-        loss.why.push(format!("The value {value:#x} says {}.", bits_of(index, *value)));
+        loss.why.push(format!("The value {value:#x} has {}.", bits_of(index, *value)));
     }
     loss.why.push(row.refused.to_owned());
     loss.remedies.push(row.remedy.to_owned());
@@ -64,15 +65,19 @@ fn bits_of(index: u32, value: u64) -> String {
         None => format!("bit {bit}"),
     };
     let names: Vec<String> = set.take(MAX_NAMES).map(name).collect();
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "no bit set".to_owned() } else { names.join(", ") }
 }
 
 /// Cloud Hypervisor's comparison of a leaf.
 pub(super) fn leaf(loss: &mut Loss, paste: &Paste, found: &Found) {
-    let words: Vec<&str> = found.taken.iter().flat_map(|taken| &taken.ranges).map(|&range| paste.piece(range)).collect();
+    let words: Vec<&str> =
+        found.taken.iter().flat_map(|taken| &taken.ranges).map(|&range| paste.piece(range)).collect();
     let [leaf, subleaf, register, rest @ ..] = &words[..] else { return };
     let number = |text: &str| hexadecimal(text).and_then(|number| u32::try_from(number).ok());
-    let (Some(leaf), Some(subleaf), Some(register)) = (number(leaf), number(subleaf), Register::from_name(register)) else { return };
+    let (Some(leaf), Some(subleaf), Some(register)) = (number(leaf), number(subleaf), Register::from_name(register))
+    else {
+        return;
+    };
     let (source, destination) = (rest.first().and_then(|text| number(text)), rest.get(1).and_then(|text| number(text)));
     if let Some(row) = messages::leaf(leaf) {
         loss.spots.push(Spot::Cpuid { leaf, subleaf, register, bits: None });
@@ -104,7 +109,10 @@ pub(super) fn snp(loss: &mut Loss, paste: &Paste, found: &Found) {
     }
     let after = paste.lower.get(found.start..).unwrap_or_default();
     let subleaf = after.split_once("index:").and_then(|(_, rest)| first_number(rest)).unwrap_or(0);
-    let (Some((_, provided)), Some((_, expected))) = (after.split_once("provided:"), after.split_once("expected:")) else { return };
+    let (Some((_, provided)), Some((_, expected))) = (after.split_once("provided:"), after.split_once("expected:"))
+    else {
+        return;
+    };
     for register in Register::ALL {
         let key = format!("{}:", register.name().to_ascii_lowercase());
         let value = |text: &str| text.split_once(key.as_str()).and_then(|(_, rest)| first_number(rest));
@@ -112,7 +120,10 @@ pub(super) fn snp(loss: &mut Loss, paste: &Paste, found: &Found) {
         let differ = provided ^ expected;
         for bit in (0..32_u8).filter(|bit| differ >> bit & 1 == 1) {
             loss.spots.push(Spot::Cpuid { leaf, subleaf, register, bits: Some((bit, bit)) });
-            let said = format!("{register} bit {bit} ({:#x}): QEMU provided {provided:#x}, the firmware expected {expected:#x}.", 1_u64 << bit);
+            let said = format!(
+                "{register} bit {bit} ({:#x}): QEMU provided {provided:#x}, the firmware expected {expected:#x}.",
+                1_u64 << bit
+            );
             loss.why.push(said);
         }
     }

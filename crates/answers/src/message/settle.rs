@@ -13,7 +13,9 @@ use crate::why;
 /// Groups the messages.
 pub(super) fn settle(paste: &Paste, scene: &Scene, mut losses: Vec<Loss>) -> Answer {
     // What says no more than that something is wrong counts where nothing says what.
-    let told = losses.iter().any(|loss| !loss.weak && !(loss.subjects.is_empty() && loss.spots.is_empty()));
+    let told = losses
+        .iter()
+        .any(|loss| !loss.weak && (loss.id == "MSG0606" || !loss.subjects.is_empty() || !loss.spots.is_empty()));
     let first = losses.iter().filter(|loss| loss.weak).map(|loss| loss.id).min();
     losses.retain(|loss| !loss.weak || (!told && Some(loss.id) == first));
     let mut groups: Vec<Loss> = Vec::new();
@@ -24,19 +26,22 @@ pub(super) fn settle(paste: &Paste, scene: &Scene, mut losses: Vec<Loss>) -> Ans
         }
     }
     let worst = groups.iter().map(|group| group.severity).max().unwrap_or(Severity::Harmless);
-    let mut causes: Vec<Cause> = groups.into_iter().map(|group| cause(group, scene, worst)).collect();
+    let failed = groups.iter().find(|group| group.severity == Severity::Fatal).map(|group| group.id);
+    let mut causes: Vec<Cause> = groups.into_iter().map(|group| cause(group, scene, failed)).collect();
     causes.sort_by_key(|cause| (std::cmp::Reverse(cause.severity), std::cmp::Reverse(cause.subjects.len())));
+    say_once(&mut causes);
     if let Some(first) = causes.first_mut() {
         first.spots.extend(&scene.spots);
     }
-    let used = distinct(causes.iter().flat_map(|cause| cause.lines.iter().copied()).chain(scene.lines.iter().copied())).len();
+    let used =
+        distinct(causes.iter().flat_map(|cause| cause.lines.iter().copied()).chain(scene.lines.iter().copied())).len();
     let remedies = distinct(causes.iter().map(|cause| cause.remedy.clone()).filter(|text| !text.is_empty()));
     Answer {
         stage: causes.first().map_or(At::ByFeature, |cause| cause.stage),
         severity: worst,
         remedy: remedies.join(". "),
         cpu: causes.iter().find_map(|cause| cause.cpu.clone()),
-        libvirt: causes.first().and_then(libvirt),
+        libvirt: causes.first().filter(|_| scene.other_accelerator().is_none()).and_then(libvirt),
         hints: if causes.is_empty() { Vec::new() } else { distinct(scene.hints.iter().cloned()) },
         causes,
         lines: paste.lines_read,
@@ -58,9 +63,18 @@ fn join(group: &mut Loss, other: Loss) {
     group.cpu = group.cpu.take().or(other.cpu);
 }
 
-fn cause(mut group: Loss, scene: &Scene, worst: Severity) -> Cause {
+/// A sentence that an earlier cause has said is not said again.
+fn say_once(causes: &mut [Cause]) {
+    let mut said: Vec<String> = Vec::new();
+    for cause in causes {
+        cause.why.retain(|sentence| !said.contains(sentence));
+        said.extend(cause.why.iter().cloned());
+    }
+}
+
+fn cause(mut group: Loss, scene: &Scene, failed: Option<&str>) -> Cause {
     group.state_components();
-    if group.severity == Severity::Harmless && worst == Severity::Fatal {
+    if group.severity == Severity::Harmless && failed.is_some_and(|failed| failed != group.id) {
         group.why.push("It is a warning, and not the cause of the failure.".to_owned());
     }
     let cpu = match group.id {
@@ -125,10 +139,12 @@ impl Loss {
                 _ => None,
             })
             .collect();
-        let users: Vec<&str> =
-            ["avx", "avx2", "fma", "f16c", "avx512f"].into_iter().filter(|id| has(id)).collect();
+        let users: Vec<&str> = ["avx", "avx2", "fma", "f16c", "avx512f"].into_iter().filter(|id| has(id)).collect();
         if has("xsave") && (!users.is_empty() || !components.is_empty()) {
-            self.why.push(format!("The root cause is xsave: {}the components of XCR0 depend on it and follow.", users.iter().map(|id| format!("{id}, ")).collect::<String>()));
+            self.why.push(format!(
+                "The root cause is xsave: {}the components of XCR0 depend on it and follow.",
+                users.iter().map(|id| format!("{id}, ")).collect::<String>()
+            ));
         } else if !components.is_empty() {
             let follows = if components.contains(&2) && has("avx") { "; XCR0[2] (YMM) follows from avx" } else { "" };
             self.why.push(format!("Bits of leaf DH without a name are components of XCR0 (subleaf 0), the ones with a name are subleaf 1: they follow from the instructions that need the state{follows}."));
@@ -149,9 +165,10 @@ impl Subject {
                 let at = why.passage.culprit().map_or("unknown", |step| step.at.name());
                 (at.to_owned(), format!("{} ({} {})", reason.cause, reason.cite, reason.rule))
             }
-            (_, None) if why.passage.outcome.known() == Some(true) => {
-                ("none".to_owned(), "this host gives it to a guest with -cpu host: the guest's CPU definition leaves it out".to_owned())
-            }
+            (_, None) if why.passage.outcome.known() == Some(true) => (
+                "none".to_owned(),
+                "this host gives it to a guest with -cpu host: the guest's CPU definition leaves it out".to_owned(),
+            ),
             _ => ("unknown".to_owned(), "what is known of this host does not decide it".to_owned()),
         };
         self.on_host = Some(said);

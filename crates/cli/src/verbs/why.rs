@@ -53,7 +53,9 @@ fn asked(options: &WhyOptions) -> Result<Asked, Failure> {
         let path = Path::new(thing);
         if thing == "-" {
             return Ok(match file(path)? {
-                Asked::Paste(_, bytes) if one_flag(&bytes).is_some() => Asked::Flags(one_flag(&bytes).into_iter().collect()),
+                Asked::Paste(_, bytes) if one_flag(&bytes).is_some() => {
+                    Asked::Flags(one_flag(&bytes).into_iter().collect())
+                }
                 other => other,
             });
         }
@@ -74,7 +76,12 @@ fn one_flag(bytes: &[u8]) -> Option<String> {
     (text.len() <= 80 && !text.contains(char::is_whitespace) && !x86::resolve(text).is_empty()).then(|| text.to_owned())
 }
 
-fn of_flags(flags: &[String], host: Option<&Snapshot>, guest: Option<&Snapshot>, as_json: bool) -> Result<Done, Failure> {
+fn of_flags(
+    flags: &[String],
+    host: Option<&Snapshot>,
+    guest: Option<&Snapshot>,
+    as_json: bool,
+) -> Result<Done, Failure> {
     let mut answers = Vec::new();
     let mut pages = Vec::new();
     let width = page::width();

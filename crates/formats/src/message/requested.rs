@@ -52,7 +52,8 @@ pub fn requested(text: &str) -> Option<Requested> {
     };
     let (name, rest) = match rest.strip_prefix('.') {
         Some(rest) => {
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')).unwrap_or(rest.len());
+            let end =
+                rest.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.')).unwrap_or(rest.len());
             let (name, rest) = rest.split_at(end);
             (Some(name.trim_end_matches('.').to_owned()).filter(|name| !name.is_empty()), rest)
         }
@@ -77,7 +78,9 @@ fn cpuid(rest: &str) -> Option<(Where, &str)> {
         (Some(leaf), subleaf, rest.strip_prefix("].")?)
     } else {
         let rest = rest.trim_start_matches('.');
-        match hexadecimal(rest).and_then(|(leaf, rest)| Some((leaf, rest.strip_prefix("h:").or(rest.strip_prefix(':'))?))) {
+        match hexadecimal(rest)
+            .and_then(|(leaf, rest)| Some((leaf, rest.strip_prefix("h:").or(rest.strip_prefix(':'))?)))
+        {
             Some((leaf, rest)) => (Some(leaf), None, rest),
             None => (None, None, rest),
         }
@@ -102,9 +105,24 @@ mod tests {
         for (text, where_, name, bit) in [
             ("CPUID.01H:ECX.pcid [bit 17]", place(Some(1), None, Register::Ecx), Some("pcid"), Some(17)),
             ("CPUID.07H:EBX [bit 4]", place(Some(7), None, Register::Ebx), None, Some(4)),
-            ("CPUID.80000001H:EDX.rdtscp [bit 27]", place(Some(0x8000_0001), None, Register::Edx), Some("rdtscp"), Some(27)),
-            ("CPUID[eax=80000001h].ECX.svm [bit 2]", place(Some(0x8000_0001), None, Register::Ecx), Some("svm"), Some(2)),
-            ("CPUID[eax=07h,ecx=01h].EAX.avx-vnni [bit 4]", place(Some(7), Some(1), Register::Eax), Some("avx-vnni"), Some(4)),
+            (
+                "CPUID.80000001H:EDX.rdtscp [bit 27]",
+                place(Some(0x8000_0001), None, Register::Edx),
+                Some("rdtscp"),
+                Some(27),
+            ),
+            (
+                "CPUID[eax=80000001h].ECX.svm [bit 2]",
+                place(Some(0x8000_0001), None, Register::Ecx),
+                Some("svm"),
+                Some(2),
+            ),
+            (
+                "CPUID[eax=07h,ecx=01h].EAX.avx-vnni [bit 4]",
+                place(Some(7), Some(1), Register::Eax),
+                Some("avx-vnni"),
+                Some(4),
+            ),
             ("CPUID[eax=0Dh,ecx=00h].EAX [bit 9]\"", place(Some(13), Some(0), Register::Eax), None, Some(9)),
             ("MSR(10AH).taa-no [bit 8]", Where::Msr(0x10a), Some("taa-no"), Some(8)),
             ("MSR(48BH) [bit 8]", Where::Msr(0x48b), None, Some(8)),

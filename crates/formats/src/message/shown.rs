@@ -63,11 +63,19 @@ fn bytes_of(line: &str) -> Option<Shown> {
     let lower = line.to_ascii_lowercase();
     let after = |words: &str| lower.find(words).and_then(|at| lower.get(at + words.len()..));
     let code = after("code: ").filter(|rest| rest.split_whitespace().take(4).all(|word| byte(word).is_some()));
-    let said = ["instruction bytes:", "opcode bytes:", "instruction stream:", "bytes at rip:", "opcode:", "bytes at ip:"];
+    let said =
+        ["instruction bytes:", "opcode bytes:", "instruction stream:", "bytes at rip:", "opcode:", "bytes at ip:"];
     let rest = code.or_else(|| said.into_iter().find_map(after)).or_else(|| {
         let rest = after("illegal instruction at ").or_else(|| after("invalid opcode at "))?;
         rest.split_once(": ").map(|(_, rest)| rest)
-    })?;
+    });
+    let stream = || {
+        // A line of a crash report that is nothing but bytes, one of them marked.
+        let mut words = lower.split_whitespace();
+        (lower.contains(['[', '<']) && words.clone().count() >= 4 && words.all(|word| byte(word).is_some()))
+            .then_some(lower.as_str())
+    };
+    let rest = rest.or_else(stream)?;
     let mut bytes = Vec::new();
     let mut marked = false;
     for word in rest.split_whitespace() {
@@ -91,7 +99,8 @@ fn bytes_of(line: &str) -> Option<Shown> {
 fn byte(word: &str) -> Option<u8> {
     let word = word.trim_matches(['<', '>', '[', ']', '(', ')', ',']);
     let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).unwrap_or(word);
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
+    let whole = digits.len() == 2 || (digits.len() == 1 && digits.len() < word.len());
+    whole.then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
 /// A line of a disassembler or of a memory dump: an address, then bytes, text or both.
@@ -113,7 +122,9 @@ fn disassembled(line: &str) -> Option<Shown> {
     let text = text.trim_start_matches(['|', ' ']);
     let text = text.split(['#', ';', '|']).next().unwrap_or_default().trim();
     let mnemonic = text.split_whitespace().next().is_some_and(|word| {
-        word.len() >= 2 && word.starts_with(|c: char| c.is_ascii_lowercase()) && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        word.len() >= 2
+            && word.starts_with(|c: char| c.is_ascii_lowercase())
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     });
     if bytes.len() < 2 && !(mnemonic && (separated || function.is_some())) {
         return None;
@@ -157,10 +168,14 @@ fn leading_bytes(text: &str) -> (Vec<u8>, &str) {
         let digits = word.strip_prefix("0x").unwrap_or(word);
         let even = digits.len() >= 2 && digits.len() % 2 == 0 && digits.len() <= 2 * MAX_BYTES;
         // `add` and `dec` are words as well as digits: they are bytes only beside others.
-        if !even || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) || (word.len() > 2 && !tail.starts_with(|c: char| c.is_whitespace() || c == '|') && !tail.is_empty()) {
+        if !even
+            || !digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+            || (word.len() > 2 && !tail.starts_with(|c: char| c.is_whitespace() || c == '|') && !tail.is_empty())
+        {
             break;
         }
-        bytes.extend((0..digits.len()).step_by(2).filter_map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()));
+        bytes
+            .extend((0..digits.len()).step_by(2).filter_map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok()));
         rest = tail;
     }
     (bytes, rest)
@@ -194,7 +209,10 @@ fn addresses(line: &str, named: &mut Vec<u64>) {
 /// `0x000000000040c854 in hash_crc32.lto_priv ()`
 fn in_function(line: &str) -> Option<String> {
     let (before, after) = line.split_once(" in ")?;
-    before.trim_end().ends_with(|c: char| c.is_ascii_hexdigit()).then(|| name(after.split([' ', '(']).next().unwrap_or_default()))
+    before
+        .trim_end()
+        .ends_with(|c: char| c.is_ascii_hexdigit())
+        .then(|| name(after.split([' ', '(']).next().unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -216,7 +234,11 @@ mod tests {
             ("Code: 48 89 e5 <c4> e2 7d 78 c0", avx2.clone(), ""),
             ("vex amd64->IR: unhandled instruction bytes: 0xC4 0xE2 0x7D 0x78 0xC0", avx2.clone(), ""),
             ("16 illegal instruction at 0xf25c778d: c4 e2 7d 78 c0", avx2.clone(), ""),
-            ("23a8d77:       c4 e2 7d 78 c0          vpbroadcastb %xmm0,%ymm0", avx2.clone(), "vpbroadcastb %xmm0,%ymm0"),
+            (
+                "23a8d77:       c4 e2 7d 78 c0          vpbroadcastb %xmm0,%ymm0",
+                avx2.clone(),
+                "vpbroadcastb %xmm0,%ymm0",
+            ),
             ("=> 0x5753b7 <+23>:\tvpbroadcastb zmm0,edx", vec![], "vpbroadcastb zmm0,edx"),
             ("->  0x100003f4c <+12>: popcnt rax, rdi", vec![], "popcnt rax, rdi"),
             ("00007ff6`57352ab0 c4e27d78c0      vpbroadcastb ymm0,xmm0", avx2.clone(), "vpbroadcastb ymm0,xmm0"),
@@ -227,7 +249,13 @@ mod tests {
         ] {
             assert_eq!(faulting(text), [(bytes, mnemonic.to_owned())], "{text}");
         }
-        for text in ["Code: Bad RIP value.", "plain words", "2020: words and more", "Code: 48 89 e5 c4 e2 7d 78", "dead beef cafe x"] {
+        for text in [
+            "Code: Bad RIP value.",
+            "plain words",
+            "2020: words and more",
+            "Code: 48 89 e5 c4 e2 7d 78",
+            "dead beef cafe x",
+        ] {
             assert_eq!(faulting(text), [], "{text}");
         }
     }

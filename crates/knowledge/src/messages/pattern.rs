@@ -197,13 +197,13 @@ fn names(text: &str) -> Vec<(usize, usize)> {
     const BETWEEN: [char; 8] = [',', '[', ']', '(', ')', '|', '{', '}'];
     let mut found: Vec<(usize, usize)> = Vec::new();
     let mut at = 0;
-    while found.len() < MAX_NAMES {
+    let mut passed = 0;
+    while found.len() + passed < MAX_NAMES {
         let Some(rest) = text.get(at..) else { break };
         let skipped = skip(rest, &BETWEEN);
         let comma = found.is_empty() || rest.get(..skipped).is_some_and(|between| between.contains(','));
         let Some(rest) = rest.get(skipped..) else { break };
-        let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
-        let whole = rest.get(..rest.find(|c: char| !belongs(c)).unwrap_or(rest.len())).unwrap_or_default();
+        let whole = name_at(rest);
         let name = whole.trim_end_matches(['.', '-']);
         if name.is_empty() {
             break;
@@ -213,15 +213,35 @@ fn names(text: &str) -> Vec<(usize, usize)> {
         if matches!(name, "and" | "or") && !found.is_empty() {
             continue;
         }
-        if x86::resolve(name.trim_start_matches(['+', '-'])).is_empty() && !(comma && is_name(name)) {
+        let known = !x86::resolve(name.trim_start_matches(['+', '-'])).is_empty();
+        if known || (comma && is_name(name)) {
+            found.push((start, start + name.len()));
+        } else if comma && rest.get(whole.len()..).is_some_and(|after| after.starts_with(',')) {
+            passed += 1;
+        } else {
             break;
         }
-        found.push((start, start + name.len()));
         if name.len() < whole.len() && whole.ends_with('.') {
             break;
         }
     }
     found
+}
+
+/// The characters of a name; `SSE 4.2` is one.
+fn name_at(text: &str) -> &str {
+    let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    let end = text.find(|c: char| !belongs(c)).unwrap_or(text.len());
+    let (first, rest) = text.split_at(end);
+    if matches!(first, "sse" | "avx")
+        && rest.starts_with(' ')
+        && rest.get(1..).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    {
+        let more =
+            rest.get(1..).and_then(|rest| rest.find(|c: char| !belongs(c))).unwrap_or(rest.len().saturating_sub(1));
+        return text.get(..end + 1 + more).unwrap_or(first);
+    }
+    first
 }
 
 /// Whether a word may be the name of a feature that is not known here.
@@ -243,6 +263,7 @@ mod tests {
         assert_eq!(listed("[cx8, cmov, sse4_1]."), ["cx8", "cmov", "sse4_1"]);
         assert_eq!(listed("avx and avx2 instructions"), ["avx", "avx2"]);
         assert_eq!(listed("svm. avx"), ["svm"]);
+        assert_eq!(listed("sse, fxsave, sse 4.2 and popcnt"), ["sse", "sse 4.2", "popcnt"]);
         assert_eq!(listed("nothing of the kind"), [""; 0]);
     }
 

@@ -73,7 +73,7 @@ const fn meaning(severity: Severity) -> &'static str {
         Severity::Security => "a protection is missing",
         Severity::Migration => "a guest cannot be migrated or restored",
         Severity::Performance => "it costs speed",
-        Severity::Harmless => "harmless, nothing that anybody would miss",
+        Severity::Harmless => "nothing that anybody would miss",
         Severity::ByFeature => "not known",
     }
 }
@@ -82,7 +82,7 @@ fn text(answer: &Answer, width: usize) -> String {
     let severity = styled(style(answer.severity), answer.severity.name());
     let lines = page::counted(answer.lines, "line");
     let head = format!(
-        "{severity} {}  likeliest stage: {}  {}",
+        "{severity} {}; likeliest stage: {}; {}",
         styled(QUIET, format!("({})", meaning(answer.severity))),
         styled(HEAD, stage(answer.stage)),
         styled(QUIET, format!("{lines} read, {} ignored", answer.ignored))
@@ -107,17 +107,24 @@ fn text(answer: &Answer, width: usize) -> String {
 }
 
 fn of_cause(out: &mut String, cause: &Cause, width: usize) {
-    let names: Vec<&str> = cause.subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !name.is_empty()).collect();
-    let who = if names.is_empty() { String::new() } else { format!("{}: ", styled(HEAD, page::tame(&names.join(", ")))) };
+    let names: Vec<&str> =
+        cause.subjects.iter().map(|subject| subject.name.as_str()).filter(|name| !name.is_empty()).collect();
+    let who =
+        if names.is_empty() { String::new() } else { format!("{}: ", styled(HEAD, page::tame(&names.join(", ")))) };
     let head = format!("{} ", styled(style(cause.severity), cause.severity.name()));
-    let title = format!("{who}{} {}", page::tame(&cause.title), styled(QUIET, format!("[{}; {}]", stage(cause.stage), numbers(&cause.lines))));
+    let title = format!(
+        "{who}{} {}",
+        page::tame(&cause.title),
+        styled(QUIET, format!("[{}; {}]", stage(cause.stage), numbers(&cause.lines)))
+    );
     out.push_str(&page::wrap(&title, &head, "  ", width));
     let longest = cause.subjects.iter().map(|subject| subject.name.len()).max().unwrap_or(0).min(24);
     for subject in &cause.subjects {
         of_subject(out, subject, longest, width);
     }
-    if !cause.spots.is_empty() {
-        let spots: Vec<String> = cause.spots.iter().map(ToString::to_string).collect();
+    let told = |spot: &&Spot| cause.subjects.iter().any(|subject| subject.spot == Some(**spot));
+    let spots: Vec<String> = cause.spots.iter().filter(|spot| !told(spot)).map(ToString::to_string).collect();
+    if !spots.is_empty() {
         out.push_str(&page::wrap(&styled(QUIET, spots.join("  ")), "  ", "  ", width));
     }
     out.push_str(&page::wrap(&page::tame(&cause.why.join(" ")), "  ", "  ", width));
@@ -134,7 +141,8 @@ fn of_cause(out: &mut String, cause: &Cause, width: usize) {
 
 fn of_subject(out: &mut String, subject: &Subject, longest: usize, width: usize) {
     let place = subject.feature.and_then(|feature| feature.place()).filter(|_| subject.spot.is_some());
-    let place = place.map(|place| place.to_string()).or_else(|| subject.spot.map(|spot| spot.to_string())).unwrap_or_default();
+    let place =
+        place.map(|place| place.to_string()).or_else(|| subject.spot.map(|spot| spot.to_string())).unwrap_or_default();
     let name = page::tame(&subject.name);
     let gap = " ".repeat(longest.saturating_sub(columns(&name)));
     let title = if place.is_empty() { subject.title.clone() } else { format!("{place}  {}", subject.title) };
