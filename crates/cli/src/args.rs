@@ -12,9 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
-use route::{PREDICT_EXAMPLES, PriceFile};
 use price::PRICE_EXAMPLES;
-use route::PREDICT_EXAMPLES;
+use route::{PREDICT_EXAMPLES, PriceFile};
 
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
 pub(crate) use fleet::{
@@ -22,8 +21,7 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
-pub(crate) use price::{PriceGuestOptions, PriceOptions};
-pub(crate) use price::PriceOptions;
+pub(crate) use price::{PriceGuestOptions, PriceOptions, PricePart};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -91,10 +89,9 @@ pub(crate) enum Verb {
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
-    /// What CPU features are worth here, and what leaving costs
-    /// What CPU features are worth here: work with and without them, side by side
+    /// What CPU features are worth here, what leaving costs, and what other programs choose
     #[command(after_help = PRICE_EXAMPLES)]
-    Price(PriceOptions),
+    Price(Box<PriceOptions>),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
 }
