@@ -19,9 +19,8 @@ use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use rehearse::REHEARSE_EXAMPLES;
 use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
-use route::{PREDICT_EXAMPLES, PriceFile};
 use price::PRICE_EXAMPLES;
-use route::PREDICT_EXAMPLES;
+use route::{PREDICT_EXAMPLES, PriceFile};
 
 pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, ManualKind, ManualOptions, Purpose};
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
@@ -35,8 +34,7 @@ pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions}
 pub(crate) use rehearse::RehearseOptions;
 pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
-pub(crate) use price::{PriceGuestOptions, PriceOptions};
-pub(crate) use price::PriceOptions;
+pub(crate) use price::{PriceGuestOptions, PriceOptions, PricePart};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?
@@ -123,8 +121,9 @@ pub(crate) enum Verb {
     Manual(ManualOptions),
     /// What CPU features are worth here, and what leaving costs
     /// What CPU features are worth here: work with and without them, side by side
+    /// What CPU features are worth here, what leaving costs, and what other programs choose
     #[command(after_help = PRICE_EXAMPLES)]
-    Price(PriceOptions),
+    Price(Box<PriceOptions>),
     /// Many hosts at once: what a guest may have on all of them
     Fleet(FleetOptions),
     /// A page to look at: the sieve picture and every answer behind it, in one HTML file

@@ -1,7 +1,11 @@
 //! `price [FEATURE...]`: what CPU features are worth here.
 
+mod chosen;
+mod exits;
+mod guests;
 mod json;
 mod list;
+mod rest;
 mod text;
 
 use std::io::{IsTerminal, Write as _};
@@ -15,8 +19,10 @@ use cpusieve_price::survey::survey;
 use cpusieve_probe::signals;
 
 use super::{Done, Failure};
-use crate::args::PriceOptions;
+use crate::args::{PriceOptions, PricePart};
+use crate::json::pretty;
 use crate::page;
+use rest::Rest;
 
 /// Between two lines of progress.
 const TURN: Duration = Duration::from_millis(200);
@@ -27,16 +33,42 @@ pub(crate) fn run(options: &PriceOptions, as_json: bool) -> Result<Done, Failure
         page::print(&if as_json { list::json(&features) } else { list::text(&features, page::width()) })?;
         return Ok(Done::Same);
     }
+    if !options.guests.cpu.is_empty() {
+        return guests::run(&options.guests, (options.seconds / 4).max(1), as_json);
+    }
     signals::catch()?;
     let budget = Duration::from_secs(options.seconds);
     let mut line = Line::new(budget);
-    let report = survey(&features, budget, &mut |progress| {
-        line.show(&progress);
-        !signals::interrupted()
+    let all = features.is_empty() && options.only.is_none();
+    let wanted = |part: PricePart| all || options.only == Some(part);
+    let rest = Rest::measure(wanted, &mut |next| line.say(next));
+    let report = (wanted(PricePart::Features) || !features.is_empty()).then(|| {
+        survey(&features, budget, &mut |progress| {
+            line.show(&progress);
+            !signals::interrupted()
+        })
     });
     line.clear();
-    page::print(&if as_json { json::report(&report) } else { text::report(&report, page::width()) })?;
-    Ok(done(&report, !features.is_empty()))
+    let text = if as_json {
+        let mut fields = report.as_ref().map(json::report).unwrap_or_default();
+        fields.entry("format").or_insert(1.into());
+        rest.add_to(&mut fields);
+        pretty(&fields.into())
+    } else {
+        let text = report.as_ref().map(|report| text::report(report, page::width())).unwrap_or_default();
+        (text + &rest.text(page::width())).trim_start().to_owned()
+    };
+    page::print(&text)?;
+    Ok(report.as_ref().map_or(Done::Same, |report| done(report, !features.is_empty())))
+}
+
+/// What the first process of a guest that [`guests`] has booted adds to its report: the features and the exits, as one line of JSON.
+pub(crate) fn inside() -> Vec<(&'static str, String)> {
+    let Some(seconds) = cpusieve_price::guests::seconds() else { return Vec::new() };
+    let rest = Rest::measure(|part| part == PricePart::Exits, &mut |_| {});
+    let mut fields = json::report(&survey(&[], Duration::from_secs(seconds), &mut |_| true));
+    rest.add_to(&mut fields);
+    vec![(cpusieve_price::guests::SECTION, serde_json::Value::Object(fields).to_string())]
 }
 
 /// Whether all that was asked for was done. What this CPU lacks is missing only if it was asked for by name.
@@ -95,6 +127,15 @@ impl Line {
         let (now, all) = (elapsed.as_secs(), self.budget.as_secs());
         // Nothing can be said any more when standard error is gone.
         let _ = write!(std::io::stderr(), "\r\u{1b}[K{done} of {works} done, {now} s of at most {all} s: {work}");
+    }
+
+    /// Says what is done that has no end in sight.
+    fn say(&mut self, what: &str) {
+        if self.seen {
+            self.shown = Some(Instant::now());
+            // Nothing can be said any more when standard error is gone.
+            let _ = write!(std::io::stderr(), "\r\u{1b}[K{what}");
+        }
     }
 
     fn clear(&self) {

@@ -1,5 +1,6 @@
 //! SHA-256: SHA-NI. Source: FIPS 180-4.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::memory::Buffer;
@@ -13,7 +14,7 @@ pub(super) const WORKS: &[Work] = &[Work {
     feature: "sha_ni",
     title: "SHA-256, 16 KiB",
     with: Way { name: "SHA-NI", needs: &["sha_ni", "ssse3", "sse4_1"] },
-    without: Way { name: "rotations of 32-bit words", needs: &[] },
+    without: Way { name: "32-bit words, schedule by AVX2 where it is", needs: &[] },
     unit: Unit::Bytes,
     amount: LENGTH as u64,
     make: || Kernel::boxed(Message::new, hash_ni, hash_words, |message| message.state, Message::reference),
@@ -135,31 +136,320 @@ fn round([a, b, c, d, e, f, g, h]: [u32; 8], input: u32) -> [u32; 8] {
     [first.wrapping_add(second), a, b, c, d.wrapping_add(first), e, f, g]
 }
 
-/// With the words of the schedule in a ring of sixteen, sixteen rounds unrolled.
+/// The word of the schedule at `t`, which takes the place of the one sixteen before.
+#[inline(always)]
+fn scheduled(ring: &mut [u32; 16], t: usize, first: bool) -> u32 {
+    if !first {
+        let (two, fifteen) = (ring[(t + 14) & 15], ring[(t + 1) & 15]);
+        let one = two.rotate_right(17) ^ two.rotate_right(19) ^ two >> 10;
+        let zero = fifteen.rotate_right(7) ^ fifteen.rotate_right(18) ^ fifteen >> 3;
+        ring[t] = ring[t].wrapping_add(one).wrapping_add(zero).wrapping_add(ring[(t + 9) & 15]);
+    }
+    ring[t]
+}
+
+/// One round in which no word moves: the next round names them otherwise.
+macro_rules! round {
+    ($a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident, $input:expr) => {
+        let big = $e.rotate_right(6) ^ $e.rotate_right(11) ^ $e.rotate_right(25);
+        $h = $h.wrapping_add($input).wrapping_add($g ^ ($e & ($f ^ $g))).wrapping_add(big);
+        $d = $d.wrapping_add($h);
+        let big = $a.rotate_right(2) ^ $a.rotate_right(13) ^ $a.rotate_right(22);
+        $h = $h.wrapping_add(big).wrapping_add(($a & $b).wrapping_add($c & ($a ^ $b)));
+    };
+}
+
+/// Sixteen rounds, whose inputs are words of the schedule with their constants added.
+#[inline(always)]
+fn sixteen(state: [u32; 8], mut input: impl FnMut(usize) -> u32) -> [u32; 8] {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = state;
+    round!(a b c d e f g h, input(0));
+    round!(h a b c d e f g, input(1));
+    round!(g h a b c d e f, input(2));
+    round!(f g h a b c d e, input(3));
+    round!(e f g h a b c d, input(4));
+    round!(d e f g h a b c, input(5));
+    round!(c d e f g h a b, input(6));
+    round!(b c d e f g h a, input(7));
+    round!(a b c d e f g h, input(8));
+    round!(h a b c d e f g, input(9));
+    round!(g h a b c d e f, input(10));
+    round!(f g h a b c d e, input(11));
+    round!(e f g h a b c d, input(12));
+    round!(d e f g h a b c, input(13));
+    round!(c d e f g h a b, input(14));
+    round!(b c d e f g h a, input(15));
+    [a, b, c, d, e, f, g, h]
+}
+
 fn hash_words(message: &mut Message) {
+    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2") {
+        // SAFETY: both were asked for.
+        unsafe { hash_avx2(message) };
+    } else {
+        hash_plain(message);
+    }
+}
+
+/// With the words of the schedule in a ring of sixteen.
+fn hash_plain(message: &mut Message) {
     let mut state = INITIAL;
     for block in message.blocks.bytes().as_chunks::<64>().0 {
         let mut ring = [0; 16];
         for (word, bytes) in ring.iter_mut().zip(block.as_chunks().0) {
             *word = u32::from_be_bytes(*bytes);
         }
-        let mut now = state;
+        let before = state;
         for (turn, constants) in CONSTANTS.0.as_chunks::<16>().0.iter().enumerate() {
-            for t in 0..16 {
-                if turn > 0 {
-                    let (two, fifteen) = (ring[(t + 14) & 15], ring[(t + 1) & 15]);
-                    let one = two.rotate_right(17) ^ two.rotate_right(19) ^ two >> 10;
-                    let zero = fifteen.rotate_right(7) ^ fifteen.rotate_right(18) ^ fifteen >> 3;
-                    ring[t] = ring[t].wrapping_add(one).wrapping_add(zero).wrapping_add(ring[(t + 9) & 15]);
-                }
-                now = round(now, ring[t].wrapping_add(constants[t]));
-            }
+            state = sixteen(state, |t| scheduled(&mut ring, t, turn == 0).wrapping_add(constants[t]));
         }
-        for (word, now) in state.iter_mut().zip(now) {
-            *word = word.wrapping_add(now);
-        }
+        state = added(before, state);
     }
     message.state = state;
+}
+
+#[inline(always)]
+fn added(a: [u32; 8], b: [u32; 8]) -> [u32; 8] {
+    std::array::from_fn(|index| a[index].wrapping_add(b[index]))
+}
+
+/// Four words of the schedule of each of two blocks, from the sixteen before.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn schedule(words: &[__m256i; 16], group: usize) -> __m256i {
+    let [first, second, third, last] = [0, 1, 2, 3].map(|before| words[(group + before) & 15]);
+    let fifteen = _mm256_alignr_epi8::<4>(second, first);
+    let left = _mm256_xor_si256(_mm256_slli_epi32::<25>(fifteen), _mm256_slli_epi32::<14>(fifteen));
+    let right = _mm256_xor_si256(_mm256_srli_epi32::<7>(fifteen), _mm256_srli_epi32::<18>(fifteen));
+    let zero = _mm256_xor_si256(_mm256_xor_si256(left, right), _mm256_srli_epi32::<3>(fifteen));
+    let sum = _mm256_add_epi32(_mm256_add_epi32(first, zero), _mm256_alignr_epi8::<4>(last, third));
+    // Two words each lie twice in a quadword, whose shift is then their rotation: first two old ones, then two new ones.
+    let one = |twice| {
+        let rotated = _mm256_xor_si256(_mm256_srli_epi64::<17>(twice), _mm256_srli_epi64::<19>(twice));
+        _mm256_xor_si256(rotated, _mm256_srli_epi32::<10>(twice))
+    };
+    let low = _mm256_shuffle_epi32::<0x80>(one(_mm256_shuffle_epi32::<0xfa>(last)));
+    let sum = _mm256_add_epi32(sum, _mm256_bsrli_epi128::<8>(low));
+    let high = _mm256_shuffle_epi32::<0x08>(one(_mm256_shuffle_epi32::<0x50>(sum)));
+    _mm256_add_epi32(sum, _mm256_bslli_epi128::<8>(high))
+}
+
+/// Four words of each of two blocks.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first_words(blocks: &[u8; 128], group: usize) -> __m256i {
+    let big_endian = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
+    let [first, second] = [16 * group, 16 * group + 64].map(|place| blocks[place..place + 16].as_ptr());
+    // SAFETY: sixteen bytes of each block.
+    let (first, second) = unsafe { (_mm_loadu_si128(first.cast()), _mm_loadu_si128(second.cast())) };
+    let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second);
+    _mm256_shuffle_epi8(both, _mm256_broadcastsi128_si256(big_endian))
+}
+
+/// Adds the constants of four rounds.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_inputs(inputs: &mut [u32; 8], words: __m256i, group: usize) {
+    let constants = CONSTANTS.0.as_chunks::<4>().0[group].as_ptr();
+    // SAFETY: four constants, and place for eight inputs.
+    unsafe {
+        let constants = _mm256_broadcastsi128_si256(_mm_loadu_si128(constants.cast()));
+        _mm256_storeu_si256(inputs.as_mut_ptr().cast(), _mm256_add_epi32(words, constants));
+    }
+}
+
+/// One round as text for the assembler: compilers move words through memory, for want of registers, and lose a third.
+/// `$x` holds what is different between the two words before `$c`, and then between `$a` and `$b`.
+macro_rules! round_text {
+    ($a:literal $b:literal $c:literal $d:literal $e:literal $f:literal $g:literal $h:literal, $x:literal $t:literal, $place:literal) => {
+        concat!(
+            "add {",
+            $h,
+            ":e}, dword ptr [{inputs} + ",
+            $place,
+            "]\n",
+            "andn {",
+            $t,
+            ":e}, {",
+            $e,
+            ":e}, {",
+            $g,
+            ":e}\n",
+            "rorx {u:e}, {",
+            $e,
+            ":e}, 25\n",
+            "add {",
+            $h,
+            ":e}, {",
+            $t,
+            ":e}\n",
+            "rorx {",
+            $t,
+            ":e}, {",
+            $e,
+            ":e}, 11\n",
+            "xor {u:e}, {",
+            $t,
+            ":e}\n",
+            "mov {",
+            $t,
+            ":e}, {",
+            $e,
+            ":e}\n",
+            "and {",
+            $t,
+            ":e}, {",
+            $f,
+            ":e}\n",
+            "add {",
+            $h,
+            ":e}, {",
+            $t,
+            ":e}\n",
+            "rorx {",
+            $t,
+            ":e}, {",
+            $e,
+            ":e}, 6\n",
+            "xor {u:e}, {",
+            $t,
+            ":e}\n",
+            "add {",
+            $h,
+            ":e}, {u:e}\n",
+            "add {",
+            $d,
+            ":e}, {",
+            $h,
+            ":e}\n",
+            "rorx {u:e}, {",
+            $a,
+            ":e}, 22\n",
+            "rorx {",
+            $t,
+            ":e}, {",
+            $a,
+            ":e}, 13\n",
+            "xor {u:e}, {",
+            $t,
+            ":e}\n",
+            "rorx {",
+            $t,
+            ":e}, {",
+            $a,
+            ":e}, 2\n",
+            "xor {u:e}, {",
+            $t,
+            ":e}\n",
+            "add {",
+            $h,
+            ":e}, {u:e}\n",
+            "mov {",
+            $t,
+            ":e}, {",
+            $a,
+            ":e}\n",
+            "xor {",
+            $t,
+            ":e}, {",
+            $b,
+            ":e}\n",
+            "and {",
+            $x,
+            ":e}, {",
+            $t,
+            ":e}\n",
+            "xor {",
+            $x,
+            ":e}, {",
+            $b,
+            ":e}\n",
+            "add {",
+            $h,
+            ":e}, {",
+            $x,
+            ":e}\n",
+        )
+    };
+}
+
+/// Eight rounds of one of two blocks.
+#[inline]
+#[target_feature(enable = "bmi1,bmi2")]
+fn eight_bmi(state: [u32; 8], inputs: &[[u32; 8]; 2], block: usize) -> [u32; 8] {
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = state;
+    // SAFETY: reads four words of each of the two rows of inputs, from the block's half on, and changes the registers that
+    // are declared.
+    unsafe {
+        asm!(
+            round_text!("a" "b" "c" "d" "e" "f" "g" "h", "x" "t", "0"),
+            round_text!("h" "a" "b" "c" "d" "e" "f" "g", "t" "x", "4"),
+            round_text!("g" "h" "a" "b" "c" "d" "e" "f", "x" "t", "8"),
+            round_text!("f" "g" "h" "a" "b" "c" "d" "e", "t" "x", "12"),
+            round_text!("e" "f" "g" "h" "a" "b" "c" "d", "x" "t", "32"),
+            round_text!("d" "e" "f" "g" "h" "a" "b" "c", "t" "x", "36"),
+            round_text!("c" "d" "e" "f" "g" "h" "a" "b", "x" "t", "40"),
+            round_text!("b" "c" "d" "e" "f" "g" "h" "a", "t" "x", "44"),
+            a = inout(reg) a,
+            b = inout(reg) b,
+            c = inout(reg) c,
+            d = inout(reg) d,
+            e = inout(reg) e,
+            f = inout(reg) f,
+            g = inout(reg) g,
+            h = inout(reg) h,
+            x = inout(reg) b ^ c => _,
+            t = out(reg) _,
+            u = out(reg) _,
+            inputs = in(reg) inputs.as_flattened().as_ptr().wrapping_add(4 * (block & 1)),
+            options(nostack, readonly),
+        );
+    }
+    [a, b, c, d, e, f, g, h]
+}
+
+/// With the schedules of two blocks in the two halves of registers, and rotations that write to another register.
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn hash_avx2(message: &mut Message) {
+    let mut state = INITIAL;
+    for blocks in message.blocks.bytes().as_chunks::<128>().0 {
+        let mut words = [_mm256_setzero_si256(); 16];
+        let mut inputs = [[0_u32; 8]; 16];
+        for group in 0..4 {
+            words[group] = first_words(blocks, group);
+            store_inputs(&mut inputs[group], words[group], group);
+        }
+        let mut before = state;
+        for step in 0..8 {
+            // What comes 16 rounds later is made ready meanwhile: rounds wait for each other, and leave room beside them.
+            for group in 2 * step + 4..(2 * step + 6).min(16) {
+                words[group] = schedule(&words, group - 4);
+                store_inputs(&mut inputs[group], words[group], group);
+            }
+            state = eight_bmi(state, &inputs.as_chunks().0[step], 0);
+        }
+        state = added(before, state);
+        before = state;
+        for inputs in inputs.as_chunks::<2>().0 {
+            state = eight_bmi(state, inputs, 1);
+        }
+        state = added(before, state);
+    }
+    message.state = state;
+}
+
+/// Four rounds, and the four words of the schedule that are needed sixteen rounds later.
+macro_rules! four_rounds {
+    ($abef:ident $cdgh:ident, $now:ident $next:ident $third:ident $last:ident, $constants:expr, $more:expr) => {
+        // SAFETY: the constants are four words.
+        let input = _mm_add_epi32($now, unsafe { _mm_loadu_si128($constants.cast()) });
+        $cdgh = _mm_sha256rnds2_epu32($cdgh, $abef, input);
+        $abef = _mm_sha256rnds2_epu32($abef, $cdgh, _mm_shuffle_epi32::<0x0e>(input));
+        if $more {
+            let sum = _mm_add_epi32(_mm_sha256msg1_epu32($now, $next), _mm_alignr_epi8::<4>($last, $third));
+            $now = _mm_sha256msg2_epu32(sum, $last);
+        }
+    };
 }
 
 /// With two rounds an instruction; the state lies as ABEF and CDGH.
@@ -175,16 +465,13 @@ fn hash_ni(message: &mut Message) {
             // SAFETY: sixteen bytes.
             *words = _mm_shuffle_epi8(unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }, big_endian);
         }
-        for (group, constants) in CONSTANTS.0.as_chunks::<4>().0.iter().enumerate() {
-            let [now, next, third, last] = [0, 1, 2, 3].map(|step| words[(group + step) & 3]);
-            // SAFETY: four words.
-            let input = _mm_add_epi32(now, unsafe { _mm_loadu_si128(constants.as_ptr().cast()) });
-            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, input);
-            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32::<0x0e>(input));
-            if group < 12 {
-                let sum = _mm_add_epi32(_mm_sha256msg1_epu32(now, next), _mm_alignr_epi8::<4>(last, third));
-                words[group & 3] = _mm_sha256msg2_epu32(sum, last);
-            }
+        let [mut first, mut second, mut third, mut fourth] = words;
+        for (turn, constants) in CONSTANTS.0.as_chunks::<16>().0.iter().enumerate() {
+            let [one, two, three, four] = [0, 1, 2, 3].map(|group| constants.as_ptr().wrapping_add(4 * group));
+            four_rounds!(abef cdgh, first second third fourth, one, turn < 3);
+            four_rounds!(abef cdgh, second third fourth first, two, turn < 3);
+            four_rounds!(abef cdgh, third fourth first second, three, turn < 3);
+            four_rounds!(abef cdgh, fourth first second third, four, turn < 3);
         }
         abef = _mm_add_epi32(abef, before_abef);
         cdgh = _mm_add_epi32(cdgh, before_cdgh);

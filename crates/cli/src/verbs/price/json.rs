@@ -4,13 +4,12 @@ use cpusieve_price::clock::Clock;
 use cpusieve_price::report::{Fate, Machine, Price, Report, Unpriced, Why};
 use cpusieve_price::stats::Interval;
 use cpusieve_price::work::{Unit, Way};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::text;
-use crate::json::pretty;
 
-pub(super) fn report(report: &Report) -> String {
-    pretty(&json!({
+pub(super) fn report(report: &Report) -> Map<String, Value> {
+    let fields = json!({
         "format": 1,
         "machine": machine(&report.machine),
         "clock": clock(&report.clock),
@@ -19,7 +18,8 @@ pub(super) fn report(report: &Report) -> String {
         "prices": report.prices.iter().map(price).collect::<Vec<_>>(),
         "unpriced": report.unpriced.iter().map(unpriced).collect::<Vec<_>>(),
         "doubts": report.doubts.iter().map(|doubt| json!({"doubt": doubt.name(), "text": doubt.to_string()})).collect::<Vec<_>>(),
-    }))
+    });
+    if let Value::Object(fields) = fields { fields } else { Map::new() }
 }
 
 /// The machine that numbers belong to.

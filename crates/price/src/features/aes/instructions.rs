@@ -1,6 +1,7 @@
 //! AES with the CPU's own instructions: AES-NI on one block a register, VAES on two.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::ghash::{Powers, finish, hash, reduce};
 use super::modes::{self, Counter, load, store};
@@ -16,6 +17,8 @@ pub(super) struct Keys(pub(super) RoundKeys);
 #[inline]
 #[target_feature(enable = "aes")]
 pub(super) fn encrypt<const N: usize>(keys: &Keys, mut blocks: [__m128i; N]) -> [__m128i; N] {
+    // Else the keys' registers are loaded before the loop over the text, are too many, and spill.
+    let keys = black_box(keys);
     // Loops and no `map`: a closure keeps the feature, the library function that calls it lacks it and is not inlined.
     for block in &mut blocks {
         *block = modes::add(*block, load(&keys.0[0]));
@@ -35,6 +38,8 @@ pub(super) fn encrypt<const N: usize>(keys: &Keys, mut blocks: [__m128i; N]) -> 
 #[inline]
 #[target_feature(enable = "aes")]
 pub(super) fn decrypt<const N: usize>(keys: &Keys, mut blocks: [__m128i; N]) -> [__m128i; N] {
+    // Else the keys' registers are loaded before the loop over the text, are too many, and spill.
+    let keys = black_box(keys);
     // Loops and no `map`: a closure keeps the feature, the library function that calls it lacks it and is not inlined.
     for block in &mut blocks {
         *block = modes::add(*block, load(&keys.0[0]));

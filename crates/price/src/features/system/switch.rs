@@ -93,6 +93,11 @@ impl Pair for Switch {
         };
     }
 
+    fn leave(&mut self, _side: Side) {
+        // What is left in the upper halves slows down SSE instructions, whoever executes them next.
+        prepare(Side::Without);
+    }
+
     fn waits(&self) -> bool {
         true
     }
