@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
-mod book;
 mod bench_fleet;
+mod book;
 mod ci;
 mod deny;
 mod dist;

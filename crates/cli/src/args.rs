@@ -4,9 +4,9 @@ mod automate;
 mod choose;
 mod fleet;
 mod live;
+mod price;
 mod rehearse;
 mod report;
-mod price;
 mod route;
 mod version;
 
@@ -17,9 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use automate::{CHECK_EXAMPLES, KEY_EXAMPLES, MANUAL_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
-use rehearse::REHEARSE_EXAMPLES;
-use live::{TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use price::PRICE_EXAMPLES;
+use rehearse::REHEARSE_EXAMPLES;
 use route::{PREDICT_EXAMPLES, PriceFile};
 
 pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, ManualKind, ManualOptions, Purpose};
@@ -28,13 +27,12 @@ pub(crate) use fleet::{
     BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
     To as FleetTo,
 };
-pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 #[cfg(feature = "store")]
 pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
+pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
+pub(crate) use price::{PriceGuestOptions, PriceOptions, PricePart};
 pub(crate) use rehearse::RehearseOptions;
 pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
-pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
-pub(crate) use price::{PriceGuestOptions, PriceOptions, PricePart};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?

@@ -8,6 +8,7 @@ mod list;
 mod rest;
 mod text;
 
+use std::io;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
@@ -62,13 +63,14 @@ pub(crate) fn run(options: &PriceOptions, as_json: bool) -> Result<Done, Failure
     Ok(report.as_ref().map_or(Done::Same, |report| done(report, !features.is_empty())))
 }
 
-/// What the first process of a guest that [`guests`] has booted adds to its report: the features and the exits, as one line of JSON.
-pub(crate) fn inside() -> Vec<(&'static str, String)> {
-    let Some(seconds) = cpusieve_price::guests::seconds() else { return Vec::new() };
+/// What the first process of a guest that [`guests`] has booted adds to its report: the features and the exits, as one
+/// line of JSON.
+pub(crate) fn inside(port: &mut impl io::Write) -> io::Result<()> {
+    let Some(seconds) = cpusieve_price::guests::seconds() else { return Ok(()) };
     let rest = Rest::measure(|part| part == PricePart::Exits, &mut |_| {});
     let mut fields = json::report(&survey(&[], Duration::from_secs(seconds), &mut |_| true));
     rest.add_to(&mut fields);
-    vec![(cpusieve_price::guests::SECTION, serde_json::Value::Object(fields).to_string())]
+    writeln!(port, "@{}\n{}", cpusieve_price::guests::SECTION, serde_json::Value::Object(fields))
 }
 
 /// Whether all that was asked for was done. What this CPU lacks is missing only if it was asked for by name.

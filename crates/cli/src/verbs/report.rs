@@ -9,6 +9,7 @@ use cpusieve_report::{Ends, Page, html, of_diff, svg};
 use super::{Done, Failure, fleet, predict};
 use crate::args::{Output, ReportDiffOptions, ReportOptions, ReportVerb};
 use crate::input::{self, InputError};
+use crate::worth::Worths;
 use crate::{json, page};
 
 pub(crate) fn run(options: &ReportOptions, as_json: bool) -> Result<Done, Failure> {
@@ -38,7 +39,7 @@ fn of_two(options: &ReportDiffOptions) -> Result<Page, Failure> {
     let found = diff::diff(&a, &b).map_err(|why| super::diff::no_diff(why, &options.a, &options.b))?;
     let (first, second) = (input::name(&options.a), input::name(&options.b));
     let ends = Ends { first: (&first, &a), second: (&second, &b) };
-    let made = of_diff(&ends, json::diff(&found));
+    let made = of_diff(&ends, json::diff(&found, &Worths::known(None)?));
     made.map_err(|why| super::diff::no_diff(why, &options.a, &options.b).into())
 }
 

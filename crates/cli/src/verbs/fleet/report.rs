@@ -7,6 +7,7 @@ use super::load::load;
 use super::{Done, Failure, baseline as verb, setting};
 use crate::args::{ReportFleetOptions, Switch};
 use crate::page;
+use crate::worth::Worths;
 
 /// The page, and how complete it is.
 pub(in crate::verbs) fn page(options: &ReportFleetOptions) -> Result<(Page, Done), Failure> {
@@ -23,7 +24,7 @@ pub(in crate::verbs) fn page(options: &ReportFleetOptions) -> Result<(Page, Done
     } else {
         pools(&loaded.fleet, &setting, migratable, &Weights::new(), usize::from(options.most))?
     };
-    let json = verb::as_text(&found, &loaded, &setting, &assumed);
+    let json = verb::as_text(&found, &loaded, &setting, &assumed, &Worths::known(None)?);
     let page = of_fleet(&loaded.fleet, &found, &setting, (&splits, migratable), &loaded.skipped, json);
     Ok((page, if loaded.skipped.is_empty() { Done::Same } else { Done::InPart }))
 }

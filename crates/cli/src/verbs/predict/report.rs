@@ -9,6 +9,7 @@ use super::{as_text, kvm, pass_through, stages, way};
 use crate::args::{PredictOptions, VmmName};
 use crate::input;
 use crate::verbs::{Done, Failure};
+use crate::worth::Worths;
 
 /// The page, and how complete it is.
 pub(in crate::verbs) fn page(options: &PredictOptions) -> Result<(Page, Done), Failure> {
@@ -16,7 +17,7 @@ pub(in crate::verbs) fn page(options: &PredictOptions) -> Result<(Page, Done), F
     let (snapshot, unlisted) = input::read_for_boot(&options.input)?;
     let route = options.route.route(unlisted);
     let name = input::name(&options.input);
-    let asked = Asked { options, snapshot: &snapshot, name: &name };
+    let asked = Asked { options, snapshot: &snapshot, name: &name, worths: Worths::known(None)? };
     match (first, last) {
         (_, Stage::Host) => asked.kernel(&route.kvm.kernel, Stage::Host),
         (Stage::Guest, _) => asked.kernel(&Kernel { unlisted, ..route.guest }, Stage::Guest),
@@ -30,6 +31,7 @@ struct Asked<'a> {
     options: &'a PredictOptions,
     snapshot: &'a Snapshot,
     name: &'a str,
+    worths: Worths,
 }
 
 impl Asked<'_> {
@@ -53,15 +55,20 @@ impl Asked<'_> {
         let found = predict(self.snapshot, kernel).map_err(|refusal| format!("{}: {refusal}", self.name))?;
         let (host, guest) = if stage == Stage::Host { (Some(&found), None) } else { (None, Some(&found)) };
         let known = self.nothing(stage, found.boot.steps.clone(), &found.assumed);
-        let page = of_prediction(&Predicted { host, guest, doubts: found.odd.clone(), ..known }, as_text(&found, stage));
+        let page = of_prediction(
+            &Predicted { host, guest, doubts: found.odd.clone(), ..known },
+            as_text(&found, stage, &self.worths),
+        );
         Ok((page, Done::Same))
     }
 
     fn kvm(&self, route: &Route<'_>) -> Result<(Page, Done), Failure> {
-        let found =
-            offer::predict(self.snapshot, &route.kvm).map_err(|refusal| format!("{}: {refusal}", self.name))?;
+        let found = offer::predict(self.snapshot, &route.kvm).map_err(|refusal| format!("{}: {refusal}", self.name))?;
         let known = self.nothing(Stage::Kvm, steps(&found), &found.assumed);
-        let page = of_prediction(&Predicted { host: Some(&found.host), doubts: doubts(&found), ..known }, kvm::as_text(&found));
+        let page = of_prediction(
+            &Predicted { host: Some(&found.host), doubts: doubts(&found), ..known },
+            kvm::as_text(&found),
+        );
         Ok((page, if found.view.supported.is_some() { Done::Same } else { Done::InPart }))
     }
 
@@ -81,7 +88,7 @@ impl Asked<'_> {
             ..known
         };
         let done = if vcpu.output.error.is_some() { Done::Different } else { Done::Same };
-        Ok((of_prediction(&seen, pass_through::as_text(&vcpu, guest.as_ref())), done))
+        Ok((of_prediction(&seen, pass_through::as_text(&vcpu, guest.as_ref(), &self.worths)), done))
     }
 
     fn way(&self, route: &Route<'_>, last: Stage) -> Result<(Page, Done), Failure> {
@@ -89,7 +96,8 @@ impl Asked<'_> {
         let vcpu = until_vcpu(self.snapshot, route).map_err(refused)?;
         let (vmm, machine, cpu) = (way::release(&vcpu), vcpu.machine.name, vcpu.cpu.clone());
         let asked = Some((machine, cpu.as_str()));
-        let error = vcpu.qemu.error.as_ref().map(|error| format!("QEMU ends instead of starting the guest: {}", error.message));
+        let error =
+            vcpu.qemu.error.as_ref().map(|error| format!("QEMU ends instead of starting the guest: {}", error.message));
         let of_kvm = vcpu.kvm.iter().flat_map(doubts);
         let notes = error.into_iter().chain(vcpu.qemu.warnings.iter().cloned()).chain(of_kvm).collect::<Vec<_>>();
         let all = way::steps_until_vcpu(&vcpu);
@@ -112,7 +120,7 @@ impl Asked<'_> {
             doubts: notes.into_iter().chain(found.guest.odd.iter().cloned()).collect(),
             ..known
         };
-        Ok((of_prediction(&seen, way::guest_as_text(&found)), Done::Same))
+        Ok((of_prediction(&seen, way::guest_as_text(&found, &self.worths)), Done::Same))
     }
 }
 
