@@ -6,6 +6,7 @@
 
 mod capture;
 mod compare;
+mod known;
 mod matrix;
 mod proofs;
 
@@ -241,7 +242,8 @@ impl Lab {
         if job.proofs {
             verdicts.extend(proofs::proofs(&boot.sections, &compare::predicted_calls(&capture, &kernel.config), job));
         }
-        verdicts.iter().for_each(print);
+        verdicts.iter().for_each(|verdict| print(&id, verdict));
+        verdicts.retain(|verdict| known::why(&id, &verdict.what, &verdict.differences).is_none());
         let any = |is: fn(&Verdict) -> bool| verdicts.iter().any(is);
         Ok(if any(|verdict| verdict.compared && !verdict.differences.is_empty()) {
             End::Differs
@@ -340,13 +342,15 @@ fn guest_of(number: usize, cpu: &str, cpus: u32) -> Start<'_> {
     }
 }
 
-fn print(verdict: &Verdict) {
+fn print(id: &str, verdict: &Verdict) {
+    let known = known::why(id, &verdict.what, &verdict.differences);
     let word = match (verdict.compared, verdict.differences.is_empty()) {
         (false, _) => "no report",
         (true, true) => "same",
+        (true, false) if known.is_some() => "known",
         (true, false) => "DIFFERENT",
     };
-    println!("  {word:<10} {}: {}", verdict.what, verdict.said);
+    println!("  {word:<10} {}: {}", verdict.what, known.unwrap_or(&verdict.said));
     verdict.differences.iter().for_each(|line| println!("             {line}"));
 }
 
