@@ -206,7 +206,7 @@ impl<'p> Members<'p> {
     pub(crate) fn flags(self, name: &str) -> Result<Flags<'p>, Error> {
         let child = self.child(name)?;
         child.is(Kind::Bool)?;
-        Ok(Flags::of(child.buffer(1)?, child.rows()?)?)
+        Flags::of(child.buffer(1)?, child.rows()?)
     }
 }
 

@@ -29,7 +29,7 @@ pub const MOST_RECORDS: usize = 4096;
 pub(crate) const ASSUMED: &str = "cpusieve.assumed";
 
 enum Sink<W: Write + Send> {
-    Arrow(FileWriter<W>),
+    Arrow(Box<FileWriter<W>>),
     Parquet(Box<ArrowWriter<W>>),
 }
 
@@ -50,7 +50,7 @@ impl<W: Write + Send> Writer<W> {
     /// If the start of the file cannot be written.
     pub fn arrow(out: W, stamp: &Stamp) -> Result<Self, Error> {
         let schema = schema(stamp);
-        Ok(Self::to(Sink::Arrow(FileWriter::try_new(out, &schema)?), schema))
+        Ok(Self::to(Sink::Arrow(Box::new(FileWriter::try_new(out, &schema)?)), schema))
     }
 
     /// To a Parquet file.

@@ -259,9 +259,9 @@ mod tests {
         for length in [0, 1, 3, 4, 1000, CHUNK] {
             let words = &words[..length];
             let found = bits(words);
-            for bit in 0..32 {
+            for (bit, found) in found.iter().enumerate() {
                 let slow = words.iter().filter(|word| u32::from_le_bytes(**word) >> bit & 1 == 1).count();
-                assert_eq!(found[bit], slow as u32, "{length} {bit}");
+                assert_eq!(*found, slow as u32, "{length} {bit}");
             }
         }
     }

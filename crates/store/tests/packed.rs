@@ -42,15 +42,15 @@ fn ground(vendor: Vendor) -> Ground {
 fn member(number: usize) -> Member {
     let params = [("kvm.nested".to_owned(), number.to_string())];
     let software = Software {
-        kernel: (number % 2 == 0).then(|| format!("6.{number}")),
-        cmdline: (number % 3 == 0).then(|| "quiet \"mitigations=off\"".to_owned()),
-        microcode: (number % 5 > 0).then_some(0x0a00_1234 + number as u64),
-        params: if number % 4 == 0 { params.into() } else { Default::default() },
+        kernel: number.is_multiple_of(2).then(|| format!("6.{number}")),
+        cmdline: number.is_multiple_of(3).then(|| "quiet \"mitigations=off\"".to_owned()),
+        microcode: (!number.is_multiple_of(5)).then_some(0x0a00_1234 + number as u64),
+        params: if number.is_multiple_of(4) { params.into() } else { Default::default() },
     };
     Member {
         name: format!("rack/höst-{number}"),
         kind: 0,
-        tsc_khz: (number % 7 > 0).then_some(2_000_000 + number as u64),
+        tsc_khz: (!number.is_multiple_of(7)).then_some(2_000_000 + number as u64),
         nested: number % 3 == 1,
         software: Arc::new(software),
     }

@@ -48,6 +48,7 @@ pub(super) enum Seen<'s> {
     /// An input of its own.
     Host(&'s Host),
     /// One of a packed file.
+    #[cfg_attr(not(feature = "store"), expect(dead_code, reason = "there are no packed files in such a build"))]
     Member(&'s Member, &'s Kind),
 }
 
