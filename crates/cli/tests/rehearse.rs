@@ -163,6 +163,8 @@ fn questions_that_mean_nothing_are_refused() {
         (&["--host-kernel", "6.1..6.1"], "nothing is upgraded"),
         (&["--host-kernel", "6.1..x"], "no kernel release"),
         (&["--qemu", "7.2..x"], "no QEMU version"),
+        (&["--qemu", "10.0"], "nothing tells which QEMU is upgraded; say from which: --qemu A..B"),
+        (&["--vmm", "firecracker", "--vmm-version", "1.16"], "--vmm-version A..B"),
         (&["--vmm", "firecracker", "--qemu", "7.2..10.0"], "is for QEMU"),
         (&["--vmm-version", "1.12..1.16"], "not for QEMU"),
         (&["--microcode", "0x1..y"], "expected revisions"),

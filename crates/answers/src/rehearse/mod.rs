@@ -99,6 +99,14 @@ pub enum NotAHost {
          the host's own is needed"
     )]
     Guest,
+    /// It does not show the software that is upgraded.
+    #[error("nothing tells which {what} is upgraded; say from which: {option} A..B")]
+    NotShown {
+        /// Which software.
+        what: &'static str,
+        /// The option that names it.
+        option: &'static str,
+    },
 }
 
 /// The answer.
@@ -206,6 +214,7 @@ fn on_host(host: &Host<'_>, question: &Question<'_>, ends: (&Stack, &Stack)) -> 
     }
     let (before, after) = ends;
     let Host { name, snapshot, unlisted } = *host;
+    shown(snapshot, question)?;
     let bench = Bench::new(snapshot, unlisted, before, question.guest_kernel, question.options)?;
     let guests: Vec<OnGuest> = question.guests.iter().map(|guest| on_guest(&bench, guest, question, ends)).collect();
     let host_of = |stack: &Stack| {
@@ -214,7 +223,30 @@ fn on_host(host: &Host<'_>, question: &Question<'_>, ends: (&Stack, &Stack)) -> 
     };
     let (was, is) = (host_of(before)?, host_of(after)?);
     let flags = flags((&was.boot.flags, was.tree), (&is.boot.flags, is.tree));
-    Ok(OnHost { name: name.to_owned(), flags, doubts: doubts(&bench, &question.upgrade, before)?, guests })
+    let mut doubts = doubts(&bench, &question.upgrade, before)?;
+    for (when, kernel) in [("before", &was), ("after", &is)] {
+        let stands = kernel.assumed.iter().filter(|assumed| assumed.what == "host kernel");
+        doubts.extend(stands.map(|assumed| format!("{when}, Linux {}: {}", assumed.value, assumed.because)));
+    }
+    Ok(OnHost { name: name.to_owned(), flags, doubts, guests })
+}
+
+/// Whether an input shows what the upgrade starts from, where that was not named.
+fn shown(snapshot: &Snapshot, question: &Question<'_>) -> Result<(), NotAHost> {
+    let starts_there = |range: &Range| range.before.is_none() && range.after.is_some();
+    let kernel = snapshot.linux.as_ref().is_some_and(|linux| linux.release.is_some()) || snapshot.flags().is_some();
+    let (what, option, seen) = match &question.options {
+        None => ("QEMU", "--qemu", !snapshot.qemu.is_empty()),
+        Some(options) => (options.vmm().name(), "--vmm-version", false),
+    };
+    let sides = [
+        ("kernel", "--host-kernel", &question.upgrade.host_kernel, kernel),
+        (what, option, &question.upgrade.vmm, seen),
+    ];
+    match sides.into_iter().find(|(_, _, range, seen)| starts_there(range) && !seen) {
+        Some((what, option, ..)) => Err(NotAHost::NotShown { what, option }),
+        None => Ok(()),
+    }
 }
 
 /// What one line of flags lacks of another and has beyond it, and what only changed its name.

@@ -16,6 +16,10 @@ use crate::want::Settings;
 /// 1.ECX\[27\] and 7.0.ECX\[4\]: the guest's kernel decides.
 const MIRRORS: [CpuidBit; 2] = [CpuidBit::new(1, 0, Register::Ecx, 27), CpuidBit::new(7, 0, Register::Ecx, 4)];
 
+/// The MSRs of VMX controls, which tell in their upper half what may be chosen and in their lower half what must be; QEMU's
+/// words begin with what may be chosen.
+const VMX_CONTROLS: [u32; 5] = [0x48b, 0x48d, 0x48e, 0x48f, 0x490];
+
 /// What comes out for a guest.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -145,7 +149,10 @@ impl View {
     pub fn offers(&self, place: Place) -> bool {
         match place {
             Place::Cpuid(bit) => self.offered.as_ref().is_some_and(|table| table.state(bit) == State::Present),
-            Place::Msr(bit) => self.offered_msrs.get(&bit.index).is_some_and(|value| value >> bit.bit & 1 == 1),
+            Place::Msr(bit) => self.offered_msrs.get(&bit.index).is_some_and(|&value| {
+                let may = if VMX_CONTROLS.contains(&bit.index) { value.rotate_left(32) } else { value };
+                may >> bit.bit & 1 == 1
+            }),
             Place::Linux(_) => false,
         }
     }

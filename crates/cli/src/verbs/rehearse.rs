@@ -7,7 +7,7 @@ mod text;
 use std::path::Path;
 
 use cpusieve_answers::predict::way::NoWay;
-use cpusieve_answers::rehearse::{Guest, Host, OnGuest, Question, Range, Upgrade, rehearse};
+use cpusieve_answers::rehearse::{Guest, Host, NotAHost, OnGuest, Question, Range, Upgrade, rehearse};
 use cpusieve_formats::firecracker as format;
 use cpusieve_knowledge::vmm::template_names;
 use cpusieve_model::CpuTemplate;
@@ -60,12 +60,14 @@ pub(crate) fn run(options: &RehearseOptions, as_json: bool) -> Result<Done, Fail
         guest_kernel: options.guest_kernel.as_deref(),
     };
     let found = rehearse(&hosts, &question);
-    for (name, why) in found.hosts.iter().filter_map(|host| host.as_ref().err()) {
+    let refused: Vec<&(String, NotAHost)> = found.hosts.iter().filter_map(|host| host.as_ref().err()).collect();
+    if refused.len() == found.hosts.len() {
+        let first = refused.first().map(|(name, why)| format!("{name}: {why}"));
+        return Err(first.unwrap_or_else(|| "none of the inputs is a host".to_owned()).into());
+    }
+    for (name, why) in refused {
         page::warn(&format!("{name}: {why}; it is left out"));
         skipped.push((name.clone(), why.to_string()));
-    }
-    if found.hosts.iter().all(Result::is_err) {
-        return Err("none of the inputs is a host".into());
     }
     if let Some(why) = mistaken(found.hosts.iter().flatten().flat_map(|host| &host.guests)) {
         return Err(why.into());

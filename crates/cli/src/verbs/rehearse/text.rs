@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use cpusieve_answers::predict::Assumption;
 use cpusieve_answers::predict::way::NoWay;
 use cpusieve_answers::reason::{self, Reason};
 use cpusieve_answers::rehearse::{
@@ -269,7 +270,11 @@ fn by(change: &Change) -> String {
 /// What was assumed of any guest, each once.
 fn assumed(page: &mut String, guests: &[&OnGuest], width: usize) {
     let mut all: Vec<String> = Vec::new();
-    for assumed in guests.iter().flat_map(|guest| &guest.assumed) {
+    let software = ["host kernel", "QEMU", "Firecracker", "Cloud Hypervisor", "-machine", "guest kernel"];
+    let mut each: Vec<&Assumption> = guests.iter().flat_map(|guest| &guest.assumed).collect();
+    // Stable: the software first, for all else hangs on it.
+    each.sort_by_key(|assumed| !software.contains(&assumed.what.as_str()));
+    for assumed in each {
         let text = format!("{} = {}", assumed.what, assumed.value);
         if !all.contains(&text) {
             all.push(text);
