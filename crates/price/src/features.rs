@@ -77,6 +77,7 @@ mod tests {
             assert!(work.with.needs.contains(&work.feature) || work.with.needs.is_empty(), "{}", work.id);
             assert!(!work.without.needs.contains(&work.feature), "{}", work.id);
             assert!(work.amount > 0);
+            assert!(work.title.len() <= 32, "{}: too long for a table", work.title);
         }
     }
 

@@ -29,7 +29,7 @@ pub struct Work {
     pub id: &'static str,
     /// The id of the feature that it prices.
     pub feature: &'static str,
-    /// At most eight words for people: `AES-256-GCM, 16 KiB`.
+    /// At most 32 characters for people: `AES-256-XTS, 4 KiB sectors`.
     pub title: &'static str,
     /// The way that uses the feature.
     pub with: Way,

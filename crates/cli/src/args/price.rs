@@ -15,11 +15,10 @@ Examples:
   cpusieve price avx512f --for 10    in ten seconds
   cpusieve price --list              the work, and what this CPU lacks for it
   cpusieve price --json > here.json  as data; predict --price here.json shows it
-  cpusieve price --only exits        what CPUID, clocks, calls and faults cost, and whether they exit
-  cpusieve price --cpu qemu64 --cpu host --kernel vmlinuz   two guests under KVM measure themselves
+  cpusieve price --only exits        what CPUID, clocks, calls and faults cost here
+  cpusieve price --cpu qemu64 --cpu host   two guests under KVM measure themselves
 
-Without FEATURE all parts are done; their time comes on top of --for (exits 2 s, programs some 30 s).
-
+Without FEATURE all parts are done; exits (2 s) and programs (some 40 s) come on top of --for.
 
 Exit status 3: a feature that was named could not be priced, or the run was cut short.";
 

@@ -60,7 +60,8 @@ pub(crate) fn run(options: &PriceOptions, as_json: bool) -> Result<Done, Failure
         (text + &rest.text(page::width())).trim_start().to_owned()
     };
     page::print(&text)?;
-    Ok(report.as_ref().map_or(Done::Same, |report| done(report, !features.is_empty())))
+    let cut = if signals::interrupted() { Done::InPart } else { Done::Same };
+    Ok(report.as_ref().map_or(cut, |report| done(report, !features.is_empty())))
 }
 
 /// What the first process of a guest that [`guests`] has booted adds to its report: the features and the exits, as one

@@ -43,25 +43,25 @@ const fn work(id: &'static str, feature: &'static str, title: &'static str, with
 }
 
 pub(super) const WORKS: &[Work] = &[
-    work("aes-256-cbc", "aes", "AES-256-CBC encryption, 16 KiB", AESNI, PERMUTED),
+    work("aes-256-cbc", "aes", "AES-256-CBC, encryption", AESNI, PERMUTED),
     Work {
         make: || Kernel::boxed(Text::new, cbc_decrypt_ni, cbc_decrypt_permuted, Text::output, Text::cbc_backwards),
-        ..work("aes-256-cbc-decrypt", "aes", "AES-256-CBC decryption, 16 KiB", AESNI, PERMUTED)
+        ..work("aes-256-cbc-decrypt", "aes", "AES-256-CBC, decryption", AESNI, PERMUTED)
     },
     Work {
         make: || Kernel::boxed(Text::new, ctr_ni, ctr_permuted, Text::output, Text::ctr),
-        ..work("aes-256-ctr", "aes", "AES-256-CTR, 16 KiB", AESNI, PERMUTED)
+        ..work("aes-256-ctr", "aes", "AES-256-CTR", AESNI, PERMUTED)
     },
     Work {
         make: || Kernel::boxed(Text::new, xts_ni, xts_permuted, Text::output, Text::xts),
-        ..work("aes-256-xts", "aes", "AES-256-XTS, sectors of 4 KiB", AESNI, PERMUTED)
+        ..work("aes-256-xts", "aes", "AES-256-XTS, 4 KiB sectors", AESNI, PERMUTED)
     },
     Work {
         make: || Kernel::boxed(Text::new, gcm_ni, gcm_permuted, Text::sealed, Text::gcm),
         ..work(
             "aes-256-gcm",
             "aes",
-            "AES-256-GCM, 16 KiB",
+            "AES-256-GCM",
             Way { name: "AES-NI, PCLMULQDQ", needs: &["aes", "pclmulqdq", "ssse3"] },
             Way { name: "SSSE3 vector permutation, PCLMULQDQ", needs: &["pclmulqdq", "ssse3"] },
         )
@@ -71,7 +71,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "aes-256-gcm-neither",
             "aes",
-            "AES-256-GCM without aes and pclmulqdq",
+            "AES-256-GCM, no pclmulqdq either",
             Way { name: "AES-NI, PCLMULQDQ", needs: &["aes", "pclmulqdq", "ssse3"] },
             Way { name: "SSSE3 vector permutation, tables of 4 KiB", needs: &["ssse3"] },
         )
@@ -81,7 +81,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "aes-256-gcm-ghash",
             "pclmulqdq",
-            "AES-256-GCM, 16 KiB",
+            "AES-256-GCM",
             Way { name: "AES-NI, PCLMULQDQ", needs: &["aes", "pclmulqdq", "ssse3"] },
             Way { name: "AES-NI, tables of 4 KiB", needs: &["aes"] },
         )
@@ -91,7 +91,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "aes-256-ctr-vaes",
             "vaes",
-            "AES-256-CTR, 16 KiB",
+            "AES-256-CTR",
             Way { name: "VAES, two blocks a register", needs: &["vaes", "avx2"] },
             AESNI,
         )
@@ -103,7 +103,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "aes-256-gcm-vpclmulqdq",
             "vpclmulqdq",
-            "AES-256-GCM, 16 KiB",
+            "AES-256-GCM",
             Way { name: "VAES, VPCLMULQDQ", needs: &["vaes", "vpclmulqdq", "avx2", "pclmulqdq"] },
             Way { name: "VAES, PCLMULQDQ", needs: &["vaes", "avx2", "pclmulqdq"] },
         )

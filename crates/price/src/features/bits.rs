@@ -24,7 +24,7 @@ pub(super) const WORKS: &[Work] = &[
     work(
         "popcount",
         "popcnt",
-        "bits set in 16 KiB",
+        "bits counted",
         Way { name: "POPCNT", needs: &["popcnt"] },
         Way { name: "SSE2 shifts and masks", needs: &[] },
     ),
@@ -33,7 +33,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "popcount-vector",
             "avx512_vpopcntdq",
-            "bits set in 16 KiB",
+            "bits counted",
             Way { name: "VPOPCNTQ", needs: &["avx512_vpopcntdq", "avx512f"] },
             Way { name: "AVX2 look-ups of four bits", needs: &["avx2"] },
         )
@@ -43,7 +43,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "set-bits",
             "bmi1",
-            "positions of the bits set in words",
+            "positions of the bits set",
             Way { name: "TZCNT, BLSR", needs: &["bmi1"] },
             Way { name: "BSF, subtract and mask", needs: &[] },
         )
@@ -55,7 +55,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "logarithm",
             "abm",
-            "highest bit set of each word",
+            "highest bit of each word",
             Way { name: "LZCNT", needs: &["abm"] },
             Way { name: "BSR", needs: &[] },
         )
@@ -67,7 +67,7 @@ pub(super) const WORKS: &[Work] = &[
         ..work(
             "gather-bits",
             "bmi2",
-            "bits gathered under a mask, PEXT",
+            "bits gathered under a mask",
             Way { name: "PEXT", needs: &["bmi2"] },
             Way { name: "six steps of shifts and masks", needs: &[] },
         )

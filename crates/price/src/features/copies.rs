@@ -44,7 +44,7 @@ pub(super) const WORKS: &[Work] = &[
     Work {
         without: Way { name: "AVX stores past the cache", needs: &["avx"] },
         ..work(
-            ("direct-store", "movdir64b", "64 KiB written past the cache"),
+            ("direct-store", "movdir64b", "64 KiB past the cache"),
             Way { name: "MOVDIR64B", needs: &["movdir64b"] },
             (Unit::Bytes, 65_536),
             || Kernel::boxed(Copies::long::<65_536>, copy_direct, copy_stream, Copies::copied, Copies::reference),
@@ -77,8 +77,8 @@ impl Copies {
     fn reference(&self) -> Vec<u8> {
         let mut to = vec![0; self.to.bytes().len()];
         for (place, length) in &self.copies {
-            for index in *place..place + length {
-                to[index] = self.from.bytes()[index];
+            for (to, from) in to.iter_mut().zip(self.from.bytes()).skip(*place).take(*length) {
+                *to = *from;
             }
         }
         to

@@ -15,7 +15,7 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 pub(super) const WORKS: &[Work] = &[Work {
     id: "crc32c",
     feature: "sse4_2",
-    title: "CRC32C, 16 KiB",
+    title: "CRC32C",
     with: Way { name: "CRC32, three streams", needs: &["sse4_2"] },
     without: Way { name: "tables, sixteen bytes at once", needs: &[] },
     unit: Unit::Bytes,

@@ -17,7 +17,7 @@ const FACTOR: u8 = 0x8e;
 pub(super) const WORKS: &[Work] = &[Work {
     id: "reed-solomon",
     feature: "gfni",
-    title: "Reed-Solomon, multiply and add, 8 KiB",
+    title: "Reed-Solomon, multiply and add",
     with: Way { name: "GF2P8AFFINEQB, 32 bytes a register", needs: &["gfni", "avx2"] },
     without: Way { name: "AVX2 look-ups of four bits", needs: &["avx2"] },
     unit: Unit::Bytes,

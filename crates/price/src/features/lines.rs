@@ -15,7 +15,7 @@ pub(super) const WORKS: &[Work] = &[
     Work {
         id: "flush-lines",
         feature: "clflushopt",
-        title: "128 cache lines written and flushed",
+        title: "lines written and flushed",
         with: OPTIMISED,
         without: Way { name: "CLFLUSH", needs: &["clflush"] },
         unit: Unit::Operations("lines"),
@@ -25,7 +25,7 @@ pub(super) const WORKS: &[Work] = &[
     Work {
         id: "write-back-lines",
         feature: "clwb",
-        title: "128 cache lines written, sent, read again",
+        title: "lines written back, read again",
         with: Way { name: "CLWB", needs: &["clwb"] },
         without: OPTIMISED,
         unit: Unit::Operations("lines"),

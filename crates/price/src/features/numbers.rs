@@ -16,7 +16,7 @@ const fn work(id: &'static str, feature: &'static str, with: Way, without: Way) 
     Work {
         id,
         feature,
-        title: "2048 by 2048 bits, multiplied",
+        title: "2048-bit multiplication",
         with,
         without,
         unit: Unit::Operations("multiplications"),

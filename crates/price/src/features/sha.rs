@@ -12,7 +12,7 @@ const LENGTH: usize = 16 * 1024;
 pub(super) const WORKS: &[Work] = &[Work {
     id: "sha-256",
     feature: "sha_ni",
-    title: "SHA-256, 16 KiB",
+    title: "SHA-256",
     with: Way { name: "SHA-NI", needs: &["sha_ni", "ssse3", "sse4_1"] },
     without: Way { name: "32-bit words, schedule by AVX2 where it is", needs: &[] },
     unit: Unit::Bytes,

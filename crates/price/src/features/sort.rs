@@ -13,7 +13,7 @@ const FEW: usize = 128;
 pub(super) const WORKS: &[Work] = &[Work {
     id: "sort",
     feature: "avx512f",
-    title: "2048 numbers of 32 bits sorted",
+    title: "2048 32-bit numbers sorted",
     with: Way { name: "quicksort that splits with VPCOMPRESSD", needs: &["avx512f"] },
     without: Way { name: "the standard library's unstable sort", needs: &[] },
     unit: Unit::Operations("numbers"),

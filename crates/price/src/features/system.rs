@@ -57,14 +57,14 @@ pub(super) const WORKS: &[Work] = &[
         || Kernel::boxed(Answer::default, serialize_new, serialize_cpuid, Answer::number, |_| TIMES as u64),
     ),
     work(
-        ("store-bypass", "ssbd", "a histogram, store bypass disabled"),
+        ("store-bypass", "ssbd", "histogram, store bypass off"),
         Way { name: "prctl: loads wait for all stores", needs: &[] },
         Way { name: "loads pass stores", needs: &[] },
         (Unit::Bytes, Histogram::BYTES as u64),
         Histogram::boxed,
     ),
     work(
-        ("switch-avx512", "avx512f", "context switch, AVX-512 registers in use"),
+        ("switch-avx512", "avx512f", "context switch, AVX-512 in use"),
         Way { name: "ZMM0 to ZMM15 not zero", needs: &["avx512f"] },
         Way { name: "VZEROUPPER before", needs: &["avx"] },
         (Unit::Operations("switches"), 2),

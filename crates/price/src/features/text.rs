@@ -20,9 +20,9 @@ const fn work(
     Work { id, feature, title, with, without, unit: Unit::Bytes, amount: LENGTH as u64, make }
 }
 
-const MEMCHR: &str = "a byte looked for in 16 KiB";
-const UTF8: &str = "UTF-8 of many scripts checked, 16 KiB";
-const BASE64: &str = "base64 of 12 KiB";
+const MEMCHR: &str = "memchr, 16 KiB";
+const UTF8: &str = "UTF-8 validation, many scripts";
+const BASE64: &str = "base64 encoding";
 
 pub(super) const WORKS: &[Work] = &[
     work(

@@ -9,7 +9,7 @@ use cpusieve_price::work::Unit;
 use crate::page::{self, DOUBT, GAINED, HEAD, LOST, QUIET, styled};
 
 /// The longest bar.
-const BAR: usize = 14;
+const BAR: usize = 12;
 
 /// From which widths on bars and rates are shown.
 const WITH_BARS: usize = 72;

@@ -17,8 +17,8 @@ const WIDE: Way = Way { name: "AVX-512 VPMADDUBSW", ..AVX512 };
 const STEPS: (Unit, u64) = (Unit::Operations("multiply-adds"), 4 * (SIDE * SIDE * SIDE) as u64);
 
 /// Ids and title.
-const MATRIX: [&str; 5] = ["int8-avx2", "int8-avx512", "int8-vnni", "int8-avx-vnni", "8-bit matrices, 64 by 256 by 64"];
-const DOT: (&str, &str, &str) = ("dot-avx2", "avx2", "dot product of 8-bit vectors");
+const MATRIX: [&str; 5] = ["int8-avx2", "int8-avx512", "int8-vnni", "int8-avx-vnni", "8-bit matrix product"];
+const DOT: (&str, &str, &str) = ("dot-avx2", "avx2", "8-bit dot product");
 
 pub(crate) const WORKS: &[Work] = &[
     row((DOT.0, "avx2", DOT.2), Way { name: "AVX2 VPMADDUBSW", ..AVX2 }, SSSE3, EACH, || {
@@ -48,14 +48,14 @@ pub(crate) const WORKS: &[Work] = &[
         || Kernel::boxed(Matrices::new, multiply_avx_vnni, multiply_avx2, Matrices::product, Matrices::reference),
     ),
     row(
-        ("sum-avx2", "avx2", "sum of 32-bit numbers, 8 KiB"),
+        ("sum-avx2", "avx2", "sum of 32-bit numbers"),
         AVX2,
         Way { name: "SSE2", needs: &[] },
         (Unit::Operations("numbers"), LENGTH as u64 / 4),
         || Kernel::boxed(Vectors::new, sum_avx2, sum_sse2, Vectors::sum, Vectors::sum_of_words),
     ),
     row(
-        ("sum-avx512", "avx512f", "sum of 32-bit numbers, 8 KiB"),
+        ("sum-avx512", "avx512f", "sum of 32-bit numbers"),
         Way { name: "AVX-512", needs: &["avx512f"] },
         AVX2,
         (Unit::Operations("numbers"), LENGTH as u64 / 4),

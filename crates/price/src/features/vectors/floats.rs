@@ -19,17 +19,17 @@ const FMA: Way = Way { name: "FMA, 8 numbers a register", needs: &["fma", "avx"]
 const WIDE: Way = Way { name: "AVX-512, 16 numbers a register", needs: &["avx512f"] };
 
 pub(crate) const WORKS: &[Work] = &[
-    row(("matrix-avx", "avx", "f32 matrices of 64 by 64, multiplied"), AVX, SSE, STEPS, || {
+    row(("matrix-avx", "avx", "f32 matrix product"), AVX, SSE, STEPS, || {
         Kernel::boxed(Matrices::new, multiply_avx, multiply_sse, Matrices::product, Matrices::reference)
     }),
-    row(("matrix-fma", "fma", "f32 matrices of 64 by 64, multiplied"), FMA, AVX, STEPS, || {
+    row(("matrix-fma", "fma", "f32 matrix product"), FMA, AVX, STEPS, || {
         Kernel::boxed(Matrices::new, multiply_fma, multiply_avx, Matrices::product, Matrices::reference)
     }),
-    row(("matrix-avx512", "avx512f", "f32 matrices of 64 by 64, multiplied"), WIDE, FMA, STEPS, || {
+    row(("matrix-avx512", "avx512f", "f32 matrix product"), WIDE, FMA, STEPS, || {
         Kernel::boxed(Matrices::new, multiply_avx512, multiply_fma, Matrices::product, Matrices::reference)
     }),
     row(
-        ("half-to-float", "f16c", "half-precision numbers to f32"),
+        ("half-to-float", "f16c", "half precision to f32"),
         Way { name: "VCVTPH2PS", needs: &["f16c", "avx"] },
         Way { name: "AVX2 shifts and a multiplication", needs: &["avx2"] },
         EACH,
@@ -131,7 +131,7 @@ struct Halves {
 impl Halves {
     fn new() -> Self {
         // Normal numbers: on some CPUs a multiplication of subnormal ones takes a hundred cycles, and they are rare.
-        let finite = |value: u64| (value as u16 & 0x83ff) | ((value >> 16) % 30 + 1) as u16 * 0x400;
+        let finite = |value: u64| (value as u16 & 0x83ff) | (((value >> 16) % 30 + 1) as u16 * 0x400);
         let halves: Vec<u8> = noise(8).take(NUMBERS).map(finite).flat_map(u16::to_le_bytes).collect();
         Self { halves: Buffer::of(&halves), floats: Buffer::zeroed(4 * NUMBERS) }
     }
