@@ -43,8 +43,11 @@ fn file(name: &str) -> &str {
 
 pub(crate) fn figures(lost: usize, gained: usize, kept: usize, open: usize) -> Vec<Figure> {
     let figure = |count, what: &str, tone| Figure { count, what: what.to_owned(), tone };
-    let mut figures =
-        vec![figure(lost, "lost", Tone::Lost), figure(gained, "gained", Tone::Gained), figure(kept, "kept", Tone::Kept)];
+    let mut figures = vec![
+        figure(lost, "lost", Tone::Lost),
+        figure(gained, "gained", Tone::Gained),
+        figure(kept, "kept", Tone::Kept),
+    ];
     if open > 0 {
         figures.push(figure(open, "open", Tone::Plain));
     }
@@ -172,15 +175,7 @@ pub(crate) fn of_item(item: &Item, fate: Fate, begins: bool) -> Way {
     let made = Way::first_added(&item.steps).filter(|step| Some(step.at) < item.at);
     let made = made.map(|step| Cause::of_step(step, cpusieve_knowledge::linux::TREES.len() - 1));
     let (enters, leaves) = if begins { (Some(cause), None) } else { (made, Some(cause)) };
-    Way {
-        feature: item.flag.clone(),
-        place: item.place,
-        fate,
-        steps: item.steps.clone(),
-        enters,
-        leaves,
-        price: None,
-    }
+    Way { feature: item.flag.clone(), place: item.place, fate, steps: item.steps.clone(), enters, leaves, price: None }
 }
 
 fn of_kept(kept: Kept) -> Way {
@@ -202,7 +197,8 @@ fn undecided(flag: &str) -> Way {
         at: None,
         rule: "",
         title: "one end cannot tell".to_owned(),
-        text: "One end shows it; the other was concluded from CPUID, and cannot tell whether its kernel would.".to_owned(),
+        text: "One end shows it; the other was concluded from CPUID, and cannot tell whether its kernel would."
+            .to_owned(),
         cite: "",
         confidence: None,
         remedy: None,

@@ -20,8 +20,7 @@ pub fn of_fleet(
     json: String,
 ) -> Page {
     let catalogue = Catalogue::of(setting.release);
-    let own: Vec<Words> =
-        fleet.kinds().iter().map(|kind| features(&kind.offer, &catalogue, migratable)).collect();
+    let own: Vec<Words> = fleet.kinds().iter().map(|kind| features(&kind.offer, &catalogue, migratable)).collect();
     let (differing, has) = differing(&own, &catalogue, fleet);
     let hosts = Hosts {
         kinds: kinds(fleet, found, has),
@@ -43,7 +42,8 @@ pub fn of_fleet(
         let khz = if lowest == highest { format!("{lowest} kHz") } else { format!("{lowest} to {highest} kHz") };
         facts.push(("TSC".to_owned(), khz));
     }
-    let vendors: Vec<String> = found.vendors.iter().map(|(vendor, hosts)| format!("{hosts} {}", vendor.name())).collect();
+    let vendors: Vec<String> =
+        found.vendors.iter().map(|(vendor, hosts)| format!("{hosts} {}", vendor.name())).collect();
     facts.push(("vendors".to_owned(), vendors.join(", ")));
     Page {
         title: format!("A fleet of {} hosts", found.hosts),
@@ -117,9 +117,9 @@ fn kinds(fleet: &Fleet, found: &Baseline, has: Vec<Vec<bool>>) -> Vec<Kind> {
     for member in fleet.members() {
         let Some(kind) = kinds.get_mut(member.kind) else { continue };
         if kind.hosts.is_empty() {
-            kind.alone = costs.get(member.name.as_str()).map_or_else(Vec::new, |cost| {
-                cost.alone.iter().map(|&id| id.to_owned()).collect()
-            });
+            kind.alone = costs
+                .get(member.name.as_str())
+                .map_or_else(Vec::new, |cost| cost.alone.iter().map(|&id| id.to_owned()).collect());
         }
         kind.hosts.push(member.name.clone());
     }
@@ -138,7 +138,9 @@ fn pools(split: &Split, fleet: &Fleet) -> Pools {
         pools: split
             .pools
             .iter()
-            .map(|pool| (of_hosts(&pool.hosts), pool.features.len(), pool.model.as_ref().map(|model| model.cpu.clone())))
+            .map(|pool| {
+                (of_hosts(&pool.hosts), pool.features.len(), pool.model.as_ref().map(|model| model.cpu.clone()))
+            })
             .collect(),
     }
 }

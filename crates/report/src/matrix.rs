@@ -187,7 +187,12 @@ fn runs(grid: &Grid, y: f64, holds: impl Fn(&&Vec<usize>) -> bool) -> String {
     let edge = |at: usize| grid.edges.get(at).copied().unwrap_or(LEFT);
     for (number, column) in grid.columns.iter().enumerate() {
         if holds(&column) {
-            let _ = write!(path, "M{:.1} {y:.1}h{:.1}", edge(number) + 0.5, (edge(number + 1) - edge(number) - 1.0).max(0.5));
+            let _ = write!(
+                path,
+                "M{:.1} {y:.1}h{:.1}",
+                edge(number) + 0.5,
+                (edge(number + 1) - edge(number) - 1.0).max(0.5)
+            );
         }
     }
     path

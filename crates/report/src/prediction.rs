@@ -203,14 +203,14 @@ fn ways(found: &Predicted<'_>) -> (Ways, usize) {
         Some(_) => ("the CPU".to_owned(), if found.until == Stage::Guest { "guest" } else { found.until.name() }),
         None => ("the vCPU".to_owned(), "guest"),
     };
-    let from_to = (from_to.0, proper(from_to.1).replace("the guest's kernel", "guest").replace("the host's kernel", "host"));
+    let from_to =
+        (from_to.0, proper(from_to.1).replace("the guest's kernel", "guest").replace("the host's kernel", "host"));
     let kernel_of = |prediction: Option<&Prediction>| prediction.map_or_else(String::new, kernel);
     let of_vmm = match found.asked {
         Some((_, cpu)) => format!("{} -cpu {cpu}", found.vmm.trim_start_matches("QEMU ")),
         None => found.vmm.clone(),
     };
-    let sieves =
-        [String::new(), kernel_of(found.host), String::new(), of_vmm, String::new(), kernel_of(found.guest)];
+    let sieves = [String::new(), kernel_of(found.host), String::new(), of_vmm, String::new(), kernel_of(found.guest)];
     let ends = host.into_iter().chain(guest).collect();
     (Ways { ways, sieves, until: found.until, from_to, ends }, left_out)
 }
@@ -241,7 +241,7 @@ fn of_steps(name: &str, steps: Vec<Step>, printed: &Printed<'_>, found: &Predict
     let (first, last) = printed.shown(name);
     let fate = match ended.map(|step| step.effect) {
         Some(Effect::Unknown) => Fate::Open,
-        Some(_) if first && !last || first && found.until < Stage::Guest => Fate::Lost,
+        Some(_) if first && (!last || found.until < Stage::Guest) => Fate::Lost,
         Some(_) => Fate::Unprinted,
         None if first && last => Fate::Kept,
         None => Fate::Unprinted,

@@ -235,13 +235,14 @@ impl Ways {
     /// The groups of one side, by sieve, the largest first.
     #[must_use]
     pub fn groups(&self, side: Side) -> Vec<Group> {
-        let mut keys: Vec<(Option<Stage>, &str, &str, Option<Confidence>, bool)> = Vec::new();
+        let mut keys = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
         for (index, way) in self.ways.iter().enumerate() {
             let Some(cause) = way.cause(side) else { continue };
             let open = side == Side::Leaves && way.fate == Fate::Open;
             let doubt = cause.confidence.filter(|&confidence| confidence != Confidence::Certain);
-            let key = (cause.at, cause.rule, cause.title.as_str(), doubt, open);
+            let gained = side == Side::Enters && way.fate == Fate::Gained;
+            let key = (cause.at, cause.rule, cause.title.as_str(), doubt, open, gained);
             match keys.iter().position(|known| *known == key).and_then(|at| groups.get_mut(at)) {
                 Some(group) => group.members.push(index),
                 None => {

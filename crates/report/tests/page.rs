@@ -76,10 +76,7 @@ fn every_feature_of_a_diff_stands_in_the_page_once() {
                 node.attribute("class") == Some("way") && node.parent().unwrap().attribute("class") == Some(fate)
             })
         };
-        assert_eq!(
-            (rows("lost"), rows("gained"), rows("kept")),
-            (found.lost.len(), found.gained.len(), found.kept)
-        );
+        assert_eq!((rows("lost"), rows("gained"), rows("kept")), (found.lost.len(), found.gained.len(), found.kept));
         assert!(text.len() <= 500_000, "{} bytes", text.len());
     }
 }
@@ -98,7 +95,9 @@ fn the_picture_holds_every_way_that_ends_or_begins_in_it() {
     let page = page(&example("hybrid-host.flags"), &example("hybrid-guest.flags"));
     let picture = svg(&page);
     let document = roxmltree::Document::parse(&picture).unwrap();
-    assert!(document.root_element().children().any(|node| node.has_tag_name("style") || node.tag_name().name() == "style"));
+    assert!(
+        document.root_element().children().any(|node| node.has_tag_name("style") || node.tag_name().name() == "style")
+    );
     let shown: Vec<&str> = document.descendants().filter_map(|node| node.attribute("data-f")).collect();
     for (at, way) in ways(&page).ways.iter().enumerate() {
         let times = shown.iter().filter(|shown| **shown == at.to_string()).count();
@@ -133,8 +132,12 @@ fn names_from_an_input_are_text_and_nothing_else() {
     assert_eq!(text.matches("</script>").count(), 3);
     let xml = as_xml(&text);
     let document = roxmltree::Document::parse(&xml).unwrap();
-    assert_eq!(count(&document, |node| ["img", "b"].contains(&node.tag_name().name()) && node.attribute("src").is_some()), 0);
-    let handlers = |node: &roxmltree::Node<'_, '_>| node.attributes().any(|attribute| attribute.name().starts_with("on"));
+    assert_eq!(
+        count(&document, |node| ["img", "b"].contains(&node.tag_name().name()) && node.attribute("src").is_some()),
+        0
+    );
+    let handlers =
+        |node: &roxmltree::Node<'_, '_>| node.attributes().any(|attribute| attribute.name().starts_with("on"));
     assert_eq!(count(&document, handlers), 0);
     let rows: HashSet<&str> = document
         .descendants()

@@ -22,22 +22,23 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts one; says so and returns nothing where there is none.
     pub(crate) fn start() -> Option<Self> {
-        let spawned =
-            Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let spawned = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let Ok(mut driver) = spawned else {
             eprintln!("skipped: there is no chromedriver (Debian: chromium chromium-driver)");
             return None;
         };
         let mut lines = BufReader::new(driver.stdout.take()?).lines();
-        let port = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
-        });
+        let port = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok());
         // What it says later is nobody's business, but somebody must take it.
         std::thread::spawn(move || lines.for_each(drop));
         let mut browser = Self { driver, port: port?, session: String::new() };
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000"];
         let options = json!({"args": arguments});
-        let wanted = json!({"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
+        let wanted =
+            json!({"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
         let made = browser.ask("POST", "/session", &json!({"capabilities": {"alwaysMatch": wanted}}));
         match made["sessionId"].as_str() {
             Some(session) => session.clone_into(&mut browser.session),

@@ -424,11 +424,17 @@ impl Drawing<'_> {
             let said = said(group, self.ways, width);
             y -= said.len() as f64 * LINE + GAP;
             let land = top - total - BEND + radius;
-            let gained = group.members.iter().filter_map(|&at| self.ways.ways.get(at)).all(|way| way.fate == Fate::Gained);
+            let gained =
+                group.members.iter().filter_map(|&at| self.ways.ways.get(at)).all(|way| way.fate == Fate::Gained);
             let end = if gained && last { next } else { turn };
             let path = format!(
                 "M{} {}V{}A{r} {r} 0 0 0 {} {}H{}",
-                n(x), n(y + 2.0), n(top - total - BEND), n(turn), n(land), n(end),
+                n(x),
+                n(y + 2.0),
+                n(top - total - BEND),
+                n(turn),
+                n(land),
+                n(end),
                 r = n(radius)
             );
             let class = if gained { "gained" } else { "made" };
@@ -469,9 +475,17 @@ impl Drawing<'_> {
             let x = start + offset;
             let path = format!(
                 "M{} {}H{}A{a} {a} 0 0 1 {} {}V{}A{t} {t} 0 0 0 {} {}H{}",
-                n(fade), n(base - offset), n(column.x), n(x), n(base + BEND), n(middle - turn), n(x + turn), n(middle),
+                n(fade),
+                n(base - offset),
+                n(column.x),
+                n(x),
+                n(base + BEND),
+                n(middle - turn),
+                n(x + turn),
+                n(middle),
                 n(text - 10.0),
-                a = n(radius), t = n(turn)
+                a = n(radius),
+                t = n(turn)
             );
             let class = class(group.at);
             self.layout.gradients.push((fade, column.x, class));
@@ -508,9 +522,8 @@ impl Drawing<'_> {
         let mut y = top;
         let mut floor = top - 20.0;
         for fate in [Fate::Gained, Fate::Kept, Fate::Unprinted, Fate::Open, Fate::Lost] {
-            let through = |index: &usize| {
-                self.ways.ways.get(*index).is_some_and(|way| way.fate == fate && way.leaves.is_none())
-            };
+            let through =
+                |index: &usize| self.ways.ways.get(*index).is_some_and(|way| way.fate == fate && way.leaves.is_none());
             let members: Vec<usize> = (0..self.ways.ways.len()).filter(through).collect();
             if members.is_empty() {
                 continue;

@@ -53,15 +53,18 @@ impl Asked<'_> {
         let found = predict(self.snapshot, kernel).map_err(|refusal| format!("{}: {refusal}", self.name))?;
         let (host, guest) = if stage == Stage::Host { (Some(&found), None) } else { (None, Some(&found)) };
         let known = self.nothing(stage, found.boot.steps.clone(), &found.assumed);
-        let page = of_prediction(&Predicted { host, guest, doubts: found.odd.clone(), ..known }, as_text(&found, stage));
+        let page =
+            of_prediction(&Predicted { host, guest, doubts: found.odd.clone(), ..known }, as_text(&found, stage));
         Ok((page, Done::Same))
     }
 
     fn kvm(&self, route: &Route<'_>) -> Result<(Page, Done), Failure> {
-        let found =
-            offer::predict(self.snapshot, &route.kvm).map_err(|refusal| format!("{}: {refusal}", self.name))?;
+        let found = offer::predict(self.snapshot, &route.kvm).map_err(|refusal| format!("{}: {refusal}", self.name))?;
         let known = self.nothing(Stage::Kvm, steps(&found), &found.assumed);
-        let page = of_prediction(&Predicted { host: Some(&found.host), doubts: doubts(&found), ..known }, kvm::as_text(&found));
+        let page = of_prediction(
+            &Predicted { host: Some(&found.host), doubts: doubts(&found), ..known },
+            kvm::as_text(&found),
+        );
         Ok((page, if found.view.supported.is_some() { Done::Same } else { Done::InPart }))
     }
 
@@ -89,7 +92,8 @@ impl Asked<'_> {
         let vcpu = until_vcpu(self.snapshot, route).map_err(refused)?;
         let (vmm, machine, cpu) = (way::release(&vcpu), vcpu.machine.name, vcpu.cpu.clone());
         let asked = Some((machine, cpu.as_str()));
-        let error = vcpu.qemu.error.as_ref().map(|error| format!("QEMU ends instead of starting the guest: {}", error.message));
+        let error =
+            vcpu.qemu.error.as_ref().map(|error| format!("QEMU ends instead of starting the guest: {}", error.message));
         let of_kvm = vcpu.kvm.iter().flat_map(doubts);
         let notes = error.into_iter().chain(vcpu.qemu.warnings.iter().cloned()).chain(of_kvm).collect::<Vec<_>>();
         let all = way::steps_until_vcpu(&vcpu);
