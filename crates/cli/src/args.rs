@@ -20,7 +20,9 @@ pub(crate) use fleet::{
     To as FleetTo,
 };
 pub(crate) use live::{TraceOptions, VerifyOptions, Whose};
-pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
+pub(crate) use report::{
+    Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportRehearseOptions, ReportVerb,
+};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?

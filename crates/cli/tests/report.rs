@@ -118,6 +118,19 @@ fn without_a_file_the_page_goes_to_standard_output() {
 }
 
 #[test]
+fn a_rehearsal_is_read_as_its_json() {
+    let folder = Folder::new("rehearsal");
+    let path = folder.path("upgrade.json");
+    fs::write(&path, r#"{"format": 1, "before": {"vmm": "7.2"}, "after": {"vmm": "10.0"}, "hosts": []}"#).unwrap();
+    let page = run(&["report", "rehearse", &path]);
+    assert!(page.status.success() && String::from_utf8(page.stdout).unwrap().contains("QEMU 7.2 → 10.0"));
+    fs::write(&path, "fpu tsc acpi").unwrap();
+    let refused = run(&["report", "rehearse", &path]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("it is no JSON"));
+}
+
+#[test]
 fn two_hundred_hosts_fit_into_a_page() {
     let folder = Folder::new("fleet");
     let hosts = fleet(&folder, 200);

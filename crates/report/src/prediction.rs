@@ -66,6 +66,7 @@ pub fn of_prediction(found: &Predicted<'_>, json: String) -> Page {
         body: Body::Ways(ways),
         assumed: found.assumed.iter().map(assumed).collect(),
         doubts,
+        sheets: Vec::new(),
         json: ("cpusieve-predict.json".to_owned(), json),
     }
 }
