@@ -16,6 +16,11 @@
   const { file, page } = JSON.parse(one("data").textContent);
   const ways = page.kind === "ways";
   const text = (number) => (number === null || number === undefined ? "" : page.texts[number]);
+  // What stands between backticks is code.
+  const marked = (sentence) => {
+    const parts = sentence.split("`");
+    return parts.length % 2 ? parts.map((part, at) => (at % 2 ? make("code", {}, part) : part)) : [sentence];
+  };
   const panel = one("panel"), picture = one("picture"), find = one("find"), shown = one("shown");
   const rows = all("tr.way");
   const key = ways ? "f" : "k";
@@ -77,10 +82,10 @@
   const cause = (why) => [
     make("p", { class: "what" }, text(why.title)),
     why.follows && make("p", {}, "It follows from ", make("code", {}, why.follows), "."),
-    make("p", {}, text(why.text)),
+    make("p", {}, marked(text(why.text))),
     make("p", { class: "cite" }, [why.sure, text(why.rule)].filter(Boolean).join(" · "), " ", make("code", {}, text(why.cite))),
     why.remedy && make("div", { class: "fix" },
-      make("p", { class: why.remedy[0] ? "remedy" : "quiet" }, why.remedy[0] ? text(why.remedy[1]) : `Remedy: ${text(why.remedy[1])}`),
+      make("p", { class: why.remedy[0] ? "remedy" : "quiet" }, why.remedy[0] ? [] : "Remedy: ", marked(text(why.remedy[1]))),
       why.cpu && make("p", {}, make("code", {}, `-cpu ${why.cpu}`))),
     ...(why.others.length ? section("Or, perhaps", why.others.map(([at, why, cite, rule]) =>
       make("p", {}, `${stage(at)}: ${text(why)} `, make("span", { class: "cite" }, `${rule} ${text(cite)}`)))) : []),

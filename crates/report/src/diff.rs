@@ -32,6 +32,7 @@ pub fn of_diff(ends: &Ends<'_>, json: String) -> Result<Page, NoDiff> {
         body: Body::Ways(ways),
         assumed: found.assumed.iter().map(assumed).collect(),
         doubts: doubts(&found),
+        sheets: Vec::new(),
         json: ("cpusieve-diff.json".to_owned(), json),
     })
 }
@@ -195,11 +196,11 @@ fn of_kept(kept: Kept) -> Way {
 fn undecided(flag: &str) -> Way {
     let cause = Cause {
         at: None,
-        rule: "",
+        rule: String::new(),
         title: "one end cannot tell".to_owned(),
         text: "One end shows it; the other was concluded from CPUID, and cannot tell whether its kernel would."
             .to_owned(),
-        cite: "",
+        cite: String::new(),
         confidence: None,
         remedy: None,
         follows: None,

@@ -58,6 +58,7 @@ pub fn of_fleet(
         body: Body::Hosts(hosts),
         assumed: assumed(fleet),
         doubts: found.findings.clone(),
+        sheets: Vec::new(),
         json: ("cpusieve-fleet.json".to_owned(), json),
     }
 }

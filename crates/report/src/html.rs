@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::json;
 
-use crate::page::{Assumed, Body, Page};
+use crate::page::{Assumed, Body, Holds, Page, Sheet};
 use crate::way::{End, Fate, Ways};
 use crate::{assets, embed, hosts, matrix, panel, sieve, table};
 
@@ -32,10 +32,12 @@ pub fn html(page: &Page) -> String {
                 a .skip href="#features" { "To the table" }
                 (header(page))
                 main {
+                    @for sheet in page.sheets.iter().take(1) { (sheet_of(sheet)) }
                     @match &page.body {
                         Body::Ways(ways) => (of_ways(page, ways)),
                         Body::Hosts(fleet) => (hosts::sections(page, fleet)),
                     }
+                    @for sheet in page.sheets.iter().skip(1) { (sheet_of(sheet)) }
                     (beneath(page))
                 }
                 aside #panel aria-live="polite" aria-label="The chosen feature" hidden="" {}
@@ -162,8 +164,8 @@ fn causes(ways: &Ways) -> Markup {
                                 @if let Some(way) = ways.ways.get(at) { code data-f=(at) { (way.feature) } " " }
                             }
                         }
-                        p { (cause.text) }
-                        @if let Some(remedy) = &cause.remedy { p .remedy { (remedy.text) } }
+                        p { (marked(&cause.text)) }
+                        @if let Some(remedy) = &cause.remedy { p .remedy { (marked(&remedy.text)) } }
                         p .cite {
                             @if let Some(sure) = cause.confidence { (sure.name()) " · " }
                             (cause.rule) " " code { (cause.cite) }
@@ -171,6 +173,16 @@ fn causes(ways: &Ways) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A sentence in which what stands between backticks is code.
+fn marked(text: &str) -> Markup {
+    let whole = text.matches('`').count() % 2 == 0;
+    html! {
+        @for (number, part) in text.split(|letter| whole && letter == '`').enumerate() {
+            @if number % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
@@ -192,6 +204,36 @@ fn side(number: usize, end: &End, ways: &Ways) -> Markup {
                     }
                     " "
                 }
+            }
+        }
+    }
+}
+
+fn sheet_of(sheet: &Sheet) -> Markup {
+    html! {
+        section {
+            h2 { (sheet.title) }
+            @if !sheet.hint.is_empty() { p .hint { (sheet.hint) } }
+            @match &sheet.holds {
+                Holds::Table(columns, rows) => div .scroll {
+                    table .sheet {
+                        thead { tr { @for column in columns { th scope="col" { (column) } } } }
+                        tbody {
+                            @for row in rows {
+                                tr {
+                                    @for (at, cell) in row.iter().enumerate() {
+                                        @if at == 0 { th scope="row" { (cell.text) } }
+                                        @else { td .(cell.tone.class()) { (cell.text) } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                },
+                Holds::Pastes(texts) => @for (what, text) in texts {
+                    p { (what) }
+                    @if !text.is_empty() { pre .paste { code { (text) } } }
+                },
             }
         }
     }

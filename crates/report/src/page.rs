@@ -20,6 +20,8 @@ pub struct Page {
     pub assumed: Vec<Assumed>,
     /// What to know before the answer is believed, as sentences.
     pub doubts: Vec<String>,
+    /// Whatever else an answer consists of: the first stands above the picture, the others below it.
+    pub sheets: Vec<Sheet>,
     /// The answer as the verb's own JSON (format 1), and a name for the file.
     pub json: (String, String),
 }
@@ -57,6 +59,35 @@ impl Tone {
             Self::Plain => "plain",
         }
     }
+}
+
+/// A part of an answer that is a table, or text to be pasted.
+#[derive(Clone, Debug)]
+pub struct Sheet {
+    /// Its heading.
+    pub title: String,
+    /// What to know before reading it; may be empty.
+    pub hint: String,
+    /// What it holds.
+    pub holds: Holds,
+}
+
+/// What a sheet holds.
+#[derive(Clone, Debug)]
+pub enum Holds {
+    /// A table: its columns' names, and rows of as many cells. Each row's first cell is its name.
+    Table(Vec<String>, Vec<Vec<Mark>>),
+    /// Texts to be pasted, each with what it is for.
+    Pastes(Vec<(String, String)>),
+}
+
+/// A cell of a sheet.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Its text.
+    pub text: String,
+    /// Whether that is good or bad news.
+    pub tone: Tone,
 }
 
 /// The middle of a page.

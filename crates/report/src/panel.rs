@@ -72,10 +72,10 @@ fn words(cause: &Cause, texts: &mut Texts) -> Value {
         .collect();
     json!({
         "at": cause.at.map(|stage| stage.name()),
-        "rule": texts.optional(cause.rule),
+        "rule": texts.optional(&cause.rule),
         "title": texts.number(&cause.title),
         "text": texts.number(&cause.text),
-        "cite": texts.optional(cause.cite),
+        "cite": texts.optional(&cause.cite),
         "sure": cause.confidence.map(cpusieve_answers::reason::Confidence::name),
         "remedy": remedy.map(|remedy| json!([remedy.kind != RemedyKind::None, texts.number(&remedy.text)])),
         "cpu": remedy.and_then(|remedy| remedy.cpu.clone()),

@@ -66,6 +66,7 @@ pub fn of_prediction(found: &Predicted<'_>, json: String) -> Page {
         body: Body::Ways(ways),
         assumed: found.assumed.iter().map(assumed).collect(),
         doubts,
+        sheets: Vec::new(),
         json: ("cpusieve-predict.json".to_owned(), json),
     }
 }
@@ -241,7 +242,7 @@ fn of_steps(name: &str, steps: Vec<Step>, printed: &Printed<'_>, found: &Predict
     let (first, last) = printed.shown(name);
     let fate = match ended.map(|step| step.effect) {
         Some(Effect::Unknown) => Fate::Open,
-        Some(_) if first && !last || first && found.until < Stage::Guest => Fate::Lost,
+        Some(_) if first && (!last || found.until < Stage::Guest) => Fate::Lost,
         Some(_) => Fate::Unprinted,
         None if first && last => Fate::Kept,
         None => Fate::Unprinted,

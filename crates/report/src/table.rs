@@ -108,7 +108,7 @@ fn row(at: usize, way: &Way, until: Stage) -> Markup {
             th scope="row" { (way.feature) }
             td .place { @if let Some(place) = way.place { (short_place(place)) } }
             @for (stage, cell) in Stage::ALL.into_iter().zip(way.cells()).filter(|(stage, _)| *stage <= until) {
-                td .(mark(cell)) .(class(Some(stage))) { span { (cell.name()) } }
+                td .(mark(cell)) .(class(Some(stage))) { (cell.name()) }
             }
         }
     }

@@ -68,13 +68,13 @@ pub struct Cause {
     /// The sieve; `None` if nothing explains it.
     pub at: Option<Stage>,
     /// The rule's identity; empty if none is known.
-    pub rule: &'static str,
+    pub rule: String,
     /// What the rule is about, in a few words.
     pub title: String,
     /// Why, in one or two sentences.
     pub text: String,
     /// Where it stands in the real software; empty if nowhere.
-    pub cite: &'static str,
+    pub cite: String,
     /// How sure it is; `None` where a prediction leaves no choice.
     pub confidence: Option<Confidence>,
     /// What brings the feature back, or takes it away.
@@ -89,10 +89,10 @@ impl Cause {
     pub(crate) fn of_item(item: &Item) -> Self {
         Self {
             at: item.at,
-            rule: item.rule.0,
+            rule: item.rule.0.to_owned(),
             title: item.title.clone(),
             text: item.cause.clone(),
-            cite: item.cite.0,
+            cite: item.cite.0.to_owned(),
             confidence: Some(item.confidence),
             remedy: Some(item.remedy.clone()),
             follows: item.follows.clone(),
@@ -105,10 +105,10 @@ impl Cause {
         let words = reason::of_step(step, tree);
         Self {
             at: Some(step.at),
-            rule: step.rule.0,
+            rule: step.rule.0.to_owned(),
             title: words.title,
             text: words.cause,
-            cite: step.cite.0,
+            cite: step.cite.0.to_owned(),
             confidence: None,
             remedy: (step.effect == Effect::Dropped).then_some(words.remedy),
             follows: None,
@@ -235,13 +235,14 @@ impl Ways {
     /// The groups of one side, by sieve, the largest first.
     #[must_use]
     pub fn groups(&self, side: Side) -> Vec<Group> {
-        let mut keys: Vec<(Option<Stage>, &str, &str, Option<Confidence>, bool)> = Vec::new();
+        let mut keys = Vec::new();
         let mut groups: Vec<Group> = Vec::new();
         for (index, way) in self.ways.iter().enumerate() {
             let Some(cause) = way.cause(side) else { continue };
             let open = side == Side::Leaves && way.fate == Fate::Open;
             let doubt = cause.confidence.filter(|&confidence| confidence != Confidence::Certain);
-            let key = (cause.at, cause.rule, cause.title.as_str(), doubt, open);
+            let gained = side == Side::Enters && way.fate == Fate::Gained;
+            let key = (cause.at, cause.rule.as_str(), cause.title.as_str(), doubt, open, gained);
             match keys.iter().position(|known| *known == key).and_then(|at| groups.get_mut(at)) {
                 Some(group) => group.members.push(index),
                 None => {

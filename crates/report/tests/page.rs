@@ -7,7 +7,9 @@ use std::path::Path;
 use cpusieve_answers::diff::{self, Kept};
 use cpusieve_answers::predict::way::{Route, until_guest};
 use cpusieve_model::{Cpu, Cpuinfo, FlagList, KvmView, Registers, Snapshot, Stage};
-use cpusieve_report::{Body, Cell, Ends, Fate, Page, Predicted, Side, Ways, html, of_diff, of_prediction, svg};
+use cpusieve_report::{
+    Body, Cell, Ends, Fate, Page, Predicted, Side, Ways, html, of_diff, of_prediction, of_rehearsal, svg,
+};
 
 fn line(flags: &str) -> Snapshot {
     let cpuinfo = Cpuinfo { flags: Some(FlagList::from_line(flags)), ..Cpuinfo::default() };
@@ -215,4 +217,52 @@ fn a_prediction_is_drawn_from_its_own_steps() {
     assert_eq!(acpi.cells()[2], Cell::Did(cpusieve_model::Effect::Dropped));
     roxmltree::Document::parse(&as_xml(&html(&page))).unwrap();
     roxmltree::Document::parse(&svg(&page)).unwrap();
+}
+
+/// An upgrade of two guests: one loses a bit without a name, both gain a feature.
+const REHEARSAL: &str = r#"{"format": 1, "vmm": "QEMU",
+ "before": {"host_kernel": "6.1", "vmm": "7.2"}, "after": {"host_kernel": "6.12", "vmm": "10.0"},
+ "hosts": [{"host": "a.json", "flags": {"gained": [], "lost": ["tme"]}, "doubts": ["<b>odd</b>"], "guests": [
+  {"guest": "one", "stays": false, "before": {"flags": ["fpu", "tsc"]}, "after": {"flags": ["fpu", "tsc", "flush_l1d"]},
+   "gained": [{"feature": "flush_l1d", "bit": "CPUID.(EAX=07H,ECX=0):EDX[28]", "at": "kvm", "by": "both", "until_then": true,
+     "since": {"without": "6.1", "with": "6.12"}, "rule": "KVM0113", "title": "offered from 6.4 on", "cause": "`why`", "cite": "a:b",
+     "steps": {"before": {"at": "kvm", "effect": "dropped", "rule": "KVM0113", "cite": "a:b", "because": []}, "after": null}}],
+   "lost": [{"feature": null, "bit": "CPUID.0DH:EAX[17]", "at": "qemu", "by": "vmm", "rule": "", "title": "gone", "cause": "", "cite": ""}],
+   "changed": [], "start": {"possible": true}, "migrate": {"forth": {"possible": false, "why": ["it <i>cannot</i>"]}, "back": null},
+   "pinned": null, "assumed": []},
+  {"guest": "two", "stays": true, "before": {"flags": ["fpu"]}, "after": {"flags": ["fpu"]},
+   "gained": [{"feature": "flush_l1d", "at": "kvm", "by": "both", "rule": "KVM0113", "title": "offered from 6.4 on"}]}]}],
+ "order": null, "commands": [{"when": "after", "what": "pin", "lines": ["-cpu host"]}], "skipped": []}"#;
+
+#[test]
+fn an_upgrade_is_shown_once_for_all_guests() {
+    let page = of_rehearsal(REHEARSAL.to_owned()).unwrap();
+    assert_eq!(page.title, "Linux 6.1 → 6.12, QEMU 7.2 → 10.0");
+    let ways = ways(&page);
+    let named = |fate| ways.ways.iter().filter(move |way| way.fate == fate).map(|way| way.feature.as_str());
+    assert!(named(Fate::Gained).eq(["flush_l1d"]));
+    assert!(named(Fate::Lost).eq(["CPUID.0DH:EAX[17]"]));
+    assert!(named(Fate::Kept).eq(["fpu"]), "what every guest prints before and after");
+    let cause = ways.ways.iter().find_map(|way| way.enters.as_ref()).unwrap();
+    assert_eq!(
+        cause.text,
+        "For 2 of 2 guests. By kernel and VMM together, since 6.12 (6.1 is as before). Until then: `why`"
+    );
+    let xml = as_xml(&html(&page));
+    let document = roxmltree::Document::parse(&xml).unwrap();
+    assert_eq!(count(&document, |node| node.has_tag_name("i")), 6, "the legend's marks alone");
+    roxmltree::Document::parse(&svg(&page)).unwrap();
+}
+
+#[test]
+fn what_is_no_rehearsal_is_refused() {
+    for text in
+        ["", "{", "[]", "{\"format\": 1}", "{\"format\": 2, \"hosts\": [], \"before\": {}, \"after\": {}}", "null"]
+    {
+        assert!(of_rehearsal(text.to_owned()).is_err(), "{text}");
+    }
+    // Anything may be missing from the rest.
+    let bare =
+        "{\"format\": 1, \"before\": {}, \"after\": {}, \"hosts\": [{\"guests\": [null, 3, {\"gained\": [7, {}]}]}]}";
+    html(&of_rehearsal(bare.to_owned()).unwrap());
 }

@@ -14,6 +14,7 @@ Examples:
   cpusieve report diff host.cpuinfo guest.cpuinfo -o report.html
   cpusieve report predict --until guest --cpu EPYC host.json -o report.html
   cpusieve report fleet hosts/ -o fleet.html
+  cpusieve rehearse --qemu 7.2..10.0 host.json --json | cpusieve report rehearse -o upgrade.html
   cpusieve report diff host.cpuinfo guest.cpuinfo --svg -o sieve.svg";
 
 /// Options of `report`.
@@ -32,6 +33,8 @@ pub(crate) enum ReportVerb {
     Diff(ReportDiffOptions),
     /// What comes out of each sieve on the way to a guest
     Predict(Box<ReportPredictOptions>),
+    /// An upgrade that was rehearsed: the answer of `rehearse --json`
+    Rehearse(ReportRehearseOptions),
     /// Many hosts: what each offers, the baseline, and pools
     Fleet(ReportFleetOptions),
 }
@@ -65,6 +68,16 @@ pub(crate) struct ReportPredictOptions {
     pub(crate) predict: PredictOptions,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// Options of `report rehearse`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportRehearseOptions {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// What `cpusieve rehearse --json` printed; `-` is standard input
+    #[arg(value_name = "JSON", default_value = "-")]
+    pub(crate) input: PathBuf,
 }
 
 /// Options of `report fleet`.

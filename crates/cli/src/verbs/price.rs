@@ -118,7 +118,7 @@ struct Line {
 
 impl Line {
     fn new(budget: Duration) -> Self {
-        Self { budget, shown: None, seen: std::io::stderr().is_terminal() }
+        Self { budget, shown: None, seen: io::stderr().is_terminal() }
     }
 
     fn show(&mut self, progress: &Progress) {
@@ -129,7 +129,7 @@ impl Line {
         let Progress { work, done, works, elapsed } = progress;
         let (now, all) = (elapsed.as_secs(), self.budget.as_secs());
         // Nothing can be said any more when standard error is gone.
-        let _ = write!(std::io::stderr(), "\r\u{1b}[K{done} of {works} done, {now} s of at most {all} s: {work}");
+        let _ = write!(io::stderr(), "\r\u{1b}[K{done} of {works} done, {now} s of at most {all} s: {work}");
     }
 
     /// Says what is done that has no end in sight.
@@ -137,13 +137,13 @@ impl Line {
         if self.seen {
             self.shown = Some(Instant::now());
             // Nothing can be said any more when standard error is gone.
-            let _ = write!(std::io::stderr(), "\r\u{1b}[K{what}");
+            let _ = write!(io::stderr(), "\r\u{1b}[K{what}");
         }
     }
 
     fn clear(&self) {
         if self.shown.is_some() {
-            let _ = write!(std::io::stderr(), "\r\u{1b}[K");
+            let _ = write!(io::stderr(), "\r\u{1b}[K");
         }
     }
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use cpusieve_answers::diff;
-use cpusieve_report::{Ends, Page, html, of_diff, svg};
+use cpusieve_report::{Ends, Page, html, of_diff, of_rehearsal, svg};
 
 use super::{Done, Failure, fleet, predict};
-use crate::args::{Output, ReportDiffOptions, ReportOptions, ReportVerb};
+use crate::args::{Output, ReportDiffOptions, ReportOptions, ReportRehearseOptions, ReportVerb};
 use crate::input::{self, InputError};
 use crate::worth::Worths;
 use crate::{json, page};
@@ -22,6 +22,7 @@ pub(crate) fn run(options: &ReportOptions, as_json: bool) -> Result<Done, Failur
             let (made, done) = predict::report::page(&options.predict)?;
             (made, done, &options.output)
         }
+        ReportVerb::Rehearse(options) => (rehearsed(options)?, Done::Same, &options.output),
         ReportVerb::Fleet(options) => {
             let (made, done) = fleet::report::page(options)?;
             (made, done, &options.output)
@@ -41,6 +42,13 @@ fn of_two(options: &ReportDiffOptions) -> Result<Page, Failure> {
     let ends = Ends { first: (&first, &a), second: (&second, &b) };
     let made = of_diff(&ends, json::diff(&found, &Worths::known(None)?));
     made.map_err(|why| super::diff::no_diff(why, &options.a, &options.b).into())
+}
+
+fn rehearsed(options: &ReportRehearseOptions) -> Result<Page, Failure> {
+    let name = input::name(&options.input);
+    let bytes = input::bytes(&options.input, &name)?;
+    let json = String::from_utf8(bytes).map_err(|error| format!("{name}: {error}"))?;
+    of_rehearsal(json).map_err(|why| format!("{name}: {why}").into())
 }
 
 fn write(made: &Page, output: &Output) -> Result<(), Failure> {
