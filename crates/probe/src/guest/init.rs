@@ -17,7 +17,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, finit_module, reboot};
 use rustix::termios::tcdrain;
 
-use crate::{cpuid, linux, msr};
+use crate::{affinity, cpuid, linux, msr};
 
 /// The word of the kernel's command line that makes a program this one: `cpusieve_init=ttyS1` names the port. A kernel
 /// hands words that it does not know to its first program, as variables (Linux
@@ -67,9 +67,10 @@ fn report() -> io::Result<String> {
         report.extend(["@", section, "\n", &fs::read_to_string(file)?]);
     }
     report.push_str("\n@cpuid\n");
-    for CpuidEntry { leaf, subleaf, registers: Registers { eax, ebx, ecx, edx } } in
-        cpuid::enumerate_here().table.entries()
-    {
+    // Of the first CPU, as the MSRs: the numbers of the others are their own.
+    let pinned = affinity::on_each(&[0], |_| cpuid::enumerate_here()).pop();
+    let found = pinned.and_then(|(_, found)| found.ok()).unwrap_or_else(cpuid::enumerate_here);
+    for CpuidEntry { leaf, subleaf, registers: Registers { eax, ebx, ecx, edx } } in found.table.entries() {
         let _infallible = writeln!(
             report,
             "{leaf:#010x} {subleaf:#04x}: eax={eax:#010x} ebx={ebx:#010x} ecx={ecx:#010x} edx={edx:#010x}"
