@@ -92,14 +92,23 @@ impl Packed {
                     }
                 }
             }
-            let [(first, mask), more @ ..] = columns.as_slice() else { continue };
-            let mut has: Vec<u32> = first.iter().map(|word| u32::from(word & mask == *mask)).collect();
-            for (column, mask) in more {
-                has.iter_mut().zip(column.iter()).for_each(|(has, word)| *has &= u32::from(word & mask == *mask));
-            }
+            let having = match columns.as_slice() {
+                [] => continue,
+                // The common case, without a word of memory.
+                [(column, mask)] => {
+                    let both = column.iter().zip(counts.iter());
+                    both.map(|(word, count)| if word & mask == *mask { u64::from(count) } else { 0 }).sum()
+                }
+                [(first, mask), more @ ..] => {
+                    let mut has: Vec<bool> = first.iter().map(|word| word & mask == *mask).collect();
+                    for (column, mask) in more {
+                        has.iter_mut().zip(column.iter()).for_each(|(has, word)| *has &= word & mask == *mask);
+                    }
+                    has.iter().zip(counts.iter()).map(|(has, count)| u64::from(*has) * u64::from(count)).sum::<u64>()
+                }
+            };
+            who.having = who.having.saturating_add(having);
             who.hosts = counts.iter().fold(who.hosts, |sum, count| sum.saturating_add(count.into()));
-            let having = has.iter().zip(counts.iter()).map(|(has, count)| u64::from(has * count));
-            who.having = having.fold(who.having, u64::saturating_add);
         }
         Ok(who)
     }

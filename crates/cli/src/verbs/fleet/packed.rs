@@ -25,8 +25,8 @@ const MOST_ASKED: usize = 32;
 /// Hosts that are kept one by one.
 const MOST_MEMBERS: usize = 20_000;
 
-/// Hosts of a kind that are kept if there are more.
-const NAMED: usize = 3;
+/// Hosts of a kind that are kept if there are more: one stands for all.
+const NAMED: usize = 1;
 
 /// Whether a file is packed by its name: such a file may be larger than any other input.
 pub(super) fn is_named(path: &Path) -> bool {
