@@ -97,6 +97,12 @@ fn cpu_of(cpu: &DomainCpu, guest: &mut Guest, parts: &mut Vec<String>) -> String
             None => guest.notes.push(format!("no QEMU known has the feature {name}; it is left out")),
         }
     }
+    no_features(cpu, parts);
+    model
+}
+
+/// What of `<cpu>` is no feature: bits of an address, caches.
+fn no_features(cpu: &DomainCpu, parts: &mut Vec<String>) {
     match &cpu.phys_bits {
         Some((mode, limit)) if mode == "passthrough" => {
             parts.push("host-phys-bits=on".to_owned());
@@ -112,7 +118,6 @@ fn cpu_of(cpu: &DomainCpu, guest: &mut Guest, parts: &mut Vec<String>) -> String
         Some(("disable", _)) => vec!["host-cache-info=off".to_owned(), "l3-cache=off".to_owned()],
         _ => Vec::new(),
     });
-    model
 }
 
 /// What stands outside of `<cpu>`.

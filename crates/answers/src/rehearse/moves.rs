@@ -101,8 +101,8 @@ fn libvirt_check(source: &View, target: &View, why: &mut Vec<String>) {
 /// 1.EDX\[28\]
 const HT: Place = Place::Cpuid(CpuidBit::new(1, 0, Register::Edx, 28));
 
-/// Since 10.0 QEMU says in the property what was in the table all along (`target/i386/cpu.c:x86_cpu_expand_features`);
-/// libvirt's releases since mid-2025 know of it.
+/// Since 10.0 QEMU says in the property what was in the table all along (`target/i386/cpu.c:x86_cpu_expand_features`); a
+/// later libvirt knows of it (its release notes: incoming migration to QEMU 10.0.0 and newer), 11.6 does not.
 const FIXED: &str = " (the guest's CPUID has the bit on both; a libvirt that knows QEMU 10.0 leaves ht out)";
 
 /// The feature properties of QEMU that are on in one view and not in the other; those of KVM's and Hyper-V's leaves are no
