@@ -3,6 +3,7 @@
 use cpusieve_answers::diff::{self, Assumption, Diff, Item, Kept, NoDiff, Relation};
 use cpusieve_model::{Snapshot, Stage};
 
+use crate::hosts::last_part;
 use crate::page::{Assumed, Body, Figure, Page, Tone};
 use crate::prediction::end_of;
 use crate::way::{Cause, Fate, Way, Ways};
@@ -25,7 +26,7 @@ pub fn of_diff(ends: &Ends<'_>, json: String) -> Result<Page, NoDiff> {
     let kept = diff::kept(ends.first.1, ends.second.1)?;
     let ways = ways(&found, kept, ends);
     Ok(Page {
-        title: format!("{} → {}", file(ends.first.0), file(ends.second.0)),
+        title: format!("{} → {}", last_part(ends.first.0), last_part(ends.second.0)),
         lead: lead(&found),
         figures: figures(found.lost.len(), found.gained.len(), found.kept, ways.count(Fate::Open)),
         facts: found.assumed.iter().map(|assumed| (assumed.what.clone(), assumed.value.clone())).collect(),
@@ -35,11 +36,6 @@ pub fn of_diff(ends: &Ends<'_>, json: String) -> Result<Page, NoDiff> {
         sheets: Vec::new(),
         json: ("cpusieve-diff.json".to_owned(), json),
     })
-}
-
-/// A path's last part.
-fn file(name: &str) -> &str {
-    name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name)
 }
 
 pub(crate) fn figures(lost: usize, gained: usize, kept: usize, open: usize) -> Vec<Figure> {

@@ -179,7 +179,7 @@ fn causes(ways: &Ways) -> Markup {
 
 /// A sentence in which what stands between backticks is code.
 fn marked(text: &str) -> Markup {
-    let whole = text.matches('`').count() % 2 == 0;
+    let whole = text.matches('`').count().is_multiple_of(2);
     html! {
         @for (number, part) in text.split(|letter| whole && letter == '`').enumerate() {
             @if number % 2 == 1 { code { (part) } } @else { (part) }

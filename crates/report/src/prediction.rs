@@ -8,6 +8,7 @@ use cpusieve_knowledge::linux::TREES;
 use cpusieve_model::{Effect, Place, Snapshot, Stage, Step};
 
 use crate::diff::{figures, of_item, proper};
+use crate::hosts::last_part;
 use crate::page::{Assumed, Body, Figure, Page, Tone};
 use crate::way::{Cause, End, Fate, Way, Ways};
 
@@ -59,7 +60,7 @@ pub fn of_prediction(found: &Predicted<'_>, json: String) -> Page {
         }
     };
     Page {
-        title: format!("{}: predicted until the {}", file(found.input.0), found.until),
+        title: format!("{}: predicted until the {}", last_part(found.input.0), found.until),
         lead: lead(found),
         figures,
         facts: facts(found),
@@ -74,10 +75,6 @@ pub fn of_prediction(found: &Predicted<'_>, json: String) -> Page {
 fn unprinted(ways: &Ways) -> Option<Figure> {
     let count = ways.count(Fate::Unprinted);
     (count > 0).then(|| Figure { count, what: "on no flags line".to_owned(), tone: Tone::Plain })
-}
-
-fn file(name: &str) -> &str {
-    name.rsplit('/').find(|part| !part.is_empty()).unwrap_or(name)
 }
 
 fn kernel(prediction: &Prediction) -> String {

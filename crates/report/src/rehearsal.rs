@@ -160,8 +160,10 @@ fn end(name: &str, side: &Value) -> End {
 fn way(change: &Value, fate: Fate) -> Way {
     let feature = name(change).to_owned();
     let place = x86::feature(&feature).and_then(x86::Feature::place);
-    let steps =
+    let steps: Vec<Step> =
         ["before", "after"].into_iter().filter_map(|when| step(&feature, when, &change["steps"][when])).collect();
+    // What was done before alone would stand in the table as if it still were.
+    let steps = if change["steps"]["after"].is_object() { steps } else { Vec::new() };
     let by = match text(&change["by"]) {
         "host" => "By the host's kernel, KVM or microcode",
         "vmm" => "By the VMM",
@@ -180,6 +182,7 @@ fn way(change: &Value, fate: Fate) -> Way {
         at: stage(&change["at"]),
         rule: text(&change["rule"]).to_owned(),
         title: match (change["until_then"] == true, text(&change["title"])) {
+            (_, "") => "no rule is known".to_owned(),
             (true, title) => format!("until then: {title}"),
             (false, title) => title.to_owned(),
         },

@@ -1,14 +1,17 @@
 //! The sieve picture: a band of features flows from left to right; what a sieve takes bends down out of it, what a sieve
 //! adds comes from above. Widths are numbers of features.
 
+mod columns;
+mod label;
 mod layout;
 
-pub(crate) use layout::{class, heading};
+pub(crate) use label::{class, heading};
 
 use maud::{Markup, PreEscaped, html};
 
 use crate::way::Ways;
-use layout::{Block, Layout, Line, Ribbon, WIDTH};
+use label::Line;
+use layout::{Block, Layout, Ribbon, WIDTH};
 
 /// The picture, as the inside of a page; `standalone` adds what a file of its own needs.
 pub(crate) fn picture(ways: &Ways, title: &str, standalone: bool) -> Markup {
@@ -107,7 +110,7 @@ fn line_of(line: &Line, ways: &Ways) -> Markup {
             @for (index, &at) in line.flags.iter().enumerate() {
                 @if let Some(way) = ways.ways.get(at) {
                     @if index > 0 { " " }
-                    tspan .flag data-f=(at) { (layout::short(&way.feature)) }
+                    tspan .flag data-f=(at) { (label::short(&way.feature)) }
                 }
             }
             @if !line.flags.is_empty() && !line.text.is_empty() { tspan .title dx="8" { (line.text) } }

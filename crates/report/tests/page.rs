@@ -264,5 +264,5 @@ fn what_is_no_rehearsal_is_refused() {
     // Anything may be missing from the rest.
     let bare =
         "{\"format\": 1, \"before\": {}, \"after\": {}, \"hosts\": [{\"guests\": [null, 3, {\"gained\": [7, {}]}]}]}";
-    html(&of_rehearsal(bare.to_owned()).unwrap());
+    assert!(html(&of_rehearsal(bare.to_owned()).unwrap()).ends_with("</html>"));
 }

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use super::{FleetSetting, PredictOptions};
 
 const REPORT_EXAMPLES: &str = "\
-The page is one file: it loads nothing, works from a disk, holds the answer's JSON, and can be printed. Its keys are
-/ to search, arrows to move, Enter to choose, Esc to close.
+The page is one file: it loads nothing, works from a disk, holds the answer's JSON, and can be \
+printed. Keys: / to search, arrows to move, Enter to choose, Esc to close.
 
 Examples:
   cpusieve report diff host.cpuinfo guest.cpuinfo -o report.html

@@ -1,19 +1,18 @@
 //! Where everything in the sieve picture stands.
 
-use cpusieve_answers::reason::Confidence;
 use cpusieve_model::Stage;
 
+use super::columns::{Column, columns};
+use super::label::{LETTER, LINE, Line, class, heading, lines, said, title, wrap};
 use super::n;
 use crate::way::{Fate, Group, Side, Ways};
 
 /// The picture's width, in pixels at its natural size.
 pub(super) const WIDTH: f64 = 1240.0;
-const LEFT: f64 = 92.0;
-const RIGHT: f64 = 112.0;
+pub(super) const LEFT: f64 = 92.0;
+pub(super) const RIGHT: f64 = 112.0;
 /// Before the first sieve, the band is seen coming.
-const LEAD: f64 = 26.0;
-/// The narrowest column of a sieve.
-const COLUMN: f64 = 97.0;
+pub(super) const LEAD: f64 = 26.0;
 /// The band is at most so high, and a feature in it.
 const BAND: f64 = 250.0;
 const FEATURE: f64 = 2.4;
@@ -21,18 +20,7 @@ const FEATURE: f64 = 2.4;
 const HEADER: f64 = 88.0;
 /// The inner radius of the bend out of the band.
 const BEND: f64 = 12.0;
-/// Columns of a character: flags are monospaced, of titles this is more than most have.
-const FLAG: f64 = 6.75;
-const LETTER: f64 = 6.25;
-const LINE: f64 = 15.0;
 const GAP: f64 = 13.0;
-/// Lines of flags of one group; the rest is counted.
-const MOST: usize = 7;
-/// Groups of one sieve that are named one by one; the smallest of more are told together.
-const NAMED: usize = 16;
-const MADE: usize = 4;
-/// The longest name that is shown whole.
-const LONGEST: usize = 34;
 
 /// A stroke.
 pub(super) struct Ribbon {
@@ -41,16 +29,6 @@ pub(super) struct Ribbon {
     pub(super) class: &'static str,
     /// Of [`Layout::gradients`].
     pub(super) gradient: Option<usize>,
-}
-
-/// A line of text: words, or flags.
-pub(super) struct Line {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) class: &'static str,
-    pub(super) text: String,
-    /// Positions of ways.
-    pub(super) flags: Vec<usize>,
 }
 
 /// A group: its ribbon and what is said beside it.
@@ -91,54 +69,6 @@ pub(super) struct Layout {
     pub(super) gradients: Vec<(f64, f64, &'static str)>,
 }
 
-/// A stage's name as a heading.
-pub(crate) const fn heading(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Silicon => "Silicon",
-        Stage::Host => "Host kernel",
-        Stage::Kvm => "KVM",
-        Stage::Qemu => "QEMU",
-        Stage::Vcpu => "vCPU",
-        Stage::Guest => "Guest kernel",
-    }
-}
-
-/// The class that gives a sieve its colour; `None` is what nobody explains.
-pub(crate) const fn class(stage: Option<Stage>) -> &'static str {
-    match stage {
-        Some(Stage::Silicon) => "s-silicon",
-        Some(Stage::Host) => "s-host",
-        Some(Stage::Kvm) => "s-kvm",
-        Some(Stage::Qemu) => "s-qemu",
-        Some(Stage::Vcpu) => "s-vcpu",
-        Some(Stage::Guest) => "s-guest",
-        None => "s-unknown",
-    }
-}
-
-/// A name that may be as long as an input likes.
-pub(crate) fn short(name: &str) -> String {
-    if name.chars().count() <= LONGEST {
-        return name.to_owned();
-    }
-    name.chars().take(LONGEST - 1).chain(['…']).collect()
-}
-
-/// What happens at one sieve.
-struct Column {
-    stage: Stage,
-    x: f64,
-    width: f64,
-    lost: Vec<(usize, Group)>,
-    added: Vec<(usize, Group)>,
-}
-
-impl Column {
-    fn count(groups: &[(usize, Group)]) -> usize {
-        groups.iter().map(|(_, group)| group.members.len()).sum()
-    }
-}
-
 impl Layout {
     /// Lays out all ways.
     pub(super) fn of(ways: &Ways) -> Self {
@@ -169,158 +99,12 @@ impl Layout {
     }
 }
 
-/// The sieves' columns: those with more to say are wider.
-fn columns(ways: &Ways) -> Vec<Column> {
-    let mut lost: Vec<(usize, Group)> = ways.groups(Side::Leaves).into_iter().enumerate().collect();
-    let mut added: Vec<(usize, Group)> = ways.groups(Side::Enters).into_iter().enumerate().collect();
-    // What nobody explains is missing at the end.
-    let at = |group: &Group| group.at.unwrap_or(ways.until).min(ways.until);
-    let mut columns: Vec<Column> = Stage::ALL
-        .into_iter()
-        .filter(|&stage| stage <= ways.until)
-        .map(|stage| Column {
-            stage,
-            x: 0.0,
-            width: 0.0,
-            lost: fewer(lost.extract_if(.., |(_, group)| at(group) == stage).collect(), NAMED, |_| true),
-            added: fewer(added.extract_if(.., |(_, group)| at(group) == stage).collect(), MADE, |group| {
-                group.members.iter().filter_map(|&at| ways.ways.get(at)).all(|way| way.fate != Fate::Gained)
-            }),
-        })
-        .collect();
-    let need = |column: &Column| {
-        let said = |groups: &[(usize, Group)]| {
-            let letters: usize = groups
-                .iter()
-                .flat_map(|(_, group)| group.members.iter().take(60).filter_map(|&at| ways.ways.get(at)))
-                .map(|way| way.feature.len() + 1)
-                .sum();
-            letters + 45 * groups.len()
-        };
-        (said(&column.lost).max(said(&column.added)) as f64).powf(0.85)
-    };
-    let all: f64 = columns.iter().map(need).sum();
-    let spare = WIDTH - LEFT - LEAD - RIGHT - COLUMN * columns.len() as f64;
-    let mut x = LEFT + LEAD;
-    for column in &mut columns {
-        let share = if all > 0.0 { need(column) / all } else { 0.0 };
-        (column.x, column.width) = (x, COLUMN + spare * share);
-        x += column.width;
-    }
-    if all == 0.0 {
-        let width = (WIDTH - LEFT - LEAD - RIGHT) / columns.len().max(1) as f64;
-        for (number, column) in columns.iter_mut().enumerate() {
-            (column.x, column.width) = (LEFT + LEAD + width * number as f64, width);
-        }
-    }
-    columns
-}
-
-/// At most so many groups of those that `small` allows to be told together: the smallest become one.
-fn fewer(groups: Vec<(usize, Group)>, most: usize, small: impl Fn(&Group) -> bool) -> Vec<(usize, Group)> {
-    let (mut small, mut alone): (Vec<_>, Vec<_>) = groups.into_iter().partition(|(_, group)| small(group));
-    if small.len() > most {
-        let mut rest = small.split_off(if most > MADE { most - 1 } else { 0 });
-        if let Some((number, mut first)) = (!rest.is_empty()).then(|| rest.remove(0)) {
-            first.rules += rest.len();
-            first.members.extend(rest.into_iter().flat_map(|(_, group)| group.members));
-            small.push((number, first));
-        }
-    }
-    alone.extend(small);
-    alone
-}
-
 /// How high the added groups of a column stand above the band.
 fn fountain_height(column: &Column, ways: &Ways, unit: f64) -> f64 {
     let total = Column::count(&column.added) as f64 * unit;
     let width = column.width - total - BEND - 18.0;
     let lines: usize = column.added.iter().map(|(_, group)| said(group, ways, width).len()).sum();
     if lines == 0 { 0.0 } else { lines as f64 * LINE + GAP * column.added.len() as f64 + BEND + total }
-}
-
-/// What is said of a group: a line of its title, or of its flags.
-enum Said {
-    /// The flags and the title in one line.
-    Both(Vec<usize>, String),
-    Title(String),
-    Flags(Vec<usize>),
-    More(String),
-}
-
-/// The title and the flags of a group, in lines of at most `width` pixels.
-fn said(group: &Group, ways: &Ways, width: f64) -> Vec<Said> {
-    let title = title(group, ways);
-    if group.members.len() <= 2 {
-        let letters: usize =
-            group.members.iter().filter_map(|&at| ways.ways.get(at)).map(|way| short(&way.feature).len() + 1).sum();
-        if letters as f64 * FLAG + 10.0 + title.chars().count() as f64 * LETTER <= width {
-            return vec![Said::Both(group.members.clone(), title)];
-        }
-    }
-    let mut said: Vec<Said> = wrap(&title, (width / LETTER) as usize).into_iter().map(Said::Title).collect();
-    let room = ((width / FLAG) as usize).max(8);
-    let (mut line, mut used, mut rows, mut shown) = (Vec::new(), 0, 0, 0);
-    for &member in &group.members {
-        let Some(way) = ways.ways.get(member) else { continue };
-        let length = short(&way.feature).chars().count();
-        if used > 0 && used + 1 + length > room {
-            said.push(Said::Flags(std::mem::take(&mut line)));
-            rows += 1;
-            used = 0;
-            if rows == MOST {
-                break;
-            }
-        }
-        used += length + usize::from(used > 0);
-        line.push(member);
-        shown += 1;
-    }
-    if line.is_empty() {
-        let more = group.members.len() - shown;
-        if more > 0 {
-            said.push(Said::More(format!("and {more} more")));
-        }
-    } else {
-        said.push(Said::Flags(line));
-    }
-    said
-}
-
-/// How many, and by which rule.
-fn title(group: &Group, ways: &Ways) -> String {
-    let first = group.members.first().and_then(|&at| ways.ways.get(at));
-    let Some(cause) = first.and_then(|way| way.cause(group.side)) else { return String::new() };
-    if group.rules > 1 {
-        let what = match (group.side, group.at) {
-            (Side::Leaves, _) => "for other reasons",
-            (Side::Enters, Some(Stage::Host | Stage::Guest)) => "set by the kernel itself",
-            (Side::Enters, _) => "added here",
-        };
-        return format!("{} · {what}, by {} rules", group.members.len(), group.rules);
-    }
-    let count = if group.members.len() > 1 { format!("{} · ", group.members.len()) } else { String::new() };
-    let doubt = match cause.confidence {
-        Some(Confidence::Likely) => " (likely)",
-        Some(Confidence::Possible) => " (possible)",
-        _ => "",
-    };
-    format!("{count}{}{doubt}", cause.title)
-}
-
-/// Lines of at most `columns` letters.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns.max(12) => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// The band: its edges, and the height of a feature.
@@ -565,19 +349,4 @@ impl Drawing<'_> {
         });
         self.layout.height = self.layout.height.max(base + 24.0).max(floor + 12.0).ceil();
     }
-}
-
-fn lines(said: Vec<Said>, x: f64, mut y: f64) -> Vec<Line> {
-    let one = |said| {
-        let (class, text, flags) = match said {
-            Said::Both(flags, text) => ("both", text, flags),
-            Said::Title(text) => ("title", text, Vec::new()),
-            Said::Flags(flags) => ("flags", String::new(), flags),
-            Said::More(text) => ("more", text, Vec::new()),
-        };
-        let line = Line { x, y, class, text, flags };
-        y += LINE;
-        line
-    };
-    said.into_iter().map(one).collect()
 }
