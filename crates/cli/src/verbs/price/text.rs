@@ -39,7 +39,7 @@ pub(super) fn report(report: &Report, width: usize) -> String {
         let line = page::wrap(&page::tame(&doubt.to_string()), "doubt: ", "       ", width);
         let _ = writeln!(text, "{}", styled(DOUBT, line.trim_end()));
     }
-    text.push_str(&styled(QUIET, summary(report).trim_end()));
+    text.push_str(&styled(QUIET, page::wrap(&summary(report), "", "", width).trim_end()));
     text.push('\n');
     text
 }
