@@ -1,4 +1,5 @@
 //! `price` as a program: what it says, never how fast anything is.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
 
 use std::process::{Command, Output};
 

@@ -32,7 +32,7 @@ pub enum Doubt {
         /// The CPU on which it ran.
         cpu: u32,
     },
-    /// The time was up before these intervals were narrow.
+    /// The time was up before these works had samples enough, or narrow intervals.
     Wide(Vec<&'static str>),
     /// The code was built without optimisation.
     Unoptimised,
@@ -77,7 +77,9 @@ impl fmt::Display for Doubt {
                 write!(f, "this is a guest of {hypervisor}: what its neighbours do is not seen from here")
             }
             Self::Hybrid { cpu } => write!(f, "cores differ on this machine: these numbers are CPU {cpu}'s"),
-            Self::Wide(rows) => write!(f, "the time was up before these were within 2 %: {}", rows.join(", ")),
+            Self::Wide(rows) => {
+                write!(f, "the time was up before these had six samples and were within 2 %: {}", rows.join(", "))
+            }
             Self::Unoptimised => f.write_str("built without optimisation: these numbers say nothing"),
         }
     }

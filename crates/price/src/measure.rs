@@ -231,3 +231,70 @@ fn runs(pair: &mut dyn Pair, side: Side, plan: &Plan) -> u32 {
         runs *= 4;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::{Kernel, Unit, Way};
+
+    const PLAIN: Way = Way { name: "plain", needs: &[] };
+
+    /// Work whose way with the feature forgets the last number.
+    static WRONG: Work = Work {
+        id: "wrong",
+        feature: "popcnt",
+        title: "a sum",
+        with: PLAIN,
+        without: PLAIN,
+        unit: Unit::Bytes,
+        amount: 1,
+        make: || {
+            Kernel::boxed(
+                || ([1_u32, 2, 3], 0),
+                |state| state.1 = state.0[0] + state.0[1],
+                |state| state.1 = state.0.iter().sum(),
+                |state| state.1,
+                |_| 6,
+            )
+        },
+    };
+
+    static RIGHT: Work = Work {
+        id: "right",
+        make: || {
+            let sum: fn(&mut ([u32; 3], u32)) = |state| state.1 = state.0.iter().sum();
+            Kernel::boxed(|| ([1_u32, 2, 3], 0), sum, sum, |state| state.1, |_| 6)
+        },
+        ..WRONG
+    };
+
+    #[test]
+    fn what_is_wrong_is_not_timed() {
+        let plan = Plan::new(Duration::from_millis(200), 2);
+        let run = run(&[&WRONG, &RIGHT], &Flags::here(), &plan, &mut |_| true);
+        let [wrong, right] = run.measured.as_slice() else { panic!("two works") };
+        assert_eq!(wrong.wrong, Some(Wrong { way: "the way with it" }));
+        assert!(wrong.visits.is_empty() && wrong.ratio().is_none());
+        assert_eq!(right.wrong, None);
+    }
+
+    #[test]
+    fn a_run_ends_when_nobody_waits_for_it_any_more() {
+        let plan = Plan::new(Duration::from_secs(3600), 1);
+        let mut asked = 0;
+        let run = run(&[&RIGHT], &Flags::here(), &plan, &mut |_| {
+            asked += 1;
+            asked < 3
+        });
+        assert_eq!(asked, 3);
+        assert!(run.measured.iter().all(|measured| measured.visits.len() <= 2));
+    }
+
+    #[test]
+    fn plans_fit_their_time() {
+        for (seconds, works) in [(1, 1), (1, 60), (75, 50), (3600, 50), (75, 0)] {
+            let plan = Plan::new(Duration::from_secs(seconds), works);
+            assert!((3..=16).contains(&plan.blocks), "{seconds} s for {works} works");
+        }
+    }
+}

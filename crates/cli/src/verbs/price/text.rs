@@ -9,7 +9,7 @@ use cpusieve_price::work::Unit;
 use crate::page::{self, DOUBT, GAINED, HEAD, LOST, QUIET, styled};
 
 /// The longest bar.
-const BAR: usize = 12;
+const BAR: usize = 10;
 
 /// From which widths on bars and rates are shown.
 const WITH_BARS: usize = 72;
@@ -39,7 +39,7 @@ pub(super) fn report(report: &Report, width: usize) -> String {
         let line = page::wrap(&page::tame(&doubt.to_string()), "doubt: ", "       ", width);
         let _ = writeln!(text, "{}", styled(DOUBT, line.trim_end()));
     }
-    text.push_str(&styled(QUIET, summary(report).trim_end()));
+    text.push_str(&styled(QUIET, page::wrap(&summary(report), "", "", width).trim_end()));
     text.push('\n');
     text
 }
@@ -64,7 +64,7 @@ fn table(prices: &[Price], width: usize) -> String {
     let feature = longest(|price| price.feature).max(7);
     let bars = width >= WITH_BARS;
     let rates = width >= WITH_RATES;
-    let used = 7 + 8 + if bars { BAR + 1 } else { 0 } + feature + 1 + if rates { 24 } else { 0 };
+    let used = 8 + 8 + if bars { BAR + 1 } else { 0 } + feature + 1 + if rates { 24 } else { 0 };
     let title = longest(|price| price.title).clamp(4, width.saturating_sub(used).max(4));
     let widest = prices.iter().map(|price| price.ratio.median.ln().abs()).fold(1.0_f64.exp().ln(), f64::max);
     let mut head = format!("{:>7} ", "worth");
@@ -180,6 +180,38 @@ fn fate(lacking: &Lacking) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn price(median: f64) -> Price {
+        let ratio = Interval { median, low: median * 0.99, high: median * 1.01, n: 10 };
+        let way = cpusieve_price::work::Way { name: "a way", needs: &[] };
+        Price {
+            feature: "avx512_vpopcntdq",
+            work: "work",
+            title: "AES-256-GCM, no pclmulqdq either",
+            with: way,
+            without: way,
+            unit: Unit::Bytes,
+            ratio,
+            rate_with: ratio.scaled(1e9),
+            rate_without: ratio.scaled(1e8),
+            outliers: 0,
+            dropped: 0,
+            blocks: 9,
+        }
+    }
+
+    #[test]
+    fn tables_fit_every_width() {
+        let prices = [price(104.6), price(1.0), price(0.43)];
+        for width in 40..=110 {
+            let table = table(&prices, width);
+            assert!(table.lines().all(|line| page::columns(line) <= width), "{width}\n{table}");
+            assert_eq!(table.lines().count(), 5, "{width}");
+        }
+        // At a hundred columns nothing is cut off.
+        assert!(table(&prices, 100).contains("no pclmulqdq either"));
+        assert_eq!(table(&[], 100), "");
+    }
 
     #[test]
     fn numbers_have_three_figures() {
