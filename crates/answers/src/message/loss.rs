@@ -137,7 +137,7 @@ impl Loss {
         self.remedies.pop();
         if virtualization {
             self.severity = Severity::Fatal;
-            self.why.push("TCG does not emulate VMX; it does emulate SVM, AMD's virtualization. A guest that runs VMs by VMX needs -accel kvm with kvm_intel nested=1 on an Intel host; if nothing in the guest nests, ignore the line.".to_owned());
+            self.why.push("TCG does not emulate VMX; it does emulate SVM, AMD's virtualization. A guest that runs VMs by VMX needs KVM (-accel kvm) with kvm_intel nested=1 on an Intel host; if nothing in the guest nests, ignore the line.".to_owned());
             self.remedies.push(
                 "-accel kvm with nested=1, or +svm with an AMD model under TCG, or take vmx from -cpu".to_owned(),
             );
@@ -196,6 +196,10 @@ impl Loss {
                     self.remedies.push(class.remedy.to_owned());
                 }
             }
+        }
+        if self.id == "MSG0206" {
+            let class = self.subjects.iter().find_map(Subject::class);
+            self.why.extend(class.map(|class| format!("What it is: {}", class.means)));
         }
         if self.severity == Severity::ByFeature {
             self.severity = Severity::Harmless;

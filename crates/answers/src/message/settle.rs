@@ -54,12 +54,22 @@ fn alike(one: &Loss, other: &Loss) -> bool {
     (one.id, class(one), one.stage, one.severity) == (other.id, class(other), other.stage, other.severity)
 }
 
+/// What one cause may name of a kind; no real paste comes near.
+const MAX_OF_A_KIND: usize = 1024;
+
 fn join(group: &mut Loss, other: Loss) {
-    group.lines = distinct(group.lines.iter().copied().chain(other.lines));
-    group.subjects = distinct(std::mem::take(&mut group.subjects).into_iter().chain(other.subjects));
-    group.spots = distinct(std::mem::take(&mut group.spots).into_iter().chain(other.spots));
-    group.why = distinct(std::mem::take(&mut group.why).into_iter().chain(other.why));
-    group.remedies = distinct(std::mem::take(&mut group.remedies).into_iter().chain(other.remedies));
+    fn add<T: PartialEq>(all: &mut Vec<T>, new: Vec<T>) {
+        for one in new {
+            if all.len() < MAX_OF_A_KIND && !all.contains(&one) {
+                all.push(one);
+            }
+        }
+    }
+    add(&mut group.lines, other.lines);
+    add(&mut group.subjects, other.subjects);
+    add(&mut group.spots, other.spots);
+    add(&mut group.why, other.why);
+    add(&mut group.remedies, other.remedies);
     group.cpu = group.cpu.take().or(other.cpu);
 }
 

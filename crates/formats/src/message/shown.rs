@@ -126,7 +126,9 @@ fn disassembled(line: &str) -> Option<Shown> {
             && word.starts_with(|c: char| c.is_ascii_lowercase())
             && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
     });
-    if bytes.len() < 2 && !(mnemonic && (separated || function.is_some())) {
+    // A number and a colon before words are a date or a counter as well.
+    let placed = faulting || function.is_some() || (separated && address > 0xf_ffff);
+    if bytes.len() < 2 && !(mnemonic && placed) {
         return None;
     }
     if !mnemonic && !separated {

@@ -1,5 +1,7 @@
 //! Finding messages in a text: literal words, gaps, and things that are taken out.
 
+use std::sync::LazyLock;
+
 use super::{BRANDS, Brand, MESSAGES, Message};
 use crate::x86;
 
@@ -53,6 +55,8 @@ pub struct Found {
 const MAX_GAP: usize = 160;
 /// How often one pattern is looked for in one text.
 const MAX_FOUND: usize = 256;
+/// How many messages one text may have; further ones are not looked at.
+const MAX_ALL: usize = 1 << 12;
 /// How many names one list may have.
 const MAX_NAMES: usize = 128;
 
@@ -60,20 +64,22 @@ const MAX_NAMES: usize = 128;
 /// rows whose tags do not fit are passed over. Hints come first, since the others hang on their tags.
 #[must_use]
 pub fn find(lower: &str) -> Vec<Found> {
+    let starts = INDEX.starts(lower);
     let mut found: Vec<Found> = Vec::new();
     let mut tags: Vec<&'static str> = Vec::new();
-    for message in MESSAGES.iter().filter(|message| message.tag.is_some()) {
-        let hints = all(message, lower);
+    let rows = || MESSAGES.iter().zip(0_u16..);
+    for (message, row) in rows().filter(|(message, _)| message.tag.is_some()) {
+        let hints = all(message, row, lower, &starts);
         if let (Some(first), Some(tag)) = (hints.into_iter().next(), message.tag) {
             tags.push(tag);
             found.push(first);
         }
     }
     let hints = found.len();
-    for message in MESSAGES.iter().filter(|message| message.tag.is_none() && counts(message, &tags)) {
-        for new in all(message, lower) {
+    for (message, row) in rows().filter(|(message, _)| message.tag.is_none() && counts(message, &tags)) {
+        for new in all(message, row, lower, &starts) {
             let free = |old: &Found| new.end <= old.start || old.end <= new.start;
-            if found.get(hints..).unwrap_or_default().iter().all(free) {
+            if found.len() < MAX_ALL && found.get(hints..).unwrap_or_default().iter().all(free) {
                 found.push(new);
             }
         }
@@ -89,19 +95,97 @@ fn counts(message: &Message, tags: &[&str]) -> bool {
     (message.with.is_empty() || message.with.iter().any(there)) && !message.without.iter().any(there)
 }
 
+/// How much of a text is looked through for the name of a CPU, in bytes.
+const MAX_FOR_BRAND: usize = 1 << 18;
+
 /// The first brand in a text, and where it stands.
 #[must_use]
 pub fn find_brand(lower: &str) -> Option<(&'static Brand, usize)> {
+    let mut end = MAX_FOR_BRAND.min(lower.len());
+    while !lower.is_char_boundary(end) {
+        end += 1;
+    }
+    let text = lower.get(..end)?;
     BRANDS.iter().find_map(|brand| {
-        let at = brand.says.iter().find_map(|says| occurrences(says, lower).into_iter().next())?;
+        let at = brand.says.iter().find_map(|says| {
+            let Some((Piece::Text(first), rest)) = says.split_first() else { return None };
+            text.match_indices(first).find(|(at, _)| follow(rest, text, at + first.len()).is_some())
+        })?;
         Some((brand, at.0))
     })
 }
 
-fn all(message: &'static Message, lower: &str) -> Vec<Found> {
+/// The first letters of every pattern, so that a text is gone through once for all of them.
+struct Index {
+    /// By the first three bytes: row and pattern.
+    by_key: Vec<(u32, u16, u16)>,
+    /// Which keys, folded to 16 bits, there are at all.
+    there: Vec<u64>,
+}
+
+/// Where patterns may begin: row, pattern, place; sorted.
+type Starts = Vec<(u16, u16, usize)>;
+
+/// How many places of one text are kept. A text that goes beyond is nothing that a program printed.
+const MAX_STARTS: usize = 1 << 20;
+
+static INDEX: LazyLock<Index> = LazyLock::new(Index::new);
+
+impl Index {
+    fn new() -> Self {
+        let mut index = Self { by_key: Vec::new(), there: vec![0; 1 << 10] };
+        for (message, row) in MESSAGES.iter().zip(0_u16..) {
+            for (says, pattern) in message.says.iter().zip(0_u16..) {
+                let Some(Piece::Text(first)) = says.first() else { continue };
+                let Some(key) = first.as_bytes().get(..3).map(key) else { continue };
+                index.by_key.push((key, row, pattern));
+                if let Some(word) = index.there.get_mut(folded(key) >> 6) {
+                    *word |= 1 << (folded(key) & 63);
+                }
+            }
+        }
+        index.by_key.sort_unstable();
+        index
+    }
+
+    fn starts(&self, lower: &str) -> Starts {
+        let mut starts = Starts::new();
+        for (at, window) in lower.as_bytes().windows(3).enumerate() {
+            let key = key(window);
+            let slot = folded(key);
+            if self.there.get(slot >> 6).is_none_or(|word| word >> (slot & 63) & 1 == 0) {
+                continue;
+            }
+            let first = self.by_key.partition_point(|(known, ..)| *known < key);
+            let same = self.by_key.get(first..).unwrap_or_default().iter().take_while(|(known, ..)| *known == key);
+            for &(_, row, pattern) in same {
+                let says = MESSAGES.get(usize::from(row)).and_then(|message| message.says.get(usize::from(pattern)));
+                let Some(Piece::Text(first)) = says.and_then(|says| says.first()) else { continue };
+                if starts.len() < MAX_STARTS && lower.get(at..).is_some_and(|text| text.starts_with(first)) {
+                    starts.push((row, pattern, at));
+                }
+            }
+        }
+        starts.sort_unstable();
+        starts
+    }
+}
+
+fn key(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0, |key, byte| key << 8 | u32::from(*byte))
+}
+
+/// A key in 16 bits.
+fn folded(key: u32) -> usize {
+    (key.wrapping_mul(0x9e37_79b1) >> 16) as usize
+}
+
+fn all(message: &'static Message, row: u16, lower: &str, starts: &Starts) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
-    for says in message.says {
-        for (start, end, taken) in occurrences(says, lower) {
+    for (says, pattern) in message.says.iter().zip(0_u16..) {
+        let first = starts.partition_point(|(r, p, _)| (*r, *p) < (row, pattern));
+        let places = starts.get(first..).unwrap_or_default().iter().take_while(|(r, p, _)| (*r, *p) == (row, pattern));
+        for (start, end, taken) in occurrences(says, lower, places.map(|(.., at)| *at)) {
             if found.iter().all(|old| end <= old.start || old.end <= start) {
                 found.push(Found { message, start, end, taken });
             }
@@ -111,14 +195,16 @@ fn all(message: &'static Message, lower: &str) -> Vec<Found> {
     found
 }
 
-fn occurrences(says: &[Piece], lower: &str) -> Vec<(usize, usize, Vec<Taken>)> {
+fn occurrences(says: &[Piece], lower: &str, places: impl Iterator<Item = usize>) -> Vec<(usize, usize, Vec<Taken>)> {
     let mut found = Vec::new();
     let Some((Piece::Text(first), rest)) = says.split_first() else { return found };
     let mut from = 0;
-    while let Some(at) = lower.get(from..).and_then(|text| text.find(first)).map(|at| at + from) {
-        from = at + first.len();
-        if let Some((end, taken)) = follow(rest, lower, from) {
-            from = end.max(from);
+    for at in places {
+        if at < from {
+            continue;
+        }
+        if let Some((end, taken)) = follow(rest, lower, at + first.len()) {
+            from = end.max(at + first.len());
             found.push((at, end, taken));
             if found.len() >= MAX_FOUND {
                 break;
@@ -263,7 +349,7 @@ mod tests {
         assert_eq!(listed("[cx8, cmov, sse4_1]."), ["cx8", "cmov", "sse4_1"]);
         assert_eq!(listed("avx and avx2 instructions"), ["avx", "avx2"]);
         assert_eq!(listed("svm. avx"), ["svm"]);
-        assert_eq!(listed("sse, fxsave, sse 4.2 and popcnt"), ["sse", "sse 4.2", "popcnt"]);
+        assert_eq!(listed("sse, whatever, sse 4.2 and popcnt"), ["sse", "sse 4.2", "popcnt"]);
         assert_eq!(listed("nothing of the kind"), [""; 0]);
     }
 
@@ -278,7 +364,20 @@ mod tests {
     #[test]
     fn gaps_are_bounded() {
         let says = &[Piece::Text("a"), Piece::Gap, Piece::Text("z")];
-        assert_eq!(occurrences(says, "a b z").len(), 1);
-        assert!(occurrences(says, &format!("a{}z", "ä".repeat(MAX_GAP))).is_empty());
+        assert_eq!(occurrences(says, "a b z", 0..1).len(), 1);
+        assert!(occurrences(says, &format!("a{}z", "ä".repeat(MAX_GAP)), 0..1).is_empty());
+    }
+
+    #[test]
+    fn every_pattern_is_found_where_it_stands() {
+        for message in MESSAGES {
+            for says in message.says {
+                let Some(Piece::Text(first)) = says.first() else { panic!("{}", message.id) };
+                assert!(first.len() >= 3, "{}: `{first}` is too short", message.id);
+            }
+        }
+        let text = "xx disabled by bios yy disabled by bios";
+        assert_eq!(INDEX.starts(text).iter().filter(|(.., at)| *at == 3 || *at == 23).count() % 2, 0);
+        assert!(find(text).iter().any(|found| found.message.features == ["vmx"]));
     }
 }
