@@ -126,8 +126,10 @@ fn sample_dump(folder: &Path) -> Outcome<String> {
     for file in files {
         let output = Command::new("gzip").args(["-dcf"]).arg(&file).output()?;
         let Ok(capture) = serde_json::from_slice::<serde_json::Value>(&output.stdout) else { continue };
-        if let Some(text) = capture["cpuid"].as_str().filter(|text| text.contains(LEAF_1)) {
-            return Ok(text.to_owned());
+        let lines: Vec<&str> =
+            capture["cpuid"].as_array().into_iter().flatten().filter_map(|line| line.as_str()).collect();
+        if lines.iter().any(|line| line.trim_start().starts_with(LEAF_1)) {
+            return Ok(format!("CPU 0:\n{}\n", lines.join("\n")));
         }
     }
     Err("the corpus has no dump to make others of".into())
