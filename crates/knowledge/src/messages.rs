@@ -7,8 +7,10 @@
 //! use cpusieve_knowledge::messages::{self, At, Severity};
 //!
 //! let found = messages::find("info: kvm (vmx) is disabled by your bios");
-//! assert_eq!(found[0].message.features, ["vmx"]);
-//! assert_eq!((found[0].message.stage, found[0].message.severity), (At::Firmware, Severity::Fatal));
+//! // Hints come first: rows that only tell where a text comes from.
+//! let trouble = found.iter().find(|found| found.message.tag.is_none()).unwrap().message;
+//! assert_eq!(trouble.features, ["vmx"]);
+//! assert_eq!((trouble.stage, trouble.severity), (At::Firmware, Severity::Fatal));
 //! assert!(messages::find("all is well").is_empty());
 //! assert!(messages::msr(0x10a).unwrap().name.starts_with("IA32_ARCH_CAPABILITIES"));
 //! ```
