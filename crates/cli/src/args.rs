@@ -65,7 +65,7 @@ Examples:
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
-  cpusieve report diff host guest -o r.html the same as diff, to look at
+  cpusieve report predict host.json -o r.html   the same, as a page to look at
   cpusieve price aes                        what a flag is worth here
 
 Exit status:
@@ -77,9 +77,6 @@ Exit status:
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Write one file with all that this machine's stages show
-    #[command(after_help = RECORD_EXAMPLES)]
-    Record(RecordOptions),
     /// Flags lost and gained between two ends, by whom, and what brings them back
     #[command(after_help = DIFF_EXAMPLES)]
     Diff(DiffOptions),
@@ -92,21 +89,31 @@ pub(crate) enum Verb {
     /// What a kernel will print and what KVM will offer, and why
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(Box<PredictOptions>),
-    /// QEMU's CPU models: what runs here, what a name means, what differs
-    #[command(after_help = MODELS_EXAMPLES)]
-    Models(ModelsOptions),
     /// How to get flags: the smallest change that gives them to a guest, proven, and what it costs
     #[command(after_help = WANT_EXAMPLES)]
     Want(Box<WantOptions>),
+    /// QEMU's CPU models: what runs here, what a name means, what differs
+    #[command(after_help = MODELS_EXAMPLES)]
+    Models(ModelsOptions),
     /// What an upgrade of kernel, KVM or QEMU changes for guests, what breaks, and what keeps it as it is
     #[command(after_help = REHEARSE_EXAMPLES)]
     Rehearse(Box<RehearseOptions>),
+    /// Many hosts at once: what a guest may have on all of them
+    Fleet(FleetOptions),
+    /// A page to look at: the sieve picture and every answer behind it, in one HTML file
+    Report(Box<ReportOptions>),
+    /// Write one file with all that this machine's stages show
+    #[command(after_help = RECORD_EXAMPLES)]
+    Record(RecordOptions),
     /// Predictions held against this kernel, KVM, a vCPU, QEMU and a guest
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyOptions),
     /// CPUID live: guests' exits, KVM's own calls, the instructions of a program
     #[command(after_help = TRACE_EXAMPLES)]
     Trace(TraceOptions),
+    /// What CPU features are worth here, what leaving costs, and what other programs choose
+    #[command(after_help = PRICE_EXAMPLES)]
+    Price(Box<PriceOptions>),
     /// Whether this machine is a good host: what is switched off or missing, and what helps
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorOptions),
@@ -119,15 +126,6 @@ pub(crate) enum Verb {
     /// Shell completions or man pages, made from the same table as this help
     #[command(after_help = MANUAL_EXAMPLES)]
     Manual(ManualOptions),
-    /// What CPU features are worth here, and what leaving costs
-    /// What CPU features are worth here: work with and without them, side by side
-    /// What CPU features are worth here, what leaving costs, and what other programs choose
-    #[command(after_help = PRICE_EXAMPLES)]
-    Price(Box<PriceOptions>),
-    /// Many hosts at once: what a guest may have on all of them
-    Fleet(FleetOptions),
-    /// A page to look at: the sieve picture and every answer behind it, in one HTML file
-    Report(Box<ReportOptions>),
 }
 
 const RECORD_EXAMPLES: &str = "\

@@ -37,6 +37,10 @@ impl Sandbox {
             fs::create_dir(sandbox.0.join(folder)).unwrap();
             copy("guests-kvm/k6.1-max.json", &format!("{folder}/one.json"));
         }
+        copy("examples/hybrid-host.flags", "host");
+        copy("examples/hybrid-guest.flags", "guest");
+        let log = "qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.07H:EBX.hle [bit 4]\n";
+        fs::write(sandbox.0.join("qemu.log"), log).unwrap();
         fs::write(sandbox.0.join("baseline.json"), r#"{"format":1,"features":["aes"]}"#).unwrap();
         fs::write(sandbox.0.join("guest.xml"), "<cpu match='exact'><model>Haswell</model></cpu>").unwrap();
         sandbox
@@ -107,7 +111,9 @@ fn commands(text: &str) -> Vec<Shown> {
 
 /// Whether a command only runs where more is at hand than this program.
 fn needs_more(command: &str) -> bool {
-    ["ssh ", "cargo ", "virsh ", "git "].iter().any(|word| command.contains(word))
+    ["ssh ", "cargo ", "virsh ", "git ", "journalctl ", "jq ", "| duckdb", "hdfs:", "/etc/libvirt"]
+        .iter()
+        .any(|word| command.contains(word))
 }
 
 fn told(output: &Output) -> String {
