@@ -65,7 +65,7 @@ Examples:
   cpusieve models                           which CPU models run here
   cpusieve record -o host.json              all that this machine shows
   cpusieve trace guests --for 10s           guests' CPUIDs by vCPU and leaf
-  cpusieve report predict host.json -o r.html   the same, as a page to look at
+  cpusieve report predict --until guest host.json -o r.html   the same, to look at
   cpusieve price aes                        what a flag is worth here
 
 Exit status:

@@ -63,6 +63,9 @@ impl Candidate {
 /// (`target/i386/cpu.c:x86_cpu_filter_features`): 7.0.EBX\[25\].
 const INTEL_PT: Place = Place::Cpuid(CpuidBit::new(7, 0, Register::Ebx, 25));
 
+/// The feature on which those of leaf 8000000AH hang: 8000_0001H.ECX\[2\].
+const SVM: Place = Place::Cpuid(CpuidBit::new(0x8000_0001, 0, Register::Ecx, 2));
+
 /// Whom a name is for.
 #[derive(Clone, Debug)]
 pub struct Hosts<'f> {
@@ -128,7 +131,8 @@ pub fn name(
     wanted: &Words,
     offered: &Words,
 ) -> Option<Named> {
-    let nested = bit(VMX).is_some_and(|(at, mask)| wanted[at] & mask != 0);
+    let wants = |place| bit(place).is_some_and(|(at, mask)| wanted[at] & mask != 0);
+    let nested = [("vmx", VMX), ("svm", SVM)].into_iter().find(|(_, place)| wants(*place));
     let models = asked(hosts, setting, nested);
     let mut wanted = *wanted;
     let mut offered = *offered;
@@ -186,7 +190,7 @@ impl Models {
 }
 
 /// What each version of each model that fits the vendors asks for on the first host.
-fn asked(hosts: &Hosts<'_>, setting: &Setting<'_>, nested: bool) -> Models {
+fn asked(hosts: &Hosts<'_>, setting: &Setting<'_>, nested: Option<(&str, Place)>) -> Models {
     let Some(first) = hosts.grounds.first() else { return Models(Vec::new()) };
     let vendor = hosts.vendor;
     let fits = |model: &Model| {
@@ -206,23 +210,21 @@ fn asked(hosts: &Hosts<'_>, setting: &Setting<'_>, nested: bool) -> Models {
     Models(models)
 }
 
-/// What a model turns on, whether the host has it or not. Its words of VMX take effect with `vmx` alone, which no model
-/// has by itself: they count if guests are to be `nested`.
-fn asks_for(ground: &Ground, setting: &Setting<'_>, name: &str, nested: bool) -> Option<Words> {
+/// What a model turns on, whether the host has it or not. Its words of VMX and of SVM take effect with `vmx` and `svm` alone,
+/// which no model has by itself under KVM: they count if guests are to be `nested` by the one or the other.
+fn asks_for(ground: &Ground, setting: &Setting<'_>, name: &str, nested: Option<(&str, Place)>) -> Option<Words> {
     let of = |cpu: &str| -> Option<Words> {
         let output = realize(ground.question(setting, cpu));
         let (words, filtered) = (output.words()?, output.filtered_words()?);
         Some(std::array::from_fn(|at| words[at] | filtered[at]))
     };
     let alone = of(name)?;
-    if !nested {
-        return Some(alone);
+    let Some((property, place)) = nested else { return Some(alone) };
+    let mut with = of(&format!("{name},+{property}"))?;
+    if let Some((at, mask)) = bit(place) {
+        with[at] &= alone[at] | !mask;
     }
-    let mut with_vmx = of(&format!("{name},+vmx"))?;
-    if let Some((at, mask)) = bit(VMX) {
-        with_vmx[at] &= alone[at] | !mask;
-    }
-    Some(with_vmx)
+    Some(with)
 }
 
 /// What QEMU does with a `-cpu` on some hosts.

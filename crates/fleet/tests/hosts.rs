@@ -211,3 +211,20 @@ fn a_remembered_host_is_the_host_itself() {
         }
     }
 }
+
+/// `svm` brings words into effect that models have without it: they are taken out by name.
+#[test]
+fn hosts_with_nested_svm_have_a_model() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/guests-kvm");
+    let mut nested = 0;
+    for version in ["7.2", "10.0", "11.1"] {
+        let setting = Setting { nested: true, ..setting(version) };
+        for file in files(&folder) {
+            let fleet = fleet([&file], &setting);
+            let found = baseline(&fleet, &setting, true).unwrap();
+            nested += usize::from(found.features.contains(&"svm"));
+            runs_unfiltered(&fleet, &setting, &found);
+        }
+    }
+    assert!(nested > 3, "{nested} hosts with svm");
+}

@@ -53,14 +53,14 @@ hold for the QEMU, machine and kernel named here, which have to be named again w
 
 Examples:
   cpusieve fleet pack -o fleet.arrow hosts/ --qemu 10.0
-  cpusieve fleet pack -o fleet.arrow --parquet fleet.parquet hosts/
+  cpusieve fleet pack -o fleet.arrow --parquet fleet.parquet hosts/ --qemu 10.0
   cpusieve fleet baseline fleet.arrow --qemu 10.0";
 
 #[cfg(feature = "store")]
 const WHO_EXAMPLES: &str = "\
 Examples:
   cpusieve fleet who avx512f hosts/
-  cpusieve fleet who amx-tile fleet.arrow
+  cpusieve fleet who amx-tile fleet.arrow --qemu 10.0
 
 Exit status:
   0  all hosts offer it

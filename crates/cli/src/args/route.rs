@@ -14,13 +14,13 @@ and libcpuid dumps, libvirt's CPUID XML. What it lacks (kernels, command lines, 
 what was not given is assumed, and each assumption is listed with the flags that hang on it.
 
 Examples:
-  cpusieve predict --until host host.json                     the kernel of the record itself
-  cpusieve predict --until host --host-kernel 6.12 host.json  this machine under another kernel
-  cpusieve predict --until kvm --kvm-param nested=0 host.json what KVM offers, as registers
+  cpusieve predict --until host host.json                      the kernel of the record itself
+  cpusieve predict --until host --host-kernel 6.12 host.json   this machine under another kernel
+  cpusieve predict --until kvm --kvm-param nested=0 host.json  what KVM offers, as registers
   cpusieve predict --until vcpu --qemu 10.0 --machine q35 --cpu EPYC,+invtsc host.json
   cpusieve predict --until guest --cpu host,migratable=off --guest-kernel 6.12 host.json
   cpusieve predict --until guest --vmm firecracker --template T2 host.json
-  cpusieve predict --from vcpu --until guest --guest-kernel 6.1 guest.cpuid
+  cpusieve predict --from vcpu --until guest --guest-kernel 6.1 guest.json
   cpusieve predict --until guest host.json --json | jq -r '.guest.flags[]'";
 
 /// Options of `predict`.
