@@ -21,7 +21,7 @@ use verbs::Done;
 fn main() -> ExitCode {
     // The first process of a guest that `verify` or `price` has booted tells what it sees, and ends the guest.
     if let Some(port) = cpusieve_probe::guest::port() {
-        page::complain(&cpusieve_probe::guest::run_with(port.as_ref(), |report| verbs::price::inside(report)));
+        page::complain(&cpusieve_probe::guest::run_with(port.as_ref(), verbs::price::inside));
         return Done::Nothing.into();
     }
     let arguments = Arguments::parse();
