@@ -21,6 +21,9 @@ pub enum Doubt {
     },
     /// Other programs took the CPU in this share of the blocks (0 to 1), which were dropped.
     Preempted(f64),
+    /// Somebody else used the core in this share of the visits (0 to 1), by its room; they were left out where enough others
+    /// were there.
+    SharedCore(f64),
     /// There is one CPU alone: whatever else runs here runs in between.
     OneCpu,
     /// The hypervisor ran others on this CPU for this share of the time (0 to 1), by the kernel's account.
@@ -46,6 +49,7 @@ impl Doubt {
             Self::ClockMoved { .. } => "clock-moved",
             Self::CoarseClock { .. } => "coarse-clock",
             Self::Preempted(_) => "preempted",
+            Self::SharedCore(_) => "shared-core",
             Self::OneCpu => "one-cpu",
             Self::Stolen(_) => "stolen",
             Self::Guest(_) => "guest",
@@ -68,6 +72,13 @@ impl fmt::Display for Doubt {
             }
             Self::Preempted(share) => {
                 write!(f, "other programs took the CPU in {:.0} % of the blocks, which were dropped", share * 100.0)
+            }
+            Self::SharedCore(share) => {
+                write!(
+                    f,
+                    "somebody else used the core, likely its other thread, in {:.0} % of the visits",
+                    share * 100.0
+                )
             }
             Self::OneCpu => f.write_str("there is one CPU alone: whatever else runs here runs in between"),
             Self::Stolen(share) => {

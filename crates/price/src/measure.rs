@@ -3,12 +3,13 @@
 //! A *sample* is one way run for a quarter of a millisecond. A *block* is with, without, without, with: what drifts slowly
 //! falls on both alike. A *visit* is some blocks in memory of its own: where buffers happen to lie is noise too. Works take
 //! turns, so that the visits of each are spread over the whole run, and what changes slowly on the machine is seen as
-//! noise of the result instead of spoiling it. The samples of the statistics are visits, not blocks: neighbouring blocks are
+//! noise of the result instead of spoiling it. Visits during which somebody else used the core, its other thread most likely,
+//! are left out and counted. The samples of the statistics are visits, not blocks: neighbouring blocks are
 //! not independent. A block in which other programs had the CPU is dropped and counted.
 
 use std::time::{Duration, Instant};
 
-use crate::clock::{core_ghz, nanoseconds, thread_time};
+use crate::clock::{core_ghz, core_room, nanoseconds, thread_time};
 use crate::flags::Flags;
 use crate::stats::{Interval, median, outliers};
 use crate::work::{Pair, Side, Work, Wrong};
@@ -39,10 +40,10 @@ impl Plan {
     #[must_use]
     pub fn new(budget: Duration, works: usize) -> Self {
         let sample = Duration::from_micros(250);
-        // Twelve visits each should fit twice into the time.
-        let visit = budget.as_secs_f64() / (works.max(1) * 24) as f64;
+        // Twenty visits each should fit with room to spare into the time.
+        let visit = budget.as_secs_f64() / (works.max(1) * 32) as f64;
         let blocks = (visit / (4.0 * sample.as_secs_f64())) as usize;
-        Self { budget, sample, blocks: blocks.clamp(3, 16), narrow: 0.02, visits: 10 }
+        Self { budget, sample, blocks: blocks.clamp(3, 16), narrow: 0.02, visits: 20 }
     }
 }
 
@@ -61,7 +62,12 @@ pub struct Visit {
     pub dropped: usize,
     /// Blocks whose ratio lies far from the others'. They count: a median does not mind.
     pub outliers: usize,
+    /// The core's room before or after the visit, the smaller: [`core_room`].
+    pub room: f64,
 }
+
+/// The share of the most room seen with which a core counts as this program's alone.
+const ALONE: f64 = 0.9;
 
 /// A work and what its visits found so far.
 #[derive(Clone, Debug)]
@@ -72,6 +78,8 @@ pub struct Measured {
     pub visits: Vec<Visit>,
     /// Why it was not timed.
     pub wrong: Option<Wrong>,
+    /// The most room that the core had in the run.
+    pub most_room: f64,
     /// How often a sample runs each way.
     runs: Option<(u32, u32)>,
 }
@@ -80,7 +88,7 @@ impl Measured {
     /// Nothing found yet.
     #[must_use]
     pub fn new(work: &'static Work) -> Self {
-        Self { work, visits: Vec::new(), wrong: None, runs: None }
+        Self { work, visits: Vec::new(), wrong: None, most_room: 0.0, runs: None }
     }
 
     /// The time without divided by the time with.
@@ -101,13 +109,27 @@ impl Measured {
         self.interval(|visit| visit.without)
     }
 
+    /// The visits during which nobody else used the core, by all signs; all of them where these are too few for an
+    /// interval.
+    pub fn alone(&self) -> impl Iterator<Item = &Visit> + Clone {
+        let enough = self.visits.iter().filter(|visit| self.is_alone(visit)).count() >= 6;
+        self.visits.iter().filter(move |visit| !enough || self.is_alone(visit))
+    }
+
+    /// Whether nobody else used the core during this visit, by its room.
+    #[must_use]
+    pub fn is_alone(&self, visit: &Visit) -> bool {
+        visit.room >= ALONE * self.most_room
+    }
+
     fn interval(&self, of: impl Fn(&Visit) -> f64) -> Option<Interval> {
-        Interval::of(&self.visits.iter().map(of).collect::<Vec<_>>())
+        Interval::of(&self.alone().map(of).collect::<Vec<_>>())
     }
 
     fn is_done(&self, plan: &Plan) -> bool {
         let narrow = || self.ratio().is_some_and(|ratio| ratio.is_certain() && ratio.spread() <= plan.narrow);
-        self.wrong.is_some() || self.visits.len() >= VISITS_AT_MOST || (self.visits.len() >= plan.visits && narrow())
+        let visits = self.alone().count();
+        self.wrong.is_some() || visits >= VISITS_AT_MOST || (visits >= plan.visits && narrow())
     }
 }
 
@@ -143,6 +165,7 @@ pub fn run(works: &[&'static Work], flags: &Flags, plan: &Plan, progress: &mut d
     let mut run =
         Run { measured: works.iter().map(|work| Measured::new(work)).collect(), ghz: Vec::new(), time: Duration::ZERO };
     let count = works.len();
+    let mut most_room = 0.0_f64;
     'rounds: loop {
         let before: usize = run.measured.iter().map(|measured| measured.visits.len()).sum();
         let mut done = run.measured.iter().filter(|measured| measured.is_done(plan)).count();
@@ -156,6 +179,8 @@ pub fn run(works: &[&'static Work], flags: &Flags, plan: &Plan, progress: &mut d
             }
             run.ghz.extend(core_ghz());
             visit(measured, flags, plan);
+            most_room = measured.visits.last().map_or(most_room, |visit| visit.room.max(most_room));
+            measured.most_room = most_room;
             done += usize::from(measured.is_done(plan));
         }
         let after: usize = run.measured.iter().map(|measured| measured.visits.len()).sum();
@@ -163,6 +188,9 @@ pub fn run(works: &[&'static Work], flags: &Flags, plan: &Plan, progress: &mut d
         if after == before {
             break;
         }
+    }
+    for measured in &mut run.measured {
+        measured.most_room = most_room;
     }
     run.time = start.elapsed();
     run
@@ -183,6 +211,7 @@ pub fn visit(measured: &mut Measured, flags: &Flags, plan: &Plan) {
     // Caches, branch predictors and the core's clock get used to it.
     sample(&mut *pair, Side::Without, without);
     sample(&mut *pair, Side::With, with);
+    let before = core_room();
     let mut blocks: Vec<[f64; 3]> = Vec::with_capacity(plan.blocks);
     let mut dropped = 0;
     while blocks.len() < plan.blocks && dropped < plan.blocks * 3 {
@@ -204,7 +233,8 @@ pub fn visit(measured: &mut Measured, flags: &Flags, plan: &Plan) {
         return;
     };
     let outliers = outliers(&column(2));
-    measured.visits.push(Visit { with, without, ratio, blocks: blocks.len(), dropped, outliers });
+    let room = core_room().min(before);
+    measured.visits.push(Visit { with, without, ratio, blocks: blocks.len(), dropped, outliers, room });
 }
 
 /// The nanoseconds that `runs` runs take.

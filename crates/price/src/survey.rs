@@ -188,6 +188,12 @@ fn doubts(found: &Found<'_>, machine: &Machine) -> Vec<Doubt> {
     if dropped > MAY_LOSE {
         doubts.push(Doubt::Preempted(dropped));
     }
+    let visits = run.measured.iter().flat_map(|measured| measured.visits.iter().map(move |visit| (visit, measured)));
+    let shared = visits.clone().filter(|(visit, measured)| !measured.is_alone(visit)).count();
+    let shared = shared as f64 / visits.count().max(1) as f64;
+    if shared > MAY_LOSE {
+        doubts.push(Doubt::SharedCore(shared));
+    }
     if machine.cpus == 1 {
         doubts.push(Doubt::OneCpu);
     }

@@ -31,7 +31,7 @@ pub(super) fn package(files: &BTreeMap<String, Entry>, version: &str, time: u64)
 /// A member of an `ar` archive: a head of 60 bytes, the data, and a line feed after an odd number of bytes.
 fn member(archive: &mut Vec<u8>, name: &str, bytes: &[u8], time: u64) {
     let mut head = String::new();
-    let _ = write!(head, "{name:<16}{time:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, "100644", bytes.len());
+    let _ = writeln!(head, "{name:<16}{time:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, "100644", bytes.len());
     archive.extend_from_slice(head.as_bytes());
     archive.extend_from_slice(bytes);
     if bytes.len() % 2 == 1 {
