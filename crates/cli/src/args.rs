@@ -32,9 +32,7 @@ pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions}
 pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 pub(crate) use price::{PriceGuestOptions, PriceOptions, PricePart};
 pub(crate) use rehearse::RehearseOptions;
-pub(crate) use report::{
-    Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportRehearseOptions, ReportVerb,
-};
+pub(crate) use report::{Output, ReportDiffOptions, ReportFleetOptions, ReportOptions, ReportVerb};
 pub(crate) use route::{Accel, From, PredictOptions, RouteOptions, Until, VmmName};
 
 /// Where did my CPU flag go, and how do I get it back?

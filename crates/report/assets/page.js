@@ -41,6 +41,24 @@
   });
   themed();
 
+  // The answer's JSON, and paper.
+  const answer = async () => {
+    const held = one("answer");
+    if (held.type === "application/json") return held.textContent;
+    const bytes = Uint8Array.from(atob(held.textContent), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  one("save").addEventListener("click", async () => {
+    const pretty = JSON.stringify(JSON.parse(await answer()), null, 2);
+    const link = make("a", { download: file, href: URL.createObjectURL(new Blob([pretty], { type: "application/json" })) });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  one("print").addEventListener("click", () => print());
+
+  // A chart has nothing to choose.
+  if (page.kind === "chart") return;
+
   // What is searched: names in every system, the bit, the rule; of hosts, what they lack.
   const words = (ways ? page.features : page.kinds).map((each) => {
     if (!ways) return [...each.h, each.v, ...each.l.map((at) => page.features[at].n)].join("\n").toLowerCase();
@@ -312,21 +330,6 @@
     });
     addEventListener("pointerup", () => { from = null; canvas.classList.remove("dragging"); setTimeout(() => { dragged = false; }); });
   }
-
-  // The answer's JSON, and paper.
-  const answer = async () => {
-    const held = one("answer");
-    if (held.type === "application/json") return held.textContent;
-    const bytes = Uint8Array.from(atob(held.textContent), (letter) => letter.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  };
-  one("save").addEventListener("click", async () => {
-    const pretty = JSON.stringify(JSON.parse(await answer()), null, 2);
-    const link = make("a", { download: file, href: URL.createObjectURL(new Blob([pretty], { type: "application/json" })) });
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
-  one("print").addEventListener("click", () => print());
 
   // An address can name what is chosen.
   const asked = (location.hash.match(new RegExp(`^#${key}=(.*)$`)) || [])[1];

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::page::{Assumed, Body, Holds, Page, Sheet};
 use crate::way::{End, Fate, Ways};
-use crate::{assets, embed, hosts, matrix, panel, sieve, table};
+use crate::{assets, embed, hosts, matrix, panel, prices, sieve, table};
 
 /// The page as one HTML file, which loads nothing.
 #[must_use]
@@ -14,7 +14,10 @@ pub fn html(page: &Page) -> String {
     let data = match &page.body {
         Body::Ways(ways) => panel::of_ways(ways),
         Body::Hosts(hosts) => hosts::data(hosts),
+        Body::Chart(_) => json!({"kind": "chart"}),
     };
+    // A chart stands before its numbers.
+    let first = usize::from(!matches!(page.body, Body::Chart(_)));
     let data = embed::script_json(&json!({"file": page.json.0, "page": data}));
     html! {
         (DOCTYPE)
@@ -32,12 +35,13 @@ pub fn html(page: &Page) -> String {
                 a .skip href="#features" { "To the table" }
                 (header(page))
                 main {
-                    @for sheet in page.sheets.iter().take(1) { (sheet_of(sheet)) }
+                    @for sheet in page.sheets.iter().take(first) { (sheet_of(sheet)) }
                     @match &page.body {
                         Body::Ways(ways) => (of_ways(page, ways)),
                         Body::Hosts(fleet) => (hosts::sections(page, fleet)),
+                        Body::Chart(chart) => (prices::section(page, chart)),
                     }
-                    @for sheet in page.sheets.iter().skip(1) { (sheet_of(sheet)) }
+                    @for sheet in page.sheets.iter().skip(first) { (sheet_of(sheet)) }
                     (beneath(page))
                 }
                 aside #panel aria-live="polite" aria-label="The chosen feature" hidden="" {}
@@ -56,6 +60,7 @@ pub fn svg(page: &Page) -> String {
     match &page.body {
         Body::Ways(ways) => sieve::picture(ways, &page.title, true),
         Body::Hosts(hosts) => matrix::picture(hosts, &page.title, true),
+        Body::Chart(chart) => prices::picture(chart, &page.title, true),
     }
     .into_string()
 }

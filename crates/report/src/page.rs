@@ -1,6 +1,7 @@
 //! What a page shows, whatever question it answers.
 
 use crate::hosts::Hosts;
+use crate::prices::Chart;
 use crate::way::Ways;
 
 /// A page: an answer, and everything that stands behind it.
@@ -97,6 +98,8 @@ pub enum Body {
     Ways(Ways),
     /// Many hosts.
     Hosts(Hosts),
+    /// What features are worth.
+    Chart(Chart),
 }
 
 /// Something that no input says and that the answer rests on.

@@ -28,7 +28,7 @@ fn page(first: &Snapshot, second: &Snapshot) -> Page {
 fn ways(page: &Page) -> &Ways {
     match &page.body {
         Body::Ways(ways) => ways,
-        Body::Hosts(_) => panic!("a page of hosts"),
+        Body::Hosts(_) | Body::Chart(_) => panic!("another page"),
     }
 }
 

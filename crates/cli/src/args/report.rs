@@ -15,6 +15,7 @@ Examples:
   cpusieve report predict --until guest --cpu EPYC host.json -o report.html
   cpusieve report fleet hosts/ -o fleet.html
   cpusieve rehearse --qemu 7.2..10.0 host.json --json | cpusieve report rehearse -o upgrade.html
+  cpusieve price --json | cpusieve report price -o price.html
   cpusieve report diff host.cpuinfo guest.cpuinfo --svg -o sieve.svg";
 
 /// Options of `report`.
@@ -37,6 +38,8 @@ pub(crate) enum ReportVerb {
     Rehearse(ReportRehearseOptions),
     /// Many hosts: what each offers, the baseline, and pools
     Fleet(ReportFleetOptions),
+    /// What features are worth, as a chart: the answer of `price --json`
+    Price(ReportPriceOptions),
 }
 
 /// Where a page goes.
@@ -76,6 +79,16 @@ pub(crate) struct ReportRehearseOptions {
     #[command(flatten)]
     pub(crate) output: Output,
     /// What `cpusieve rehearse --json` printed; `-` is standard input
+    #[arg(value_name = "JSON", default_value = "-")]
+    pub(crate) input: PathBuf,
+}
+
+/// Options of `report price`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportPriceOptions {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// What `cpusieve price --json` printed; `-` is standard input
     #[arg(value_name = "JSON", default_value = "-")]
     pub(crate) input: PathBuf,
 }

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use cpusieve_answers::diff;
-use cpusieve_report::{Ends, Page, html, of_diff, of_rehearsal, svg};
+use cpusieve_report::{Ends, Page, html, of_diff, of_prices, of_rehearsal, svg};
 
 use super::{Done, Failure, fleet, predict};
-use crate::args::{Output, ReportDiffOptions, ReportOptions, ReportRehearseOptions, ReportVerb};
+use crate::args::{Output, ReportDiffOptions, ReportOptions, ReportVerb};
 use crate::input::{self, InputError};
 use crate::worth::Worths;
 use crate::{json, page};
@@ -22,7 +22,14 @@ pub(crate) fn run(options: &ReportOptions, as_json: bool) -> Result<Done, Failur
             let (made, done) = predict::report::page(&options.predict)?;
             (made, done, &options.output)
         }
-        ReportVerb::Rehearse(options) => (rehearsed(options)?, Done::Same, &options.output),
+        ReportVerb::Rehearse(options) => {
+            let (name, json) = kept(&options.input)?;
+            (of_rehearsal(json).map_err(|why| format!("{name}: {why}"))?, Done::Same, &options.output)
+        }
+        ReportVerb::Price(options) => {
+            let (name, json) = kept(&options.input)?;
+            (of_prices(json).map_err(|why| format!("{name}: {why}"))?, Done::Same, &options.output)
+        }
         ReportVerb::Fleet(options) => {
             let (made, done) = fleet::report::page(options)?;
             (made, done, &options.output)
@@ -44,11 +51,12 @@ fn of_two(options: &ReportDiffOptions) -> Result<Page, Failure> {
     made.map_err(|why| super::diff::no_diff(why, &options.a, &options.b).into())
 }
 
-fn rehearsed(options: &ReportRehearseOptions) -> Result<Page, Failure> {
-    let name = input::name(&options.input);
-    let bytes = input::bytes(&options.input, &name)?;
+/// A verb's answer that was kept, and what its file is called.
+fn kept(path: &Path) -> Result<(String, String), Failure> {
+    let name = input::name(path);
+    let bytes = input::bytes(path, &name)?;
     let json = String::from_utf8(bytes).map_err(|error| format!("{name}: {error}"))?;
-    of_rehearsal(json).map_err(|why| format!("{name}: {why}").into())
+    Ok((name, json))
 }
 
 fn write(made: &Page, output: &Output) -> Result<(), Failure> {
