@@ -10,7 +10,7 @@ use crate::x86;
 pub enum Piece {
     /// These words, in lower case.
     Text(&'static str),
-    /// At most [`MAX_GAP`] bytes of anything.
+    /// At most `MAX_GAP` bytes of anything.
     Gap,
     /// Something that is taken out.
     Take(Take),
