@@ -15,6 +15,7 @@ pub(crate) mod price;
 pub(crate) mod record;
 pub(crate) mod rehearse;
 pub(crate) mod report;
+mod template;
 pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod want;

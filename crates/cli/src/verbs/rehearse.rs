@@ -4,19 +4,13 @@ mod inputs;
 mod json;
 mod text;
 
-use std::path::Path;
-
 use cpusieve_answers::predict::way::NoWay;
 use cpusieve_answers::rehearse::{Guest, Host, NotAHost, OnGuest, Question, Range, Upgrade, rehearse};
-use cpusieve_formats::firecracker as format;
-use cpusieve_knowledge::vmm::template_names;
 use cpusieve_model::CpuTemplate;
-use cpusieve_stages::vmm::firecracker::Template;
 use cpusieve_stages::vmm::{Options, cloud_hypervisor, firecracker};
 
-use super::{Done, Failure};
+use super::{Done, Failure, template};
 use crate::args::{RehearseOptions, VmmName};
-use crate::input;
 use crate::page;
 
 /// Why a question is not asked.
@@ -28,9 +22,6 @@ enum Refusal {
     /// An option of another VMM.
     #[error("--{0} is not for QEMU; name the VMM with --vmm")]
     NotQemu(&'static str),
-    /// A template for another VMM.
-    #[error("--template is for Firecracker alone")]
-    NoTemplates,
     /// Not a number.
     #[error("--smp {0}: expected a number of vCPUs")]
     NoCount(String),
@@ -47,7 +38,7 @@ enum Refusal {
 
 pub(crate) fn run(options: &RehearseOptions, as_json: bool) -> Result<Done, Failure> {
     let upgrade = upgrade(options)?;
-    let custom = custom_template(options)?;
+    let custom = template::custom(options.template.as_deref(), options.vmm)?;
     let (guests, mut skipped) = guests(options)?;
     let (hosts, unusable) = inputs::hosts(&options.records)?;
     skipped.extend(unusable);
@@ -149,31 +140,12 @@ fn guests(options: &RehearseOptions) -> Result<(Vec<Guest>, inputs::Skipped), Fa
     if guests.is_empty() { Err("there is no guest to rehearse with".into()) } else { Ok((guests, skipped)) }
 }
 
-/// The template of a file, if `--template` names no template of Firecracker's own.
-fn custom_template(options: &RehearseOptions) -> Result<Option<CpuTemplate>, Failure> {
-    let Some(name) = options.template.as_deref() else { return Ok(None) };
-    if options.vmm != VmmName::Firecracker {
-        return Err(Refusal::NoTemplates.into());
-    }
-    if template_names().any(|known| known == name) {
-        return Ok(None);
-    }
-    let bytes = input::bytes(Path::new(name), name)?;
-    let (template, diagnostics) = format::template(name, &bytes);
-    input::show(&diagnostics);
-    Ok(Some(template))
-}
-
 fn vmm_options<'a>(options: &'a RehearseOptions, custom: Option<&'a CpuTemplate>) -> Option<Options<'a>> {
     Some(match options.vmm {
         VmmName::Qemu => return None,
         VmmName::CloudHypervisor => Options::CloudHypervisor(cloud_hypervisor::Options::default()),
         VmmName::Firecracker => {
-            let template = match (custom, options.template.as_deref()) {
-                (Some(custom), _) => Template::Custom(custom),
-                (None, Some(name)) => Template::Static(name),
-                (None, None) => Template::None,
-            };
+            let template = template::chosen(options.template.as_deref(), custom);
             Options::Firecracker(firecracker::Options { smt: false, template })
         }
     })

@@ -1,15 +1,11 @@
 //! `predict --vmm firecracker` and `--vmm cloud-hypervisor`: VMMs that hand on what KVM offers.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use cpusieve_answers::predict::Prediction;
 use cpusieve_answers::predict::pass_through::{Route, VcpuPrediction, guest_of, until_vcpu};
 use cpusieve_answers::predict::way;
-use cpusieve_formats::firecracker as format;
-use cpusieve_knowledge::vmm::template_names;
 use cpusieve_model::{CpuTemplate, Snapshot};
-use cpusieve_stages::vmm::firecracker::Template;
 use cpusieve_stages::vmm::{Options, cloud_hypervisor, firecracker};
 use serde_json::json;
 
@@ -18,7 +14,7 @@ use crate::args::{PredictOptions, RouteOptions, Until, VmmName};
 use crate::input;
 use crate::json::layout::Layout;
 use crate::page::{self, HEAD, LOST, styled};
-use crate::verbs::{Done, Failure};
+use crate::verbs::{Done, Failure, template};
 use crate::worth::Worths;
 
 /// What is asked of QEMU alone.
@@ -30,9 +26,6 @@ enum Refusal {
     /// More than a number.
     #[error("--smp {0}: expected a number of vCPUs")]
     NoNumber(String),
-    /// A template for another VMM.
-    #[error("--template is for Firecracker alone")]
-    NoTemplates,
 }
 
 pub(super) fn run(
@@ -58,7 +51,7 @@ pub(super) fn found(
     route: &way::Route<'_>,
 ) -> Result<(VcpuPrediction, Option<Prediction>), Failure> {
     let asked = &options.route;
-    let custom = custom_template(asked)?;
+    let custom = template::custom(asked.template.as_deref(), asked.vmm)?;
     let route = Route {
         kvm: route.kvm,
         options: vmm_options(asked, custom.as_ref())?,
@@ -77,21 +70,6 @@ pub(super) fn found(
     Ok((vcpu, guest))
 }
 
-/// The template of a file, if `--template` names no template of Firecracker's own.
-fn custom_template(asked: &RouteOptions) -> Result<Option<CpuTemplate>, Failure> {
-    let Some(name) = asked.template.as_deref() else { return Ok(None) };
-    if asked.vmm != VmmName::Firecracker {
-        return Err(Refusal::NoTemplates.into());
-    }
-    if template_names().any(|known| known == name) {
-        return Ok(None);
-    }
-    let bytes = input::bytes(Path::new(name), name)?;
-    let (template, diagnostics) = format::template(name, &bytes);
-    input::show(&diagnostics);
-    Ok(Some(template))
-}
-
 fn vmm_options<'a>(asked: &'a RouteOptions, custom: Option<&'a CpuTemplate>) -> Result<Options<'a>, Refusal> {
     let of_qemu = [
         ("qemu", asked.qemu.is_some()),
@@ -106,11 +84,7 @@ fn vmm_options<'a>(asked: &'a RouteOptions, custom: Option<&'a CpuTemplate>) -> 
     Ok(match asked.vmm {
         VmmName::CloudHypervisor | VmmName::Qemu => Options::CloudHypervisor(cloud_hypervisor::Options::default()),
         VmmName::Firecracker => {
-            let template = match (custom, asked.template.as_deref()) {
-                (Some(custom), _) => Template::Custom(custom),
-                (None, Some(name)) => Template::Static(name),
-                (None, None) => Template::None,
-            };
+            let template = template::chosen(asked.template.as_deref(), custom);
             Options::Firecracker(firecracker::Options { smt: false, template })
         }
     })
