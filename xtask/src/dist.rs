@@ -1,5 +1,5 @@
 //! `cargo xtask dist`: what users install. One static binary with its man pages and completions, as a tarball and as a
-//! Debian package, with sums; the same bytes wherever it is built.
+//! Debian package, with sums; no path and no time of the machine is in them.
 
 mod deb;
 mod old_kernel;

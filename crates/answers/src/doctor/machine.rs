@@ -1,7 +1,7 @@
 //! Checks of the silicon, its firmware and the host's kernel.
 
 use cpusieve_knowledge::linux;
-use cpusieve_model::{Cite, CpuidBit, Register, State};
+use cpusieve_model::{Cite, CpuidBit, Register, State, Vendor};
 
 use super::{Check, Host, Verdict};
 
@@ -99,7 +99,12 @@ fn firmware_lock(host: &Host<'_>) -> Option<Check> {
 fn svm_disabled(host: &Host<'_>) -> Option<Cite> {
     let release = linux::TREES.get(host.tree())?.release;
     let by_kvm = (release <= (6, 1)).then_some(Cite("arch/x86/kvm/svm/svm.c:is_disabled"));
-    by_kvm.or_else(|| (release >= (6, 12)).then_some(Cite("arch/x86/kernel/cpu/amd.c:init_amd")))
+    let by_linux = Cite(if host.vendor == Some(Vendor::Hygon) {
+        "arch/x86/kernel/cpu/hygon.c:init_hygon"
+    } else {
+        "arch/x86/kernel/cpu/amd.c:init_amd"
+    });
+    by_kvm.or_else(|| (release >= (6, 12)).then_some(by_linux))
 }
 
 /// Whether all CPUs have the same features: a vCPU wanders between them, and KVM asks the one it happens to be on.
