@@ -217,7 +217,7 @@ pub enum How {
     StateComponent,
     /// The widths of physical, virtual and guest-physical addresses.
     AddressBits,
-    /// The capability word and the version, limited to 1 (2 from 7.2 on).
+    /// The capability word and the version, limited to 1 (2 from 7.1 on).
     Avx10Version,
 }
 

@@ -77,7 +77,7 @@ impl Module<'_> {
             How::StateComponent => self.state_component(cell.answer.register, same),
             How::AddressBits => self.address_bits(same),
             How::Avx10Version => {
-                let newest = if self.release() >= (7, 2) { 2 } else { 1 };
+                let newest = if self.release() >= (7, 1) { 2 } else { 1 };
                 word() | (same & 0xff).min(newest)
             }
         }

@@ -31,7 +31,7 @@ mod arch_cap {
 }
 
 /// The trees in which the lists of weaknesses were read.
-const READ: [&str; 8] = ["5.10", "5.10.262", "6.1", "6.1.192", "6.12", "6.12.117", "7.2", "7.3"];
+const READ: [&str; 9] = ["5.10", "5.10.262", "6.1", "6.1.192", "6.12", "6.12.117", "7.1.13", "7.2", "7.3"];
 
 /// Bugs whose rows came, or were corrected, with stable releases, so that a tree between those may differ.
 const YOUNG: [&str; 14] = [

@@ -1,9 +1,9 @@
 //! Which CPUs have which weakness, and which do not (`arch/x86/kernel/cpu/common.c:cpu_vuln_whitelist`,
 //! `cpu_vuln_blacklist`).
 //!
-//! Both lists were read in 5.10.223, 5.10.262, 6.1.176, 6.1.192, 6.12.107, 6.12.117, 7.2.12 and 7.3.4. A row names the releases from
-//! which it holds where these differ; a weakness that a tree has no name for is left out there by that, so rows that gained only such
-//! a weakness stand as the newest of them does.
+//! Both lists were read in 5.10.223, 5.10.262, 6.1.176, 6.1.192, 6.12.107, 6.12.117, 7.1.13, 7.2.12 and 7.3.4. A row names
+//! the releases from which it holds where these differ; a weakness that a tree has no name for is left out there by that,
+//! so rows that gained only such a weakness stand as the newest of them does.
 
 use cpusieve_model::Vendor;
 
