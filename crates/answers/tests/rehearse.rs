@@ -85,7 +85,7 @@ fn newer_kvms_make_up_no_spec_ctrl_on_amd() {
     assert!(!change.gained);
     assert_eq!((change.at, change.cause), (Stage::Kvm, Cause::Host));
     let since = change.since.as_ref().unwrap();
-    assert_eq!((since.without.as_str(), since.with.as_str()), ("6.12", "6.14"));
+    assert_eq!((since.without.as_str(), since.with.as_str()), ("6.12.117", "6.14"));
     assert!(!found.forth.as_ref().unwrap().possible);
     assert!(found.pinned.left.contains(&change.place), "nothing brings it back");
     // A guest that never had it does not mind.

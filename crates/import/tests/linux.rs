@@ -174,6 +174,18 @@ fn the_younger_layout() {
 }
 
 #[test]
+fn a_word_that_nothing_fills_is_no_register() {
+    let words = |common: &str| {
+        let lists = "cpuid_dependent_features[] = {\n\t{}\n};\n";
+        let facts = elder().with(COMMON, &format!("{common}\n{lists}")).read().unwrap();
+        facts.words.into_iter().map(|word| word.name).collect::<Vec<_>>()
+    };
+    let filled = "c->x86_capability[CPUID_1_EDX] = edx;";
+    assert_eq!(words(filled), ["CPUID_1_EDX", "CPUID_8000_0001_ECX_UNFILLED", "CPUID_LNX_1"]);
+    assert_eq!(words("fill(c);"), ["CPUID_1_EDX", "CPUID_8000_0001_ECX", "CPUID_LNX_1"]);
+}
+
+#[test]
 fn names_by_the_older_rule() {
     let tree = elder();
     assert_eq!(tree.shown("ALPHA"), Shown::Name("alpha".to_owned()));

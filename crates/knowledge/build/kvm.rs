@@ -99,6 +99,12 @@ fn place_of(kvm: &KvmTables, macro_name: &str, trees: TreeSet) -> Result<CpuidBi
 }
 
 /// For each place, the trees that offer it under some condition.
+/// The bits of a capability word that a handling keeps.
+fn kept(handling: &str) -> u32 {
+    let mask = handling.strip_prefix("CapsAnd(0x").and_then(|rest| rest.strip_suffix(')'));
+    mask.and_then(|mask| u32::from_str_radix(mask, 16).ok()).unwrap_or(u32::MAX)
+}
+
 fn print_offered(text: &mut String, kvm: &KvmTables, answers: &[Answer]) {
     let mut offered: BTreeMap<CpuidBit, u64> = BTreeMap::new();
     for Row { fact: cap, trees } in &kvm.caps {
@@ -109,6 +115,7 @@ fn print_offered(text: &mut String, kvm: &KvmTables, answers: &[Answer]) {
             answer.leaf == cap.place.leaf
                 && (answer.first..=answer.last).contains(&cap.place.subleaf)
                 && answer.register == cap.place.register
+                && kept(&answer.handling) >> cap.place.bit & 1 == 1
         });
         let reached = reached.fold(0, |set, answer| set | answer.trees.0);
         let by_itself = match cap.kind {
@@ -176,6 +183,7 @@ fn answers(trees: &TreeList, text: &str) -> Result<Vec<Answer>> {
             let register = Register::from_name(register).ok_or_else(|| fail(format!("`{register}` is no register")))?;
             let handling = match handling.split_once(':') {
                 Some(("and", value)) => format!("RawAnd({:#x})", hex(value)?),
+                Some(("caps-and", value)) => format!("CapsAnd({:#x})", hex(value)?),
                 Some(("is", value)) => format!("Constant({:#x})", hex(value)?),
                 _ => word(handling).ok_or_else(|| fail(format!("`{handling}` is no handling")))?.to_owned(),
             };

@@ -190,6 +190,8 @@ pub enum How {
     RawEbx,
     /// KVM's capability word.
     Caps,
+    /// That, with only these bits kept.
+    CapsAnd(u32),
     /// Raw, within the [`leaf_caps`].
     Limited,
     /// This value, whatever the CPU says.
@@ -215,7 +217,7 @@ pub enum How {
     StateComponent,
     /// The widths of physical, virtual and guest-physical addresses.
     AddressBits,
-    /// The capability word and the version, limited to 1 (2 from 7.2 on).
+    /// The capability word and the version, limited to 1 (2 from 7.1 on).
     Avx10Version,
 }
 
@@ -383,6 +385,8 @@ pub fn handling(tree: usize, place: CpuidBit) -> Handling {
     let kept = |mask: u32| if mask >> place.bit & 1 == 1 { Handling::Raw } else { Handling::Zero };
     answer(tree, place.leaf, place.subleaf, place.register).map_or(Handling::Zero, |answer| match answer.how {
         How::Caps => Handling::Masked,
+        How::CapsAnd(mask) if mask >> place.bit & 1 == 0 => Handling::Zero,
+        How::CapsAnd(_) => Handling::Masked,
         How::Raw => Handling::Raw,
         How::RawAnd(mask) => kept(mask),
         _ => Handling::Computed,
@@ -396,7 +400,7 @@ pub fn handles(tree: usize, leaf: u32) -> Handling {
     let mut summary = Handling::Zero;
     for answer in answers(tree, leaf) {
         summary = match (summary, answer.how) {
-            (_, How::Caps) => return Handling::Masked,
+            (_, How::Caps | How::CapsAnd(_)) => return Handling::Masked,
             (Handling::Zero, How::Constant(value)) => {
                 Handling::Constant(with(Registers::default(), answer.register, value))
             }

@@ -6,13 +6,20 @@ use std::collections::BTreeSet;
 use cpusieve_knowledge::{kvm, linux, qemu, x86};
 use cpusieve_model::Place;
 
+/// The tree that keeps flags of its own in a word that it calls 80000021H:ECX, and hands that word on to guests: its bits
+/// are not those of the features.
+const MISNAMED: (&str, [&str; 4]) = ("5.10.262", ["TSA_SQ_NO", "TSA_L1_NO", "CLEAR_CPU_BUF_VM", "IBPB_EXIT_TO_USER"]);
+
 #[test]
 fn every_feature_of_every_kernel_has_a_row() {
     for (tree, label) in linux::TREES.iter().map(|tree| tree.label).enumerate() {
         for known in linux::features(tree) {
             let feature = x86::feature(known.id()).unwrap_or_else(|| panic!("{label}: no row for {}", known.id()));
             match linux::place(tree, known) {
-                None | Some(Place::Linux(_)) => assert!(feature.linux_made, "{label}: {} has no place", known.id()),
+                None | Some(Place::Linux(_)) => {
+                    let made = feature.linux_made || label == MISNAMED.0 && MISNAMED.1.contains(&known.macro_name);
+                    assert!(made, "{label}: {} has no place", known.id());
+                }
                 Some(_) => {
                     for place in linux::places(tree, known) {
                         assert!(feature.places.contains(place), "{label}: {} lies at {place:#}", known.id());
@@ -38,8 +45,9 @@ fn every_name_of_qemu_leads_to_its_bit() {
 
 #[test]
 fn every_bit_that_kvm_reports_has_a_row() {
-    for tree in 0..linux::TREES.len() {
-        for cap in kvm::caps(tree) {
+    for (tree, label) in linux::TREES.iter().map(|tree| tree.label).enumerate() {
+        let misnamed = |name: &str| label == MISNAMED.0 && MISNAMED.1.contains(&name);
+        for cap in kvm::caps(tree).filter(|cap| !misnamed(cap.macro_name)) {
             assert!(
                 x86::by_place(Place::Cpuid(cap.place)).is_some(),
                 "no row for {} at {:#}",

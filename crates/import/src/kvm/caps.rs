@@ -67,12 +67,55 @@ pub(super) fn cap_lists(source: &Source) -> Result<Vec<KvmCap>, KvmError> {
         return Err(source.cpuid.unexpected(0, "no list of features".to_owned()));
     }
     caps.extend(invariant_tsc(source)?);
-    caps.extend(numbered(source)?);
+    let unlisted = unlisted(source, &statements)?;
+    caps.extend(numbered(source, &unlisted)?);
+    caps.extend(unlisted_words(source, &unlisted)?);
     Ok(caps)
 }
 
-/// Bits that the function that answers leaves lets through by number: leaf 80000021H of 6.0.
-fn numbered(source: &Source) -> Result<Vec<KvmCap>, KvmError> {
+/// A capability word that an answer is taken from although no list limits it: it is the kernel's own, as it was when the
+/// module was loaded. Leaf 80000021H of 5.10.y.
+struct Unlisted {
+    word: String,
+    leaf: u32,
+    register: Register,
+}
+
+/// The words that `cpuid_entry_override()` reads and for which the lists have no call.
+fn unlisted(source: &Source, lists: &Statements) -> Result<Vec<Unlisted>, KvmError> {
+    let listed = |word: &str| {
+        let own = [format!("({word},"), format!("({word})")];
+        let masks = |text: &str| text.starts_with("kvm_cpu_cap_init") || text.starts_with("kvm_cpu_cap_mask");
+        lists.list.iter().any(|list| masks(&list.text) && own.iter().any(|own| list.text.contains(own.as_str())))
+    };
+    let overrides = &source.answering()?.list;
+    let words = overrides.iter().filter_map(|statement| {
+        let word = statement.text.strip_prefix("cpuid_entry_override(entry, ")?.strip_suffix(')')?;
+        let place = source.words.place(word, 0).filter(|_| source.words.in_linux(word) && !listed(word))?;
+        Some(Unlisted { word: word.to_owned(), leaf: place.leaf, register: place.register })
+    });
+    Ok(words.collect())
+}
+
+/// The features of words without a list that no `entry->eax &= ...` limits either.
+fn unlisted_words(source: &Source, unlisted: &[Unlisted]) -> Result<Vec<KvmCap>, KvmError> {
+    let statements = source.answering()?;
+    let limited = |word: &&Unlisted| {
+        let change = format!("entry->{} &= BIT(", word.register.name().to_ascii_lowercase());
+        statements.list.iter().any(|one| one.text.starts_with(&change) && leaf_of(one) == Some(word.leaf))
+    };
+    let mut caps = Vec::new();
+    for word in unlisted.iter().filter(|word| !limited(word)) {
+        for (macro_name, bit) in source.words.linux_features(&word.word) {
+            caps.extend(cap_at(source, &word.word, bit, macro_name, CapKind::Synthesized, None));
+        }
+    }
+    Ok(caps)
+}
+
+/// Bits that the function that answers leaves lets through by number: leaf 80000021H of 6.0, and of 5.10.y, where they
+/// are the kernel's.
+fn numbered(source: &Source, unlisted: &[Unlisted]) -> Result<Vec<KvmCap>, KvmError> {
     let mut caps = Vec::new();
     for statement in &source.answering()?.list {
         let Some((register, list)) =
@@ -87,7 +130,9 @@ fn numbered(source: &Source) -> Result<Vec<KvmCap>, KvmError> {
             let Member::Bit(bit) = member else { return Err(what()) };
             let place = CpuidBit::new(leaf, 0, register, bit);
             let macro_name = source.words.macro_at(place).ok_or_else(what)?;
-            caps.push(KvmCap { place, macro_name, kind: CapKind::Raw, condition: None });
+            let kernels = unlisted.iter().any(|word| (word.leaf, word.register) == (leaf, register));
+            let kind = if kernels { CapKind::Synthesized } else { CapKind::Raw };
+            caps.push(KvmCap { place, macro_name, kind, condition: None });
         }
     }
     Ok(caps)

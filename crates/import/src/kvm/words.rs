@@ -86,6 +86,12 @@ impl Words {
         self.place(word, bit)
     }
 
+    /// The macros of Linux in a word, without `X86_FEATURE_`, and their bits.
+    pub(super) fn linux_features(&self, word: &str) -> impl Iterator<Item = (String, u8)> {
+        let of_word = self.features.iter().filter(move |(_, (own, _))| own == word);
+        of_word.map(|(name, (_, bit))| (name.trim_start_matches("X86_FEATURE_").to_owned(), *bit))
+    }
+
     /// Whether Linux has a word of this name, so that the host kernel's capabilities have a say.
     pub(super) fn in_linux(&self, word: &str) -> bool {
         self.linux.iter().any(|linux| linux == word)

@@ -11,14 +11,28 @@ const POWERFLAGS: &str = "arch/x86/kernel/cpu/powerflags.c";
 const SCATTERED: &str = "arch/x86/kernel/cpu/scattered.c";
 const CPUID_DEPS: &str = "arch/x86/kernel/cpu/cpuid-deps.c";
 const COMMON: &str = "arch/x86/kernel/cpu/common.c";
+/// Whose code copies registers into capability words.
+const FILLERS: [&str; 4] =
+    [COMMON, "arch/x86/kernel/cpu/centaur.c", "arch/x86/kernel/cpu/transmeta.c", "arch/x86/kernel/cpu/zhaoxin.c"];
+/// What is added to the name of a word that nobody fills.
+const UNFILLED: &str = "_UNFILLED";
 /// Where `CPUID_LEAF_*` are defined, by release.
 const LEAF_NAMES: [&str; 2] = ["arch/x86/include/asm/cpuid/types.h", "arch/x86/include/asm/cpuid.h"];
 
 const FEATURE: &str = "X86_FEATURE_";
 
 /// `enum cpuid_leafs`: one name a word, up to `NR_CPUID_WORDS` where there is one.
+///
+/// A word that has the name of a register but that nothing fills from it holds only what the kernel itself sets: a
+/// backport to 5.10.y added `CPUID_8000_0021_ECX` for KVM's sake and left `get_cpu_cap` as it was.
 pub(super) fn words(tree: &dyn SourceTree) -> Result<Vec<Word>, ReadError> {
     let mut words = Vec::new();
+    let fillers: Vec<String> =
+        FILLERS.iter().filter_map(|file| tree.read(file)).map(|text| c::without_comments(&text)).collect();
+    let code = |part: &str| fillers.iter().any(|code| code.contains(part));
+    // A tree that says it in another way is believed.
+    let by_name = code("x86_capability[CPUID_");
+    let filled = |name: &str| !by_name || code(&format!("x86_capability[{name}]"));
     for piece in list(tree, CPUFEATURE, "enum cpuid_leafs")? {
         let name = piece.text.split('=').next().unwrap_or("").trim();
         if name == "NR_CPUID_WORDS" {
@@ -26,7 +40,11 @@ pub(super) fn words(tree: &dyn SourceTree) -> Result<Vec<Word>, ReadError> {
         }
         let index = u8::try_from(words.len()).ok().filter(|_| name.starts_with("CPUID_"));
         let index = index.ok_or_else(|| unexpected(CPUFEATURE, &piece, "a name such as CPUID_7_ECX"))?;
-        words.push(Word { index, name: name.to_owned() });
+        let mut word = Word { index, name: name.to_owned() };
+        if word.source().is_some() && !filled(name) {
+            word.name.push_str(UNFILLED);
+        }
+        words.push(word);
     }
     Ok(words)
 }

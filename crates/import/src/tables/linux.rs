@@ -67,6 +67,7 @@ const WORDS: Topic = Topic {
     header: "\
 # Where the capability words come from: enum cpuid_leafs of arch/x86/include/asm/cpufeature.h. The name says the leaf:
 # CPUID_7_ECX is 7.0.ECX, CPUID_7_1_EAX is 7.1.EAX, CPUID_8000_0001_EDX is 80000001.EDX; CPUID_LNX_* is filled by Linux.
+# *_UNFILLED is named after a register, but nothing copies it there: the word has only what the kernel itself sets.
 # word  name  trees
 ",
 };

@@ -147,7 +147,7 @@ fn what_the_tables_are_known_to_say() {
     let ht = CpuidBit::new(1, 0, Register::Edx, 28);
     assert_eq!(cap(new, ht), None);
     assert_eq!(since(feature("FLUSH_L1D")), Some(Since::Release("6.4")));
-    assert_eq!(since(feature("MOVRS")), Some(Since::Between { absent: tree("6.19"), present: tree("7.2") }));
+    assert_eq!(since(feature("MOVRS")), Some(Since::Between { absent: tree("6.19"), present: tree("7.1.13") }));
     assert_eq!(since(feature("AVX2")), Some(Since::Always));
     assert_eq!(since(ht), None);
     let hwp = CpuidBit::new(6, 0, Register::Eax, 7);

@@ -21,8 +21,8 @@ struct Moved {
 const EVER: (u16, u16) = (0, 0);
 const STILL: (u16, u16) = (u16::MAX, 0);
 
-/// Read in 5.10, 6.1, 6.12, 7.2 and 7.3; a release between two of these counts for the side on which the change is taken to
-/// have happened.
+/// Read in 5.10, 6.1, 6.12, 7.1, 7.2 and 7.3, and in their younger stable trees; a release between two of these counts for
+/// the side on which the change is taken to have happened.
 const MOVED: [Moved; 12] = [
     at("arch/x86/kvm/x86.c:kvm_get_feature_msr", EVER, (6, 12), "arch/x86/kvm/x86.c:kvm_get_msr_feature"),
     at("arch/x86/kvm/x86.c:kvm_get_feature_msr", (7, 3), STILL, "arch/x86/kvm/msrs.c:kvm_get_feature_msr"),
@@ -55,7 +55,7 @@ pub fn home(cite: Cite, tree: usize) -> Cite {
         return match kvm::shape(tree) {
             Some(Shape::ConstMasks) if release < (5, 0) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_ent"),
             Some(Shape::ConstMasks) => Cite("arch/x86/kvm/cpuid.c:__do_cpuid_func"),
-            Some(Shape::CapInit) if release >= (7, 2) => Cite("arch/x86/kvm/cpuid.c:kvm_initialize_cpu_caps"),
+            Some(Shape::CapInit) if release >= (7, 1) => Cite("arch/x86/kvm/cpuid.c:kvm_initialize_cpu_caps"),
             _ => MASKS,
         };
     }

@@ -4,7 +4,7 @@
 type Known = (&'static str, &'static str, &'static [&'static str], &'static str);
 
 /// All of them.
-pub(super) const KNOWN: [Known; 4] = [
+pub(super) const KNOWN: [Known; 3] = [
     (
         "q7.2-k6.17-EPYC_+svm_+npt_vgif=0",
         "KVM_GET_SUPPORTED_CPUID",
@@ -13,15 +13,6 @@ pub(super) const KNOWN: [Known; 4] = [
             "prediction alone: entry 0x80000021 0x00 flags=0x0 20000204 00000000 00000006 00000000",
         ],
         "6.17.13 does not force srso_no on Zen 1 without SMT any more, its nearest tree, 6.16.1, does",
-    ),
-    (
-        "q7.2-k6.12-EPYC-Milan_+svm_+npt",
-        "KVM_GET_SUPPORTED_CPUID",
-        &[
-            "KVM alone: entry 0x80000021 0x00 flags=0x0 00000204 00000000 00000080 00000000",
-            "prediction alone: entry 0x80000021 0x00 flags=0x0 00000204 00000000 00000000 00000000",
-        ],
-        "6.12.117 knows TSA_FILL_NO, the tree of 6.12 (6.12.107) does not",
     ),
     (
         "q7.2-k6.18-max_+svm_nested=0-c_mitigations=off",

@@ -1,7 +1,8 @@
 //! The capability words: masks first, then the adjustments of common code and of the vendor module, in their order
 //! (`cpuid.c:kvm_set_cpu_caps`, `vmx.c:vmx_set_cpu_caps`, `svm.c:svm_set_cpu_caps`).
 
-use cpusieve_knowledge::kvm::{By, CapKind, Op};
+use cpusieve_knowledge::kvm::{self, By, CapKind, Op, Shape};
+use cpusieve_model::Vendor;
 
 use super::module::{Backend, Module};
 use super::plan::{Adjustment, Home, Row};
@@ -69,10 +70,23 @@ fn in_mask(module: &Module<'_>, row: &Row, raw: &[u32]) -> (bool, Option<Why>) {
 }
 
 impl Module<'_> {
-    /// `cpuid.c:raw_cpuid_get`: a register of the CPU's CPUID; zero if its leaf lies above the maximum.
+    /// `cpuid.c:raw_cpuid_get`: a register of the CPU's CPUID; zero if its leaf lies above the maximum. Before 6.14 nothing
+    /// looks at the maximum (`__kvm_cpu_cap_mask`), and what the CPU answers beyond it goes through the mask.
     fn raw_cpuid_get(&self, (leaf, subleaf, register): Home) -> u32 {
         let maximum = self.cpuid(leaf & 0xffff_0000, 0).eax;
-        if maximum >= leaf { self.cpuid(leaf, subleaf).get(register) } else { 0 }
+        if maximum >= leaf {
+            return self.cpuid(leaf, subleaf).get(register);
+        }
+        if kvm::shape(self.tree) != Some(Shape::CapMask) || !self.answers_beyond() {
+            return 0;
+        }
+        self.cpuid(self.cpuid(0, 0).eax, subleaf).get(register)
+    }
+
+    /// Whether the CPU answers leaves beyond the maximum with the highest basic one: Intel's do, and those that QEMU's TCG
+    /// plays (`target/i386/cpu.c:cpu_x86_cpuid`), whatever their vendor.
+    fn answers_beyond(&self) -> bool {
+        self.vendor() == Vendor::Intel || self.cpuid(0x4000_0000, 0).ebx == u32::from_le_bytes(*b"TCGT")
     }
 }
 

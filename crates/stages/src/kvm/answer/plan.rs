@@ -183,7 +183,9 @@ fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot
             Gate::Pmu | Gate::AmdModule | Gate::Otherwise => (gate, None, u16::MAX),
         };
         let word = match answer.how {
-            How::Caps | How::Avx10Version => position(registers, (answer.leaf, answer.first_subleaf, answer.register)),
+            How::Caps | How::CapsAnd(_) | How::Avx10Version => {
+                position(registers, (answer.leaf, answer.first_subleaf, answer.register))
+            }
             _ => u16::MAX,
         };
         Cell { answer, word, gates: answer.gates.iter().map(gate).collect() }

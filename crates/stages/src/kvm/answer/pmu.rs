@@ -128,7 +128,7 @@ const PEBS_EPT: [(u32, u32, (u16, u16)); 7] = [
     (6, 0xcf, (6, 3)),
     (6, 0xad, (6, 3)),
     (6, 0xae, (6, 3)),
-    (19, 1, (7, 2)),
+    (19, 1, (7, 1)),
 ];
 
 /// Whether perf samples precisely through EPT: on those servers, and from 6.3 on wherever the format of PEBS records is the

@@ -60,6 +60,7 @@ impl Module<'_> {
             How::RawAnd(mask) => same & mask,
             How::RawEbx => raw.ebx,
             How::Caps => word(),
+            How::CapsAnd(mask) => word() & mask,
             How::Limited => self.limit(cell.answer.leaf, same),
             How::Constant(value) => value,
             How::Pmu => self.counters(cell),
@@ -76,7 +77,7 @@ impl Module<'_> {
             How::StateComponent => self.state_component(cell.answer.register, same),
             How::AddressBits => self.address_bits(same),
             How::Avx10Version => {
-                let newest = if self.release() >= (7, 2) { 2 } else { 1 };
+                let newest = if self.release() >= (7, 1) { 2 } else { 1 };
                 word() | (same & 0xff).min(newest)
             }
         }
@@ -144,7 +145,7 @@ impl Module<'_> {
         let (physical, virtual_bits, guest) = (raw & 0xff, (raw >> 8 & 0xff).max(48), raw >> 16 & 0xff);
         let told = if guest == 0 { physical } else { guest };
         let release = self.release();
-        let stable_6_1 = TREES.get(self.tree).is_some_and(|tree| tree.label == "6.1");
+        let stable_6_1 = TREES.get(self.tree).is_some_and(|tree| ["6.1", "6.1.192"].contains(&tree.label));
         let physical = match release {
             // The CPU's word for nested paging is believed always, ...
             (..=4, _) => told,

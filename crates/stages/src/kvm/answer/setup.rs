@@ -202,10 +202,11 @@ const VMX_NEEDS: [(Switch, Need); 12] = [
     ),
 ];
 
-/// Mainline left the parameter out from 6.13 on, and so did the stable 6.1 and 6.12.
+/// Mainline left the parameter out from 6.13 on, and so did stable trees.
 fn has_pt_mode(module: &Module<'_>) -> bool {
-    let stable_6_1 = TREES.get(module.tree).is_some_and(|tree| tree.label == "6.1");
-    module.release() < (6, 12) && !stable_6_1
+    const WITHOUT: [&str; 3] = ["5.10.262", "6.1", "6.1.192"];
+    let stable = TREES.get(module.tree).is_some_and(|tree| WITHOUT.contains(&tree.label));
+    module.release() < (6, 12) && !stable
 }
 
 /// What an MSR that nobody read is taken to be, and why; `None` if reading it would fault.

@@ -46,7 +46,13 @@ impl Register {
 }
 
 /// Options that the distribution's kernel of a tree leaves out (its cloud image's configuration).
-const LEFT_OUT: [(&str, &str); 3] = [("X86_5LEVEL", "5.10"), ("X86_KERNEL_IBT", "6.1"), ("INTEL_TDX_HOST", "7.3")];
+const LEFT_OUT: [(&str, &str); 5] = [
+    ("X86_5LEVEL", "5.10"),
+    ("X86_5LEVEL", "5.10.262"),
+    ("X86_KERNEL_IBT", "6.1"),
+    ("X86_KERNEL_IBT", "6.1.192"),
+    ("INTEL_TDX_HOST", "7.3"),
+];
 
 /// What an MSR that nobody read is taken to be: `None` if reading it would fault.
 struct Guess {

@@ -5,6 +5,7 @@ mod lists;
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_model::Vendor;
 
+use super::program::NO_FEATURE;
 use super::state::Boot;
 use super::truth::Truth;
 use lists::{BLACKLIST, Cpu, WHITELIST, first_match, has, no};
@@ -30,7 +31,7 @@ mod arch_cap {
 }
 
 /// The trees in which the lists of weaknesses were read.
-const READ: [&str; 5] = ["5.10", "6.1", "6.12", "7.2", "7.3"];
+const READ: [&str; 9] = ["5.10", "5.10.262", "6.1", "6.1.192", "6.12", "6.12.117", "7.1.13", "7.2", "7.3"];
 
 /// Bugs whose rows came, or were corrected, with stable releases, so that a tree between those may differ.
 const YOUNG: [&str; 14] = [
@@ -84,6 +85,11 @@ impl Boot<'_> {
     /// The tree's release.
     pub(super) fn release(&self) -> (u16, u16) {
         TREES.get(self.tree).map_or((0, 0), |tree| tree.release)
+    }
+
+    /// Whether the tree has a capability of this macro: backports come with their own.
+    fn knows(&self, macro_name: &str) -> bool {
+        self.program.number(macro_name) != NO_FEATURE
     }
 
     /// `boot_cpu_has_bug`, by macro.
@@ -154,7 +160,7 @@ impl Boot<'_> {
         self.set_bug_bits(arch_cap);
         if !TREES.get(self.tree).is_some_and(|tree| READ.contains(&tree.label)) {
             let what = "this release's lists of weak CPUs are those of the releases next to it";
-            let lists = self.assumptions.note_words(what, true, "they were read in 5.10, 6.1, 6.12, 7.2 and 7.3");
+            let lists = self.assumptions.note_words(what, true, "they were read in the releases of Debian");
             let young = YOUNG.iter().fold(0, |bugs, bug| bugs | self.program.bug(bug));
             self.bug_hangs.push((self.bugs.forced & young, lists));
         }
@@ -168,7 +174,7 @@ impl Boot<'_> {
 
     fn set_bug_bits(&mut self, arch_cap: u64) {
         let (vendor, family, model, stepping) = (self.vendor, self.family, self.model, self.stepping);
-        let cpu = Cpu { vendor, family, model, stepping, release: self.release() };
+        let cpu = Cpu { vendor, family, model, stepping, release: self.release(), fills: self.knows("TSA_FILL_NO") };
         let facts = Facts { white: first_match(WHITELIST, cpu), black: first_match(BLACKLIST, cpu), arch_cap };
         self.forced_by_parameters();
         if !facts.lacks(no::ITLB_MULTIHIT) && !facts.cap(arch_cap::PSCHANGE_MC_NO) {
@@ -261,10 +267,11 @@ impl Boot<'_> {
         }
     }
 
-    /// `vulnerable_to_rfds`: from 7.2 on, parts of models 97H and B7H that have only performance cores are safe.
+    /// `vulnerable_to_rfds` (from 6.16 to 7.1 the list itself asks, `VULNBL_INTEL_TYPE`): parts of models 97H and B7H that
+    /// have only performance cores are safe.
     fn rfds_listed(&self, facts: &Facts) -> bool {
         let atom = self.has("HYBRID_CPU") || self.has_leaf(0x1a) && self.cpuid(0x1a, 0).eax >> 24 == 0x20;
-        let may_be_safe = self.release() >= (7, 2) && matches!(self.model, 0x97 | 0xb7);
+        let may_be_safe = self.release() >= (6, 16) && matches!(self.model, 0x97 | 0xb7);
         facts.listed(has::RFDS) && (atom || !may_be_safe)
     }
 
@@ -283,7 +290,8 @@ impl Boot<'_> {
     fn branch_bugs(&mut self, facts: &Facts) {
         let vm = self.is_vm();
         let enhanced = self.has("IBRS_ENHANCED");
-        if !facts.lacks(no::BHI) && (enhanced || vm) {
+        // 5.10.262 has the bug's name alone.
+        if !facts.lacks(no::BHI) && (enhanced || vm) && self.release() >= (5, 15) {
             self.force_bug("BHI");
         }
         if self.has("AMD_IBPB") && !self.has("AMD_IBPB_RET") {
@@ -296,7 +304,7 @@ impl Boot<'_> {
                 self.force_bug("ITS_NATIVE_ONLY");
             }
         }
-        let fill = self.release() < (7, 3) || self.has("TSA_FILL_NO");
+        let fill = !self.knows("TSA_FILL_NO") || self.has("TSA_FILL_NO");
         let safe = self.has("TSA_SQ_NO") && self.has("TSA_L1_NO") && fill;
         if self.vendor == Vendor::Amd && !safe && (facts.listed(has::TSA) || vm && self.has("ZEN")) {
             self.force_bug("TSA");

@@ -1,9 +1,9 @@
 //! Which CPUs have which weakness, and which do not (`arch/x86/kernel/cpu/common.c:cpu_vuln_whitelist`,
 //! `cpu_vuln_blacklist`).
 //!
-//! Both lists were read in 5.10.223, 6.1.176, 6.12.107, 7.2.12 and 7.3.4. A row names the releases from which it holds
-//! where these differ; a weakness that a tree has no name for is left out there by that, so rows that gained only such
-//! a weakness stand as the newest of them does.
+//! Both lists were read in 5.10.223, 5.10.262, 6.1.176, 6.1.192, 6.12.107, 6.12.117, 7.1.13, 7.2.12 and 7.3.4. A row names
+//! the releases from which it holds where these differ; a weakness that a tree has no name for is left out there by that,
+//! so rows that gained only such a weakness stand as the newest of them does.
 
 use cpusieve_model::Vendor;
 
@@ -48,12 +48,21 @@ pub(super) struct Row {
     model: Option<u32>,
     /// Steppings, ends included.
     steppings: (u32, u32),
-    /// The first release for which it holds.
-    since: (u16, u16),
+    /// Where it holds.
+    since: Since,
     pub(super) what: u32,
 }
 
-const ALWAYS: (u16, u16) = (0, 0);
+/// From when on a row holds.
+#[derive(Clone, Copy)]
+enum Since {
+    Ever,
+    Release(u16, u16),
+    /// Where TSA by fills is known: 7.3, and stable trees to which it was backported.
+    Fills,
+}
+
+const ALWAYS: Since = Since::Ever;
 
 const fn intel(model: u32, what: u32) -> Row {
     intel_steppings(model, (0, 15), what)
@@ -67,8 +76,8 @@ const fn family(vendor: Vendor, family: u32, what: u32) -> Row {
     Row { vendor: Some(vendor), family: Some(family), model: None, steppings: (0, 15), since: ALWAYS, what }
 }
 
-const fn since(release: (u16, u16), row: Row) -> Row {
-    Row { since: release, ..row }
+const fn since(since: Since, row: Row) -> Row {
+    Row { since, ..row }
 }
 
 /// The CPU in question.
@@ -79,6 +88,8 @@ pub(super) struct Cpu {
     pub(super) model: u32,
     pub(super) stepping: u32,
     pub(super) release: (u16, u16),
+    /// Whether the tree knows TSA by fills.
+    pub(super) fills: bool,
 }
 
 /// `x86_match_cpu`: the first row that matches decides.
@@ -88,7 +99,11 @@ pub(super) fn first_match(rows: &'static [Row], cpu: Cpu) -> u32 {
             && row.family.is_none_or(|family| family == cpu.family)
             && row.model.is_none_or(|model| model == cpu.model)
             && (row.steppings.0..=row.steppings.1).contains(&cpu.stepping)
-            && cpu.release >= row.since
+            && match row.since {
+                Since::Ever => true,
+                Since::Release(major, minor) => cpu.release >= (major, minor),
+                Since::Fills => cpu.fills,
+            }
     };
     rows.iter().find(matches).map_or(0, |row| row.what)
 }
@@ -98,7 +113,7 @@ const GOLDMONT: u32 = no::MDS | no::L1TF | no::SWAPGS | no::ITLB_MULTIHIT | no::
 const AMD: u32 = no::MELTDOWN | no::L1TF | no::MDS | no::SWAPGS | no::ITLB_MULTIHIT | no::MMIO | no::BHI;
 const ZHAOXIN: u32 = no::SPECTRE_V2 | no::SWAPGS | no::MMIO | no::BHI;
 /// Before 6.12 the list does not say that model 5AH and 75H are safe from speculative store bypass.
-const SAFE_FROM_SSB: (u16, u16) = (6, 12);
+const SAFE_FROM_SSB: Since = Since::Release(6, 12);
 
 /// `cpu_vuln_whitelist`.
 pub(super) const WHITELIST: &[Row] = &[
@@ -144,6 +159,8 @@ pub(super) const WHITELIST: &[Row] = &[
 const SKYLAKE: u32 = has::MMIO | has::RETBLEED | has::GDS | has::VMSCAPE;
 const ICELAKE: u32 = has::MMIO | has::GDS | has::ITS | has::ITS_NATIVE_ONLY;
 const COMETLAKE: u32 = has::MMIO | has::MMIO_SBDS | has::RETBLEED | has::GDS | has::ITS | has::VMSCAPE;
+/// 5.10.262 lists none of the servers and clients that are younger than Sapphire Rapids, nor Meteor Lake.
+const AFTER_5_10: Since = Since::Release(5, 15);
 const ZEN: u32 = has::RETBLEED | has::SMT_RSB | has::SRSO | has::VMSCAPE;
 
 /// `cpu_vuln_blacklist`.
@@ -184,14 +201,14 @@ pub(super) const BLACKLIST: &[Row] = &[
     intel(0xb7, has::RFDS | has::VMSCAPE),
     intel(0xba, has::RFDS | has::VMSCAPE),
     intel(0xbf, has::RFDS | has::VMSCAPE),
-    intel(0xaa, has::VMSCAPE),
-    intel(0xc5, has::VMSCAPE),
-    intel(0xc6, has::VMSCAPE),
-    since((6, 12), intel(0xb5, has::VMSCAPE)),
-    intel(0xbd, has::VMSCAPE),
+    since(AFTER_5_10, intel(0xaa, has::VMSCAPE)),
+    since(AFTER_5_10, intel(0xc5, has::VMSCAPE)),
+    since(AFTER_5_10, intel(0xc6, has::VMSCAPE)),
+    since(Since::Release(6, 12), intel(0xb5, has::VMSCAPE)),
+    since(AFTER_5_10, intel(0xbd, has::VMSCAPE)),
     intel(0x8f, has::VMSCAPE),
-    intel(0xad, has::VMSCAPE),
-    intel(0xcf, has::VMSCAPE),
+    since(AFTER_5_10, intel(0xad, has::VMSCAPE)),
+    since(AFTER_5_10, intel(0xcf, has::VMSCAPE)),
     intel(0xbe, has::RFDS | has::VMSCAPE),
     intel(0x96, has::MMIO | has::MMIO_SBDS | has::RFDS),
     intel(0x86, has::MMIO | has::RFDS),
@@ -199,12 +216,12 @@ pub(super) const BLACKLIST: &[Row] = &[
     intel(0x5c, has::RFDS),
     intel(0x5f, has::RFDS),
     intel(0x7a, has::RFDS),
-    since((6, 12), intel(0xaf, has::VMSCAPE)),
+    since(Since::Release(6, 12), intel(0xaf, has::VMSCAPE)),
     family(Vendor::Amd, 0x15, has::RETBLEED),
     family(Vendor::Amd, 0x16, has::RETBLEED),
     family(Vendor::Amd, 0x17, ZEN),
     family(Vendor::Hygon, 0x18, ZEN),
     family(Vendor::Amd, 0x19, has::SRSO | has::TSA | has::VMSCAPE),
-    since((7, 3), family(Vendor::Amd, 0x1a, has::SRSO | has::TSA | has::VMSCAPE)),
-    since((6, 12), family(Vendor::Amd, 0x1a, has::SRSO | has::VMSCAPE)),
+    since(Since::Fills, family(Vendor::Amd, 0x1a, has::SRSO | has::TSA | has::VMSCAPE)),
+    since(Since::Release(6, 12), family(Vendor::Amd, 0x1a, has::SRSO | has::VMSCAPE)),
 ];
