@@ -6,6 +6,7 @@
 mod archive;
 mod bounded;
 mod capture;
+mod fuzz_qemu;
 mod guest;
 mod matrix;
 mod modules;
@@ -74,8 +75,10 @@ impl Options {
 }
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    if let Some(("nested", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        return nested::run(rest);
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("nested", rest)) => return nested::run(rest),
+        Some(("fuzz-qemu", rest)) => return fuzz_qemu::run(rest),
+        _ => {}
     }
     let Some(options) = Options::read(arguments) else {
         eprintln!(
