@@ -18,6 +18,7 @@ use cpusieve_formats::record;
 use cpusieve_knowledge::qemu::{self, RELEASES};
 
 use ask::{Host, Pair};
+pub(super) use case::Numbers;
 use case::{Case, Dice};
 
 use super::qemu::Qemu;

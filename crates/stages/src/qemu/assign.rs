@@ -32,7 +32,9 @@ impl<'a> Instance<'a> {
     /// `object_property_parse` and `object_property_set_bool`.
     pub(super) fn set(&mut self, argument: &Argument<'a>) -> Result<(), String> {
         let (release, name) = (self.release(), argument.name.as_ref());
-        let reader = Reader { release, name };
+        // Before 6.0 or so an alias hands the value on under the name behind it.
+        let behind = if release < release::V7_2 { qemu::property(release, name) } else { None };
+        let reader = Reader { release, name: behind.map_or(name, |property| property.name) };
         let mut places = qemu::places(release, name).peekable();
         if places.peek().is_some() {
             let on = reader.boolean(argument.value)?;

@@ -58,23 +58,34 @@ impl Instance<'_> {
     ///
     /// The guest's memory is taken to end below 4 GiB: more of it moves the window up.
     pub(super) fn address_space(&self) -> Result<(), Refusal> {
-        let window = match self.cpu.question.machine.kind {
-            MachineKind::Pc => 2 * GIB,
-            MachineKind::Q35 => 32 * GIB,
-            _ => return Ok(()),
-        };
+        let Some(window) = self.pci_window() else { return Ok(()) };
         let bits = self.cpu.phys_bits;
-        let wide = match self.release() {
-            ..V7_2 => false,
-            V7_2 => bits > 32,
-            _ => self.cpu.feature(FEAT_8000_0001_EDX) & LM != 0,
-        };
         let (used, limit) = (4 * GIB + window - 1, (1_u64 << bits.min(63)) - 1);
-        if wide && limit < used {
+        if limit < used {
             let text = format!("Address space limit 0x{limit:x} < 0x{used:x} phys-bits too low ({bits})");
             return Err(Refusal::plain(text));
         }
         Ok(())
+    }
+
+    /// Whether more memory could be too much for the CPU's addresses: fewer bits than every host has.
+    pub(super) fn memory_may_not_fit(&self) -> bool {
+        self.pci_window().is_some() && self.cpu.phys_bits < 39
+    }
+
+    /// The size of the window for 64-bit PCI, where the release looks whether the CPU reaches it.
+    fn pci_window(&self) -> Option<u64> {
+        let window = match self.cpu.question.machine.kind {
+            MachineKind::Pc => 2 * GIB,
+            MachineKind::Q35 => 32 * GIB,
+            _ => return None,
+        };
+        let looks = match self.release() {
+            ..V7_2 => false,
+            V7_2 => self.cpu.phys_bits > 32,
+            _ => self.cpu.feature(FEAT_8000_0001_EDX) & LM != 0,
+        };
+        looks.then_some(window)
     }
 
     /// 5.2's `pc_machine_done`: old machines do not know the file for IA32_FEATURE_CONTROL (`get_fw_cfg_order`). Later

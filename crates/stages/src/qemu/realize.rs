@@ -154,6 +154,7 @@ impl Instance<'_> {
         self.init_vcpu()?;
         if self.release() < V10_0 {
             self.hyperthreading();
+            self.deprecated_apic();
         }
         Ok(())
     }
@@ -349,12 +350,25 @@ impl Instance<'_> {
 
     /// `apic_get_class`: since 8.0 or so QEMU's own local APIC does not work with KVM.
     fn apic(&self) -> Result<(), Refusal> {
-        let question = &self.cpu.question;
-        let wanted = self.cpu.feature(FEAT_1_EDX) & APIC != 0 || question.smp.cpus > 1;
-        if self.release() >= V10_0 && self.is_kvm() && wanted && question.irqchip == Irqchip::Off {
+        if self.release() >= V10_0 && self.is_kvm() && self.has_own_apic() {
             return Err(Refusal::plain("KVM does not support userspace APIC"));
         }
         Ok(())
+    }
+
+    /// Whether QEMU makes a local APIC of its own.
+    fn has_own_apic(&self) -> bool {
+        let question = &self.cpu.question;
+        let wanted = self.cpu.feature(FEAT_1_EDX) & APIC != 0 || question.smp.cpus > 1;
+        wanted && question.irqchip == Irqchip::Off
+    }
+
+    /// `hw/intc/apic.c:apic_realize`
+    fn deprecated_apic(&mut self) {
+        if (V7_2..V10_0).contains(&self.release()) && self.is_kvm() && self.has_own_apic() {
+            self.say("warning: Userspace local APIC is deprecated for KVM.", true);
+            self.say("warning: Do not use kernel-irqchip except for the -M isapc machine type.", true);
+        }
     }
 
     /// `kvm_arch_pre_create_vcpu`, `kvm_arch_init_vcpu`: the TSC, the PMU's vendor, Hyper-V of old kernels.

@@ -71,9 +71,40 @@ impl fmt::Display for Case {
     }
 }
 
-/// Draws cases: a generator of `xorshift64*` numbers and what a release knows.
+/// Numbers that look random and are always the same for a seed (`xorshift64*`).
+pub(in crate::lab) struct Numbers(u64);
+
+impl Numbers {
+    pub(in crate::lab) const fn new(seed: u64) -> Self {
+        // No state is zero, and seeds that are near each other do not start alike.
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub(in crate::lab) fn below(&mut self, bound: usize) -> usize {
+        (self.number() % bound.max(1) as u64) as usize
+    }
+
+    /// Whether something happens that happens once in so many times.
+    pub(in crate::lab) fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    pub(in crate::lab) fn one<T: Copy>(&mut self, of: &[T], otherwise: T) -> T {
+        let place = self.below(of.len());
+        of.get(place).copied().unwrap_or(otherwise)
+    }
+}
+
+/// Draws cases: numbers, and what a release knows.
 pub(super) struct Dice {
-    state: u64,
+    numbers: Numbers,
     release: usize,
     /// Whether the host is known.
     host: bool,
@@ -87,14 +118,16 @@ pub(super) struct Dice {
     strangers: Vec<&'static str>,
 }
 
-/// Properties that say nothing of what the CPU is, or whose values are other objects.
-const LEFT_OUT: [&str; 14] = [
+/// Properties that say nothing of what the CPU is, whose values are other objects, or on which an answer of KVM decides
+/// that records do not hold (`lmce`).
+const LEFT_OUT: [&str; 15] = [
     "apic-id",
     "core-id",
     "die-id",
     "hotpluggable",
     "hotplugged",
     "legacy-memory",
+    "lmce",
     "memory",
     "module-id",
     "node-id",
@@ -155,8 +188,7 @@ impl Dice {
         };
         let others = (0..qemu::RELEASES.len()).flat_map(qemu::properties).map(|property| property.name);
         Self {
-            // No state is zero, and seeds that are near each other do not start alike.
-            state: (seed.wrapping_add(release as u64)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            numbers: Numbers::new(seed.wrapping_add(release as u64)),
             release,
             host,
             machines: qemu::machines(release).filter(plain).collect(),
@@ -167,47 +199,23 @@ impl Dice {
         }
     }
 
-    fn number(&mut self) -> u64 {
-        self.state ^= self.state >> 12;
-        self.state ^= self.state << 25;
-        self.state ^= self.state >> 27;
-        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.number() % bound.max(1) as u64) as usize
-    }
-
-    /// Whether something happens that happens once in so many times.
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    fn one<T: Copy>(&mut self, of: &[T], otherwise: T) -> T {
-        let place = self.below(of.len());
-        of.get(place).copied().unwrap_or(otherwise)
-    }
-
     /// A command line.
     pub(super) fn draw(&mut self) -> Option<Case> {
         let first = *self.machines.first()?;
         let usual = ["q35", "pc", "q35", "microvm"];
-        let machine = if self.one_in(2) {
-            let name = self.one(&usual, "q35");
+        let machine = if self.numbers.one_in(2) {
+            let name = self.numbers.one(&usual, "q35");
             qemu::machine(self.release, name).unwrap_or(first)
         } else {
-            let machines = std::mem::take(&mut self.machines);
-            let machine = self.one(&machines, first);
-            self.machines = machines;
-            machine
+            self.numbers.one(&self.machines, first)
         };
         let model = self.model();
         let parts = [0, 1, 1, 2, 3, 5, 8];
-        let parts = (0..self.one(&parts, 0)).map(|_| self.part()).collect();
-        let smp = if self.one_in(2) { "1".to_owned() } else { self.smp() };
-        let cpu_pm = self.one_in(20);
-        let irqchip = if self.host && self.one_in(8) {
-            Some(self.one(&[Irqchip::Kernel, Irqchip::Split, Irqchip::Off], Irqchip::Kernel))
+        let parts = (0..self.numbers.one(&parts, 0)).map(|_| self.part()).collect();
+        let smp = if self.numbers.one_in(2) { "1".to_owned() } else { self.smp() };
+        let cpu_pm = self.numbers.one_in(20);
+        let irqchip = if self.host && self.numbers.one_in(8) {
+            Some(self.numbers.one(&[Irqchip::Kernel, Irqchip::Split, Irqchip::Off], Irqchip::Kernel))
         } else {
             None
         };
@@ -215,51 +223,46 @@ impl Dice {
     }
 
     fn model(&mut self) -> String {
-        let names = std::mem::take(&mut self.models);
-        let named = self.one(&names, "qemu64");
-        self.models = names;
-        match self.below(40) {
+        let named = self.numbers.one(&self.models, "qemu64");
+        match self.numbers.below(40) {
             0..12 => "max".to_owned(),
             12..14 => "base".to_owned(),
             14..17 => "host".to_owned(),
-            17 => format!("{named}-v{}", self.below(10)),
+            17 => format!("{named}-v{}", self.numbers.below(10)),
             18 => named.to_lowercase(),
+            19 if self.numbers.one_in(4) => String::new(),
             _ => named.to_owned(),
         }
     }
 
     fn feature(&mut self) -> &'static str {
-        let names = std::mem::take(&mut self.features);
-        let name = self.one(&names, "avx");
-        self.features = names;
-        name
+        self.numbers.one(&self.features, "avx")
     }
 
     fn part(&mut self) -> String {
-        match self.below(40) {
+        match self.numbers.below(40) {
             0..9 => format!("+{}", self.feature()),
             9..16 => format!("-{}", self.feature()),
             16..20 => {
-                let value = self.one(&["on", "off", "yes", "off", "false", "true", "y", "n", "no", "1"], "on");
+                let value = self.numbers.one(&["on", "off", "yes", "off", "false", "true", "y", "n", "no", "1"], "on");
                 format!("{}={value}", self.feature())
             }
             20 => self.feature().to_owned(),
             21 => self.feature().replace('-', "_") + "=on",
-            22 if self.one_in(3) => format!("+{}", self.one(&MISSPELT, "foo")),
-            23 if self.one_in(3) => {
-                let names = std::mem::take(&mut self.strangers);
-                let name = self.one(&names, "foo");
-                self.strangers = names;
-                self.one(&["+", "-"], "+").to_owned() + name
+            22 if self.numbers.one_in(3) => format!("+{}", self.numbers.one(&MISSPELT, "foo")),
+            23 if self.numbers.one_in(3) => {
+                let name = self.numbers.one(&self.strangers, "foo");
+                self.numbers.one(&["+", "-"], "+").to_owned() + name
             }
-            24 if self.one_in(3) => String::new(),
+            24 if self.numbers.one_in(3) => String::new(),
             26..29 if self.host => {
                 let enlightenments = qemu::hyperv_properties(self.release).map(|property| property.property);
                 let enlightenments: Vec<&str> = enlightenments.collect();
-                format!("{}=on", self.one(&enlightenments, "hv-relaxed"))
+                format!("{}=on", self.numbers.one(&enlightenments, "hv-relaxed"))
             }
             25 => {
-                let value = self.one(&["2G", "2.5G", "1000000", "2000000000", "3M", "1.5k", "7", "x", "1e9"], "2G");
+                let value =
+                    self.numbers.one(&["2G", "2.5G", "1000000", "2000000000", "3M", "1.5k", "7", "x", "1e9"], "2G");
                 format!("tsc-freq={value}")
             }
             _ => self.assignment(),
@@ -268,25 +271,23 @@ impl Dice {
 
     /// A property that is no feature bit, and a value.
     fn assignment(&mut self) -> String {
-        let property = if self.one_in(2) {
-            let name = self.one(&WEIGHTY, "level");
+        let property = if self.numbers.one_in(2) {
+            let name = self.numbers.one(&WEIGHTY, "level");
             qemu::property(self.release, name)
         } else {
             None
         };
-        let properties = std::mem::take(&mut self.properties);
-        let place = self.below(properties.len());
-        let property = property.or_else(|| properties.get(place).copied());
-        self.properties = properties;
+        let place = self.numbers.below(self.properties.len());
+        let property = property.or_else(|| self.properties.get(place).copied());
         // Under TCG that shows a host of which nothing is known here.
         let known = |property: &qemu::Property| self.host || property.name != "host-cache-info";
         let Some(property) = property.filter(known) else { return String::new() };
-        if self.one_in(60) {
-            return format!("{}={}", property.name, self.one(&ODD, ""));
+        if self.numbers.one_in(60) {
+            return format!("{}={}", property.name, self.numbers.one(&ODD, ""));
         }
         let value = match property.kind {
-            PropertyKind::Bool | PropertyKind::Feature => self.one(&["on", "off"], "on").to_owned(),
-            PropertyKind::OnOffAuto => self.one(&["on", "off", "auto"], "on").to_owned(),
+            PropertyKind::Bool | PropertyKind::Feature => self.numbers.one(&["on", "off"], "on").to_owned(),
+            PropertyKind::OnOffAuto => self.numbers.one(&["on", "off", "auto"], "on").to_owned(),
             PropertyKind::Str => self.text(property.name),
             _ => self.value(property.name),
         };
@@ -295,11 +296,11 @@ impl Dice {
 
     fn text(&mut self, name: &str) -> String {
         match name {
-            "vendor" => self.one(&VENDORS, "GenuineIntel"),
+            "vendor" => self.numbers.one(&VENDORS, "GenuineIntel"),
             "model-id" => {
-                self.one(&["", "x", "QEMU", "A long name of more than forty-eight characters, it seems"], "x")
+                self.numbers.one(&["", "x", "QEMU", "A long name of more than forty-eight characters, it seems"], "x")
             }
-            _ => self.one(&["", "abc", "Microsoft Hv", "KVMKVMKVMKVM", "thirteen char"], "abc"),
+            _ => self.numbers.one(&["", "abc", "Microsoft Hv", "KVMKVMKVMKVM", "thirteen char"], "abc"),
         }
         .to_owned()
     }
@@ -325,8 +326,8 @@ impl Dice {
             "hv-spinlocks" => &[0, 0xfff, 0x1fff, 0xffff_ffff],
             _ => &[0, 1, 2, 64, 255, 256, 65536],
         };
-        let number = self.one(numbers, 0);
-        if self.one_in(3) { format!("{number:#x}") } else { number.to_string() }
+        let number = self.numbers.one(numbers, 0);
+        if self.numbers.one_in(3) { format!("{number:#x}") } else { number.to_string() }
     }
 
     /// A topology; most are right, some are not.
@@ -335,22 +336,22 @@ impl Dice {
         let mut all = 1;
         for name in ["sockets", "dies", "clusters", "modules", "cores", "threads"] {
             let rare = matches!(name, "dies" | "clusters" | "modules");
-            if self.one_in(if rare { 5 } else { 2 }) {
-                let count = self.one(&[1, 2, 2, 2, 3, 4, 5], 1);
+            if self.numbers.one_in(if rare { 5 } else { 2 }) {
+                let count = self.numbers.one(&[1, 2, 2, 2, 3, 4, 5], 1);
                 all *= count;
                 parts.push(format!("{name}={count}"));
             }
         }
-        if self.one_in(4) {
-            let most = self.one(&[all, all, all * 2, all + 1, 64, 255, 0], all);
+        if self.numbers.one_in(4) {
+            let most = self.numbers.one(&[all, all, all * 2, all + 1, 64, 255, 0], all);
             parts.push(format!("maxcpus={most}"));
         }
-        if self.one_in(30) {
-            parts.push(self.one(&["books=1", "foo=1", "cores=x", "threads=0", "cores"], "foo=1").to_owned());
+        if self.numbers.one_in(30) {
+            parts.push(self.numbers.one(&["books=1", "foo=1", "cores=x", "threads=0", "cores"], "foo=1").to_owned());
         }
-        let cpus = self.one(&[all, all, all, all, 1, 2, all + 1], 1).min(12);
-        let cpus = if self.one_in(8) { format!("cpus={cpus}") } else { cpus.to_string() };
-        if parts.is_empty() || !self.one_in(6) {
+        let cpus = self.numbers.one(&[all, all, all, all, 1, 2, all + 1], 1).min(12);
+        let cpus = if self.numbers.one_in(8) { format!("cpus={cpus}") } else { cpus.to_string() };
+        if parts.is_empty() || !self.numbers.one_in(6) {
             parts.insert(0, cpus);
         }
         parts.join(",")
