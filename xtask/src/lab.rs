@@ -6,11 +6,13 @@
 mod archive;
 mod bounded;
 mod capture;
+mod fuzz_qemu;
 mod guest;
 mod matrix;
 mod modules;
 mod nested;
 mod qemu;
+mod random;
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -42,6 +44,9 @@ struct Options {
     cpus: Vec<String>,
     /// The command line's addition for `cpus`.
     append: String,
+    /// Random machines in place of the matrix: how many, and from which seed.
+    random: usize,
+    seed: u64,
     /// Where captures are kept.
     keep: Option<PathBuf>,
 }
@@ -56,6 +61,8 @@ impl Options {
                 "--kernel" => options.kernels.push(rest.next()?.clone()),
                 "--cpu" => options.cpus.push(rest.next()?.clone()),
                 "--append" => options.append.clone_from(rest.next()?),
+                "--random" => options.random = rest.next()?.parse().ok()?,
+                "--seed" => options.seed = rest.next()?.parse().ok()?,
                 "--keep" => options.keep = Some(rest.next()?.into()),
                 _ => return None,
             }
@@ -64,7 +71,10 @@ impl Options {
     }
 
     /// `-cpu` and the command line's addition, for each machine that is to boot.
-    fn rows(&self) -> Vec<(&str, &str)> {
+    fn rows<'a>(&'a self, random: &'a [(String, String)]) -> Vec<(&'a str, &'a str)> {
+        if self.random > 0 {
+            return random.iter().map(|(cpu, append)| (cpu.as_str(), append.as_str())).collect();
+        }
         match (self.cpus.is_empty(), self.quick) {
             (false, _) => self.cpus.iter().map(|cpu| (cpu.as_str(), self.append.as_str())).collect(),
             (true, true) => matrix::QUICK.to_vec(),
@@ -74,12 +84,15 @@ impl Options {
 }
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    if let Some(("nested", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        return nested::run(rest);
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("nested", rest)) => return nested::run(rest),
+        Some(("fuzz-qemu", rest)) => return fuzz_qemu::run(rest),
+        _ => {}
     }
     let Some(options) = Options::read(arguments) else {
         eprintln!(
-            "cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]"
+            "cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--random N [--seed N]] \
+             [--keep DIR]"
         );
         return Ok(ExitCode::from(2));
     };
@@ -129,8 +142,10 @@ impl Lab {
     }
 
     fn run(&self, options: &Options) -> Outcome {
-        let rows = options.rows();
-        let each = !options.kernels.is_empty();
+        let release = cpusieve_knowledge::qemu::nearest(&self.qemu.version).release;
+        let random = random::rows(release, options.seed, options.random);
+        let rows = options.rows(&random);
+        let each = !options.kernels.is_empty() && options.random == 0;
         let plan: Vec<Plan<'_>> = if each {
             let kernels = 0..self.kernels.len();
             kernels.flat_map(|kernel| rows.iter().map(move |(cpu, append)| (kernel, *cpu, *append))).collect()
@@ -311,9 +326,9 @@ mod tests {
         let read = |text: &str| Options::read(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let options = read("--quick --kernel 6.1 --kernel 7.3 --cpu max,-avx --append nopcid --keep out").unwrap();
         assert_eq!(options.kernels, ["6.1", "7.3"]);
-        assert_eq!(options.rows(), [("max,-avx", "nopcid")]);
+        assert_eq!(options.rows(&[]), [("max,-avx", "nopcid")]);
         assert!(read("--kernel").is_none() && read("6.1").is_none());
-        assert_eq!(read("--quick").unwrap().rows().len(), 3);
+        assert_eq!(read("--quick").unwrap().rows(&[]).len(), 3);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Qemu {
         Self { version: String::new(), program, root: None }.told()
     }
 
+    /// Any other.
+    pub(super) fn named(program: &Path) -> Result<Self, Box<dyn Error>> {
+        Self { version: String::new(), program: program.to_owned(), root: None }.told()
+    }
+
     /// One that was unpacked below this folder.
     pub(super) fn unpacked(root: &Path) -> Result<Self, Box<dyn Error>> {
         let program = root.join("usr/bin").join(PROGRAM);

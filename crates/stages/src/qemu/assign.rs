@@ -16,6 +16,8 @@ use super::words::{FEAT_7_1_EDX, FEAT_24_0_EBX, FEAT_24_1_ECX, W};
 
 /// The three vector lengths of AVX10 in 24.0.EBX.
 const AVX10_LENGTHS: u64 = 7 << 16;
+/// The newest version of AVX10 that 11.1 knows.
+const NEWEST_AVX10: u8 = 2;
 /// AVX10_VNNI_INT in 24.1.ECX.
 const AVX10_VNNI_INT: u64 = 1 << 2;
 
@@ -30,7 +32,9 @@ impl<'a> Instance<'a> {
     /// `object_property_parse` and `object_property_set_bool`.
     pub(super) fn set(&mut self, argument: &Argument<'a>) -> Result<(), String> {
         let (release, name) = (self.release(), argument.name.as_ref());
-        let reader = Reader { release, name };
+        // Before 6.0 or so an alias hands the value on under the name behind it.
+        let behind = if release < release::V7_2 { qemu::property(release, name) } else { None };
+        let reader = Reader { release, name: behind.map_or(name, |property| property.name) };
         let mut places = qemu::places(release, name).peekable();
         if places.peek().is_some() {
             let on = reader.boolean(argument.value)?;
@@ -88,17 +92,23 @@ impl<'a> Instance<'a> {
             Field::HypervVendor => properties.hyperv.vendor = Some(reader.text(value)?),
             Field::Avx10Version => {
                 let version = reader.unsigned(value, 8)? as u8;
-                self.set_avx10_version(version);
+                self.set_avx10_version(version)?;
             }
         }
         Ok(())
     }
 
-    /// The property `avx10-version`: since 10.1 or so it turns on what the version holds; in 10.0 it is a number.
-    pub(super) fn set_avx10_version(&mut self, version: u8) {
-        self.cpu.properties.avx10_version = version;
+    /// The property `avx10-version` (`x86_cpu_apply_avx10_features`): since 11.0 it turns on what the versions up to this
+    /// one hold; in 10.0 it is a number.
+    pub(super) fn set_avx10_version(&mut self, version: u8) -> Result<(), String> {
+        if self.release() < release::V11_1 || version <= NEWEST_AVX10 {
+            self.cpu.properties.avx10_version = version;
+        }
         if self.release() < release::V11_1 {
-            return;
+            return Ok(());
+        }
+        if version == 0 {
+            self.cpu.avx10_max_subleaf = 0;
         }
         if version >= 1 {
             *self.cpu.feature_mut(FEAT_7_1_EDX) |= AVX10;
@@ -109,6 +119,10 @@ impl<'a> Instance<'a> {
             *self.cpu.feature_mut(FEAT_24_1_ECX) |= AVX10_VNNI_INT;
             self.cpu.avx10_max_subleaf = 1;
         }
+        if version > NEWEST_AVX10 {
+            return Err(format!("avx10-version can be at most {NEWEST_AVX10}"));
+        }
+        Ok(())
     }
 }
 

@@ -14,10 +14,13 @@ const DYNAMIC_COMPONENTS: u64 = 3 << 17;
 pub(super) fn assumptions(instance: &Instance<'_>) -> Vec<Assumption> {
     let mut assumed = Vec::new();
     let host = instance.offer.host;
-    let Some(kvm) = host.kvm() else { return assumed };
     let mut assume = |what: &'static str, value: &'static str, because: &'static str| {
         assumed.push(Assumption { what: Cow::Borrowed(what), value: Cow::Borrowed(value), because, hangs: Vec::new() });
     };
+    if instance.memory_may_not_fit() {
+        assume("the guest's memory", "less than 3 GiB", "with more, so few bits of address may not do");
+    }
+    let Some(kvm) = host.kvm() else { return assumed };
     if kvm.supported.is_none() {
         assume("KVM_GET_SUPPORTED_CPUID", "nothing", "it is not in the record");
     }

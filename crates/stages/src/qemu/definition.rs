@@ -43,7 +43,7 @@ impl Definition {
 /// # Errors
 /// The release has no such model or property.
 pub fn definition(question: Question<'_>) -> Result<Definition, Refusal> {
-    let mut arguments = Arguments::parse(question.cpu);
+    let mut arguments = Arguments::parse(question.release, question.cpu);
     if let Some(refusal) = arguments.refusal.take() {
         return Err(refusal);
     }

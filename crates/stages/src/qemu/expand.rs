@@ -73,7 +73,7 @@ impl Instance<'_> {
         }
         let avx10 = self.cpu.feature(FEAT_7_1_EDX) & AVX10 != 0;
         if self.release() >= V10_0 && avx10 && self.cpu.properties.avx10_version == 0 {
-            self.set_avx10_version(self.supported_avx10_version());
+            self.set_avx10_version(self.supported_avx10_version()).ok();
         }
         self.record(Phase::Max);
     }

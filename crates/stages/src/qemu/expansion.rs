@@ -60,7 +60,7 @@ pub fn expansion(
         irqchip,
         protected: Protected::default(),
     };
-    let mut arguments = Arguments::parse(model);
+    let mut arguments = Arguments::parse(release, model);
     if let Some(refusal) = arguments.refusal.take() {
         return Err(refusal);
     }

@@ -37,7 +37,7 @@ pub(super) struct Argument<'a> {
 
 impl<'a> Arguments<'a> {
     /// Takes the text apart.
-    pub(super) fn parse(text: &'a str) -> Self {
+    pub(super) fn parse(release: usize, text: &'a str) -> Self {
         let (name, features) = text.split_once(',').unwrap_or((text, ""));
         let mut arguments = Self { name, ..Self::default() };
         let mut offset = name.len() + 1;
@@ -51,7 +51,7 @@ impl<'a> Arguments<'a> {
                 Some(b'+') => arguments.plus.push(Argument::switch(part, true, at)),
                 Some(b'-') => arguments.minus.push(Argument::switch(part, false, at)),
                 Some(_) => {
-                    ambiguous |= arguments.key_value(part, at);
+                    ambiguous |= arguments.key_value(release, part, at);
                     if arguments.refusal.is_some() {
                         return arguments;
                     }
@@ -66,7 +66,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// Takes `name=value` or a bare name, and says whether it makes the text ambiguous.
-    fn key_value(&mut self, part: &'a str, offset: usize) -> bool {
+    fn key_value(&mut self, release: usize, part: &'a str, offset: usize) -> bool {
         let (name, shown) = part.split_once('=').unwrap_or((part, "on"));
         let name = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
         let before = self.warnings.len();
@@ -78,7 +78,7 @@ impl<'a> Arguments<'a> {
             }
         }
         let argument = if name == "tsc-freq" {
-            let Some(hertz) = strtosz_metric(shown).and_then(|hertz| i64::try_from(hertz).ok()) else {
+            let Some(hertz) = strtosz_metric(release, shown).and_then(|hertz| i64::try_from(hertz).ok()) else {
                 self.refusal = Some(Refusal::at(format!("bad numerical value {shown}"), offset));
                 return false;
             };
@@ -105,18 +105,18 @@ mod tests {
 
     #[test]
     fn ambiguity_is_said_only_when_the_pair_comes_after_the_sign() {
-        let after = Arguments::parse("kvm64,+x2apic,x2apic=off");
+        let after = Arguments::parse(0, "kvm64,+x2apic,x2apic=off");
         assert_eq!(after.warnings.len(), 2);
         assert!(after.warnings[0].ends_with("Don't mix both \"+x2apic\" and \"x2apic=off\""));
-        assert!(Arguments::parse("kvm64,x2apic=off,+x2apic").warnings.is_empty());
+        assert!(Arguments::parse(0, "kvm64,x2apic=off,+x2apic").warnings.is_empty());
     }
 
     #[test]
     fn parts_know_where_they_stand() {
         let text = "EPYC,,tsc_freq,+foo";
-        assert_eq!(Arguments::parse(text).refusal.map(|refusal| refusal.offset), Some(Some(6)));
+        assert_eq!(Arguments::parse(0, text).refusal.map(|refusal| refusal.offset), Some(Some(6)));
         let text = "EPYC,,lahf_lm=off,+foo";
-        let arguments = Arguments::parse(text);
+        let arguments = Arguments::parse(0, text);
         assert_eq!(arguments.globals[0].name, "lahf-lm");
         assert_eq!(&text[arguments.plus[0].offset..], "+foo");
     }

@@ -79,6 +79,12 @@ impl<'a> Host<'a> {
         (!caps.is_empty()).then(|| caps.get(&number).copied().unwrap_or(0))
     }
 
+    /// `KVM_X86_GET_MCE_CAP_SUPPORTED`: KVM may have local machine check exceptions on Intel's CPUs
+    /// (`arch/x86/kvm/vmx/vmx.c:hardware_setup`). Records do not hold its answer, so `max` is not given them.
+    pub(super) fn may_have_local_errors(&self) -> bool {
+        self.vendor() == *b"GenuineIntel"
+    }
+
     /// Whether `KVM_GET_MSR_INDEX_LIST` has this MSR; where the list was not seen, whether it is a feature MSR.
     pub(super) fn lists_msr(&self, index: u32) -> bool {
         let Some(kvm) = self.kvm else { return false };

@@ -7,7 +7,7 @@ use cpusieve_model::Place;
 use super::fields::{Field, field};
 use super::instance::Instance;
 use super::refusal::Refusal;
-use super::release::V7_2;
+use super::release::{V7_2, V10_0};
 
 const CAP_HYPERV: u32 = 44;
 const CAP_HYPERV_VP_INDEX: u32 = 149;
@@ -34,8 +34,9 @@ impl Instance<'_> {
 
     /// `x86_cpu_pre_plug` refuses `hv-vpindex` where KVM cannot set the index, whether or not Hyper-V is on at all.
     pub(super) fn vp_index_settable(&self) -> Result<(), Refusal> {
-        let asked = self.is_kvm() && self.has_enlightenment("hv-vpindex");
-        if asked && self.offer.host.capability(CAP_HYPERV_VP_INDEX) == Some(0) {
+        // Before 8.0 or so other accelerators are asked too.
+        let asked = (self.is_kvm() || self.release() < V10_0) && self.has_enlightenment("hv-vpindex");
+        if asked && (!self.is_kvm() || self.offer.host.capability(CAP_HYPERV_VP_INDEX) == Some(0)) {
             return Err(Refusal::plain("kernel doesn't allow setting HyperV VP_INDEX"));
         }
         Ok(())

@@ -146,7 +146,7 @@ impl<'a> Instance<'a> {
             self.accel_default_props();
         }
         if model.avx10_version != 0 {
-            self.set_avx10_version(model.avx10_version);
+            self.set_avx10_version(model.avx10_version).ok();
         }
         self.cpu.properties.force_cpuid_0x1f = model.force_cpuid_0x1f;
         self.x86_cpu_apply_version_props(resolved);

@@ -2,8 +2,8 @@
 //!
 //! [`realize`] runs QEMU's own functions, by their names and in their order, from the text of `-cpu` to the table of
 //! `KVM_SET_CPUID2`, the MSRs and the messages; it needs KVM's whole answer. `instance.rs` makes the CPU object,
-//! `expand.rs` and `components.rs` say what is asked for, `filter.rs` takes out what the accelerator lacks, `realize.rs`
-//! holds the order of events, `leaves/` is `cpu_x86_cpuid`. [`Output::steps`] reads off the words after each function
+//! `expand.rs` and `components.rs` say what is asked for, `filter.rs` takes out what the accelerator lacks, `board.rs` is
+//! what the machine checks, `realize.rs` holds the order of events, `leaves/` is `cpu_x86_cpuid`. [`Output::steps`] reads off the words after each function
 //! which of them decided a bit. [`expansion`] is QMP's `query-cpu-model-expansion`.
 //!
 //! [`give`] answers for one bit where little more than a flags line is known: fix-ups, feature words, policy of
@@ -11,6 +11,7 @@
 
 mod assign;
 mod assume;
+mod board;
 mod components;
 mod cpu;
 mod definition;

@@ -106,10 +106,15 @@ pub(super) fn refused(warnings: Vec<String>, refusal: Refusal) -> Output {
     Output { warnings, error: Some(refusal), ..Output::default() }
 }
 
-/// The output of a CPU that was realized, or refused on the way.
-pub(super) fn of(instance: Instance<'_>, mut warnings: Vec<String>, error: Option<Refusal>) -> Output {
-    let vcpus = if error.is_some() { 1 } else { instance.cpu.question.smp.cpus.max(1) };
+/// The output of CPUs that were realized, or refused on the way; `last` is said when all of them are there.
+pub(super) fn of(
+    instance: Instance<'_>,
+    mut warnings: Vec<String>,
+    error: Option<Refusal>,
+    (vcpus, last): (u32, Option<String>),
+) -> Output {
     append(&mut warnings, &instance.lines, vcpus);
+    warnings.extend(last);
     let mut output = Output { warnings, error, assumed: assumptions(&instance), ..Output::default() };
     if output.error.is_none() {
         match realize::vcpu(&instance) {

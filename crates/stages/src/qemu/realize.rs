@@ -14,7 +14,7 @@ use super::properties::UNSET;
 use super::refusal::Refusal;
 use super::release::{V7_2, V10_0, V11_1};
 use super::words::*;
-use super::{leaves, msrs, start};
+use super::{board, leaves, msrs, start};
 
 const APIC: u64 = 1 << 9;
 const LM: u64 = 1 << 29;
@@ -23,6 +23,7 @@ const PSE36: u64 = 1 << 17;
 const MONITOR: u64 = 1 << 3;
 const WAITPKG: u64 = 1 << 5;
 const TOPOEXT: u64 = 1 << 22;
+const MCE_AND_MCA: u64 = 1 << 7 | 1 << 14;
 /// The format of LBR records in IA32_PERF_CAPABILITIES.
 const LBR_FMT: u64 = 0x3f;
 /// IA32_UMWAIT_CONTROL
@@ -40,7 +41,10 @@ const MOST_PHYS_BITS: u32 = 52;
 #[must_use]
 pub fn realize(question: Question<'_>) -> Output {
     match until_vcpu(question) {
-        Ok(Started { instance, warnings, refusal }) => output::of(instance, warnings, refusal),
+        Ok(started) => {
+            let Started { instance, warnings, refusal, vcpus, last } = started;
+            output::of(instance, warnings, refusal, (vcpus, last))
+        }
         Err((warnings, refusal)) => output::refused(warnings, refusal),
     }
 }
@@ -56,11 +60,15 @@ struct Started<'a> {
     instance: Instance<'a>,
     warnings: Vec<String>,
     refusal: Option<Refusal>,
+    /// The CPUs that were made, or that QEMU began to make.
+    vcpus: u32,
+    /// What is said when all of them are there.
+    last: Option<String>,
 }
 
 /// From the start to the first vCPU; the error is a QEMU that ends before it has a CPU object.
 fn until_vcpu(question: Question<'_>) -> Result<Started<'_>, (Vec<String>, Refusal)> {
-    let arguments = Arguments::parse(question.cpu);
+    let arguments = Arguments::parse(question.release, question.cpu);
     let mut warnings = start::lines(&question);
     let mut instance = match start::refused(&question).map_or_else(|| Instance::new(question, arguments), Err) {
         Ok(instance) => instance,
@@ -71,8 +79,19 @@ fn until_vcpu(question: Question<'_>) -> Result<Started<'_>, (Vec<String>, Refus
         return Err((warnings, refusal));
     }
     warnings.extend(instance.deprecation());
-    let refusal = instance.device_post_init().and_then(|()| instance.pre_plug()).and_then(|()| instance.realizefn());
-    Ok(Started { instance, warnings, refusal: refusal.err() })
+    warnings.extend(board::cpu_of_isapc(&question, instance.arguments.name));
+    warnings.extend(board::compatible_apic_ids(&question));
+    if let Err(refusal) = board::apic_ids(&question) {
+        return Err((warnings, refusal));
+    }
+    let first = instance.device_post_init().and_then(|()| instance.pre_plug()).and_then(|()| instance.realizefn());
+    if let Err(refusal) = first {
+        return Ok(Started { instance, warnings, refusal: Some(refusal), vcpus: 1, last: None });
+    }
+    let mut refusal = instance.address_space().err();
+    let last = if refusal.is_none() { instance.feature_control() } else { None };
+    refusal = refusal.or_else(|| instance.extended_interrupt_mode().err());
+    Ok(Started { instance, warnings, refusal, vcpus: question.smp.cpus.max(1), last })
 }
 
 impl Instance<'_> {
@@ -135,6 +154,7 @@ impl Instance<'_> {
         self.init_vcpu()?;
         if self.release() < V10_0 {
             self.hyperthreading();
+            self.deprecated_apic();
         }
         Ok(())
     }
@@ -253,8 +273,13 @@ impl Instance<'_> {
 
     fn phys_bits_in_range(&self) -> Result<(), Refusal> {
         let bits = self.cpu.phys_bits;
-        if bits == 0 || (32..=MOST_PHYS_BITS).contains(&bits) {
+        // Since 11.0 there is no upper limit.
+        let most = if self.release() >= V11_1 { u32::MAX } else { MOST_PHYS_BITS };
+        if bits == 0 || (32..=most).contains(&bits) {
             return Ok(());
+        }
+        if self.release() >= V11_1 {
+            return Err(Refusal::plain(format!("phys-bits should be at least 32 (but is {bits})")));
         }
         Err(Refusal::plain(format!("phys-bits should be between 32 and {MOST_PHYS_BITS}  (but is {bits})")))
     }
@@ -325,12 +350,25 @@ impl Instance<'_> {
 
     /// `apic_get_class`: since 8.0 or so QEMU's own local APIC does not work with KVM.
     fn apic(&self) -> Result<(), Refusal> {
-        let question = &self.cpu.question;
-        let wanted = self.cpu.feature(FEAT_1_EDX) & APIC != 0 || question.smp.cpus > 1;
-        if self.release() >= V10_0 && self.is_kvm() && wanted && question.irqchip == Irqchip::Off {
+        if self.release() >= V10_0 && self.is_kvm() && self.has_own_apic() {
             return Err(Refusal::plain("KVM does not support userspace APIC"));
         }
         Ok(())
+    }
+
+    /// Whether QEMU makes a local APIC of its own.
+    fn has_own_apic(&self) -> bool {
+        let question = &self.cpu.question;
+        let wanted = self.cpu.feature(FEAT_1_EDX) & APIC != 0 || question.smp.cpus > 1;
+        wanted && question.irqchip == Irqchip::Off
+    }
+
+    /// `hw/intc/apic.c:apic_realize`
+    fn deprecated_apic(&mut self) {
+        if (V7_2..V10_0).contains(&self.release()) && self.is_kvm() && self.has_own_apic() {
+            self.say("warning: Userspace local APIC is deprecated for KVM.", true);
+            self.say("warning: Do not use kernel-irqchip except for the -M isapc machine type.", true);
+        }
     }
 
     /// `kvm_arch_pre_create_vcpu`, `kvm_arch_init_vcpu`: the TSC, the PMU's vendor, Hyper-V of old kernels.
@@ -341,13 +379,39 @@ impl Instance<'_> {
         if !self.is_kvm() {
             return Ok(());
         }
-        if self.release() >= V11_1 && self.cpu.properties.pmu && !self.pmu_fits_host() {
-            self.say("host doesn't support requested feature: vPMU", false);
+        if self.release() >= V11_1 && self.cpu.properties.pmu {
+            self.kvm_init_pmu_info();
         }
-        self.hyperv_of_vcpu()
+        self.hyperv_of_vcpu()?;
+        self.local_errors()
     }
 
-    /// `kvm_init_pmu_info`: Intel's and Zhaoxin's PMUs are of one kind, AMD's of another; KVM has none for the rest.
+    /// `mce_init`: whether the CPU has local machine check exceptions (`MCG_LMCE_P`).
+    pub(super) fn reports_local_errors(&self) -> bool {
+        let has_banks = self.cpu.feature(FEAT_1_EDX) & MCE_AND_MCA == MCE_AND_MCA;
+        // The field of leaf 1 holds 15 for all families above it.
+        self.cpu.properties.lmce && has_banks && self.cpu.properties.family >= 6
+    }
+
+    /// `kvm_arch_init_vcpu`: KVM has local machine check exceptions for Intel's CPUs alone.
+    fn local_errors(&mut self) -> Result<(), Refusal> {
+        if !self.reports_local_errors() || self.offer.host.may_have_local_errors() {
+            return Ok(());
+        }
+        self.say("kvm: LMCE not supported", false);
+        Err(Refusal::plain("kvm_init_vcpu: kvm_arch_init_vcpu failed (0): Operation not supported"))
+    }
+
+    /// `kvm_init_pmu_info`: a PMU is of the host's kind, and AMD has had one since the K7.
+    fn kvm_init_pmu_info(&mut self) {
+        if !self.pmu_fits_host() {
+            self.say("host doesn't support requested feature: vPMU", true);
+        } else if self.cpu.is_amd() && self.cpu.properties.family < 6 {
+            self.say("AMD performance-monitoring is supported from K7 and later", true);
+        }
+    }
+
+    /// Intel's and Zhaoxin's PMUs are of one kind, AMD's of another; KVM has none for the rest.
     fn pmu_fits_host(&self) -> bool {
         let intel = |vendor: &[u8; 12]| matches!(vendor, b"GenuineIntel" | b"  Shanghai  " | b"CentaurHauls");
         let (host, guest) = (self.offer.host.vendor(), self.cpu.properties.vendor);

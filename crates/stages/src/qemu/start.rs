@@ -4,6 +4,7 @@
 use super::cpu::Question;
 use super::host::Host;
 use super::refusal::Refusal;
+use super::release::V7_2;
 
 /// `KVM_CAP_NR_VCPUS`: the CPUs that KVM recommends at most.
 const CAP_NR_VCPUS: u32 = 9;
@@ -22,7 +23,9 @@ pub(super) fn lines(question: &Question<'_>) -> Vec<String> {
         }
     }
     if let Some(reason) = question.machine.deprecated {
-        lines.push(format!("warning: Machine type '{}' is deprecated: {reason}", question.machine.name));
+        // 5.2 reports it as an error, and goes on.
+        let warning = if question.release >= V7_2 { "warning: " } else { "" };
+        lines.push(format!("{warning}Machine type '{}' is deprecated: {reason}", question.machine.name));
     }
     lines
 }

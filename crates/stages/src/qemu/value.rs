@@ -156,11 +156,16 @@ fn magnitude(text: &str) -> Option<u64> {
     plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten()
 }
 
-/// `qemu_strtosz_metric`: a number with an optional fraction and a suffix that stands for a power of 1000; no suffix is
-/// bytes. `None` if it is none.
-pub(super) fn strtosz_metric(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
+/// `qemu_strtosz_metric`: a number and a suffix that stands for a power of 1000; no suffix is bytes. A fraction needs a
+/// suffix above bytes. Before 6.0 the number is whatever `strtod` reads, exponents included; later it is decimal digits
+/// with a fraction, or a hexadecimal integer. `None` if it is none.
+pub(super) fn strtosz_metric(release: usize, text: &str) -> Option<u64> {
+    let text = text.trim_start();
+    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return magnitude(text).filter(|_| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+    let number_end = if release < release::V7_2 { decimal_end(text) } else { plain_end(text) };
+    let (number, suffix) = text.split_at(number_end);
     let unit = match suffix {
         "" | "B" | "b" => 1,
         "K" | "k" => 1000_u64,
@@ -171,6 +176,12 @@ pub(super) fn strtosz_metric(text: &str) -> Option<u64> {
         "E" | "e" => 1_000_000_000_000_000_000,
         _ => return None,
     };
+    if release < release::V7_2 {
+        let value: f64 = number.parse().ok()?;
+        let product = value * unit as f64;
+        let fits = (0.0..18_446_744_073_709_551_616.0).contains(&product);
+        return (fits && (unit > 1 || value.fract() == 0.0)).then_some(product as u64);
+    }
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || unit == 1 && fraction.bytes().any(|byte| byte != b'0') {
         return None;
@@ -178,6 +189,26 @@ pub(super) fn strtosz_metric(text: &str) -> Option<u64> {
     let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
     let fraction: f64 = if fraction.is_empty() { 0.0 } else { format!("0.{fraction}").parse().ok()? };
     whole.checked_add((fraction * unit as f64) as u64)
+}
+
+/// Where digits with a fraction end.
+fn plain_end(text: &str) -> usize {
+    text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len())
+}
+
+/// Where a decimal number with sign and exponent ends. An `e` without digits after it is no exponent.
+fn decimal_end(text: &str) -> usize {
+    let after = |at: usize| text.get(at..).unwrap_or_default();
+    let sign = |at: usize| usize::from(after(at).starts_with(['+', '-']));
+    let digits = sign(0) + plain_end(after(sign(0)));
+    if !after(digits).starts_with(['e', 'E']) {
+        return digits;
+    }
+    let exponent = digits + 1 + sign(digits + 1);
+    match after(exponent).bytes().take_while(u8::is_ascii_digit).count() {
+        0 => digits,
+        length => exponent + length,
+    }
 }
 
 #[cfg(test)]
@@ -198,10 +229,23 @@ mod tests {
 
     #[test]
     fn frequencies_take_metric_suffixes() {
-        assert_eq!(strtosz_metric("2.5G"), Some(2_500_000_000));
-        assert_eq!(strtosz_metric("2000000000"), Some(2_000_000_000));
-        assert_eq!(strtosz_metric("3k"), Some(3000));
-        assert_eq!(strtosz_metric("x"), None);
-        assert_eq!(strtosz_metric("1Gx"), None);
+        for release in [0, release::V7_2] {
+            let read = |text| strtosz_metric(release, text);
+            assert_eq!(read("2.5G"), Some(2_500_000_000));
+            assert_eq!(read("2000000000"), Some(2_000_000_000));
+            assert_eq!(read("3k"), Some(3000));
+            assert_eq!(read("2E"), Some(2_000_000_000_000_000_000));
+            assert_eq!(read("0x10"), Some(16));
+            for bad in ["x", "1Gx", "", "1.5", "-", "0x", "0x1g"] {
+                assert_eq!(read(bad), None, "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn exponents_were_numbers_before_6_0() {
+        assert_eq!(strtosz_metric(0, "1e9"), Some(1_000_000_000));
+        assert_eq!(strtosz_metric(0, "1.5e-3k"), Some(1));
+        assert_eq!(strtosz_metric(release::V7_2, "1e9"), None);
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn put(slots: &mut Slots, leaf: u32, registers: Registers) -> Result<
 pub(super) fn fill_frequencies(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
     let properties = &view.cpu.properties;
     let wanted = view.is_kvm() && properties.vmware_cpuid_freq && properties.kvm && !hyperv::is_enabled(view);
-    let stable = view.word(FEAT_8000_0007_EDX) & INVTSC != 0 || properties.tsc_frequency != 0;
+    let stable = view.word(FEAT_8000_0007_EDX) & INVTSC != 0 || properties.tsc_frequency >= 1000;
     if !wanted || view.cpu.tsc_khz == 0 || !stable {
         return Ok(());
     }

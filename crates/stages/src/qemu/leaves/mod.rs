@@ -21,8 +21,8 @@ mod xsave;
 use cpusieve_model::Register::{Eax, Ebx, Ecx, Edx};
 use cpusieve_model::Registers;
 
-use self::topology::Topology;
-use super::cpu::{Cpu, Question};
+use self::topology::{Level, Topology};
+use super::cpu::{Cpu, Question, Smp};
 use super::host::Host;
 use super::realize;
 use super::words::W;
@@ -109,6 +109,17 @@ impl<'a> Instruction<'a> {
     pub fn returns(&self, running: Running, leaf: u32, subleaf: u32) -> Registers {
         cpu_x86_cpuid(&View::new(&self.cpu, running), leaf, subleaf)
     }
+}
+
+/// What QEMU learns when it asks its first CPU itself.
+pub(super) fn of_first(cpu: &Cpu<'_>, leaf: u32, subleaf: u32) -> Registers {
+    cpu_x86_cpuid(&View::new(cpu, Running::RESET), leaf, subleaf)
+}
+
+/// The APIC id of the last CPU that the machine can hold (`x86_cpu_apic_id_from_index`).
+pub(super) fn last_apic_id(smp: &Smp) -> u64 {
+    let topology = Topology::of(smp);
+    u64::from(smp.sockets.max(1) - 1) << topology.offset(Level::Socket) | u64::from(topology.last_in_package())
 }
 
 /// The dispatcher: limits, then the leaf. A leaf above its range's limit is answered with the data of leaf `level`,

@@ -18,11 +18,13 @@ pub struct SmpError {
     pub message: String,
     /// The byte of the text at which the parameter in question starts; 0 if it is about all of them.
     pub offset: usize,
+    /// What QEMU warns of before it.
+    pub warning: Option<String>,
 }
 
 impl SmpError {
     fn of(message: impl Into<String>) -> Self {
-        Self { message: message.into(), offset: 0 }
+        Self { message: message.into(), offset: 0, warning: None }
     }
 }
 
@@ -91,12 +93,14 @@ impl Smp {
             true if release >= V7_2 => Some(format!("warning: Deprecated CPU topology (considered invalid): {ZERO}")),
             _ => None,
         };
-        let (smp, maxcpus) = match release >= V7_2 {
-            true => machine_parse_smp_config(release, machine, &given)?,
-            false => smp_parse(machine, &given)?,
+        let parsed = match release >= V7_2 {
+            true => machine_parse_smp_config(release, machine, &given),
+            false => smp_parse(machine, &given),
         };
-        within_machine(machine, &smp, maxcpus)?;
-        Ok((smp, warning))
+        match parsed.and_then(|(smp, maxcpus)| within_machine(machine, &smp, maxcpus).map(|()| smp)) {
+            Ok(smp) => Ok((smp, warning)),
+            Err(error) => Err(SmpError { warning, ..error }),
+        }
     }
 }
 
@@ -165,7 +169,7 @@ fn value(text: &str) -> (String, usize) {
 
 /// Reads the text as 7.2 and later do (`util/keyval.c:keyval_parse`, `qapi/qobject-input-visitor.c`).
 fn keyval(release: usize, text: &str) -> Result<Given, SmpError> {
-    let refused = |offset, message: String| SmpError { message: format!("-smp {text}: {message}"), offset };
+    let refused = |offset, message: String| SmpError { offset, ..SmpError::of(format!("-smp {text}: {message}")) };
     let parts = parts(text);
     for (at, name, value) in &parts {
         let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -183,14 +187,14 @@ fn keyval(release: usize, text: &str) -> Result<Given, SmpError> {
         let Some(slot) = given.slot(release, &name) else {
             let name = name.split('.').next().unwrap_or_default();
             let message = format!("Parameter 'smp.{name}' is unexpected");
-            unknown.get_or_insert(SmpError { message, offset: at });
+            unknown.get_or_insert(SmpError { offset: at, ..SmpError::of(message) });
             continue;
         };
         let number = value.as_deref().and_then(integer).filter(|&number| i64::try_from(number).is_ok());
         *slot = number.map(truncated);
         if number.is_none() {
             let message = format!("Parameter 'smp.{name}' expects integer");
-            wrong.get_or_insert(SmpError { message, offset: at });
+            wrong.get_or_insert(SmpError { offset: at, ..SmpError::of(message) });
         }
     }
     // The members are visited before what is left over.
@@ -199,7 +203,7 @@ fn keyval(release: usize, text: &str) -> Result<Given, SmpError> {
 
 /// Reads the text as 5.2 does (`util/qemu-option.c`).
 fn options(release: usize, text: &str) -> Result<Given, SmpError> {
-    let refused = |offset, message: String| SmpError { message: format!("-smp {text}: {message}"), offset };
+    let refused = |offset, message: String| SmpError { offset, ..SmpError::of(format!("-smp {text}: {message}")) };
     let mut given = Given::default();
     for (at, name, value) in parts(text) {
         let Some(slot) = given.slot(release, &name) else {

@@ -91,6 +91,17 @@ impl Topology {
         (1 << (self.offset(Level::Socket) - self.offset(Level::Core))) - 1
     }
 
+    /// The APIC id of the last thread of the first package.
+    pub(super) fn last_in_package(&self) -> u32 {
+        let fields = [
+            (self.threads, Level::Thread),
+            (self.cores, Level::Core),
+            (self.modules, Level::Module),
+            (self.dies, Level::Die),
+        ];
+        fields.into_iter().fold(0, |id, (count, level)| id | count.saturating_sub(1) << self.offset(level))
+    }
+
     /// Whether dies or modules are in use (`x86_has_extended_topo`).
     pub(super) fn is_extended(&self) -> bool {
         self.dies > 1 || self.modules > 1
