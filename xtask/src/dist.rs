@@ -1,9 +1,11 @@
 //! `cargo xtask dist`: what users install. One static binary with its man pages and completions, as a tarball and as a
-//! Debian package, with sums; no path and no time of the machine is in them.
+//! Debian package, with sums; no path and no time of the machine is in them. Whoever builds a commit with the same
+//! compiler gets the same bytes, which `--twice` proves.
 
 mod deb;
 mod old_kernel;
 mod tarball;
+mod twice;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -22,11 +24,16 @@ type Files = BTreeMap<String, Entry>;
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut options = arguments.iter();
     let mut target = TARGET.to_owned();
+    let mut twice = false;
     while let Some(option) = options.next() {
-        match (option.as_str(), options.next()) {
-            ("--target", Some(value)) => value.clone_into(&mut target),
-            (other, _) => return Err(format!("`{other}`: expected --target TRIPLE").into()),
+        match option.as_str() {
+            "--twice" => twice = true,
+            "--target" => options.next().ok_or("--target: expected TRIPLE")?.clone_into(&mut target),
+            other => return Err(format!("`{other}`: expected --target TRIPLE or --twice").into()),
         }
+    }
+    if twice {
+        twice::committed()?;
     }
     let folder = root().join("target/dist");
     let program = build(&target, &folder)?;
@@ -48,7 +55,16 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     fs::write(outputs.join(format!("{name}.tar.gz")), tarball::gzipped(&inside, time)?)?;
     fs::write(outputs.join(format!("cpusieve_{version}_amd64.deb")), deb::package(&files, version, time)?)?;
     sums(&outputs)?;
+    if twice {
+        println!("{}", twice::prove(&target, &program, &outputs)?);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where cargo keeps the sources of dependencies, whose paths must not reach the program.
+fn cargo_home() -> Result<PathBuf, Box<dyn Error>> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    Ok(home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).ok_or("no home folder")?)
 }
 
 /// Builds the program for a target, without any path of this machine in it.
@@ -62,8 +78,7 @@ fn build(target: &str, folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     if !Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir() {
         return Err(format!("Rust's standard library for {target} is missing: rustup target add {target}").into());
     }
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).ok_or("no home folder")?;
+    let home = cargo_home()?;
     let root = fs::canonicalize(root())?;
     // Later mappings win, and the repository may stand below the home folder.
     let flags = [

@@ -1,5 +1,4 @@
-//! What developers run: `cargo xtask ci`, `import`, `fuzz`, `bench`, `book`, `lab`, `dist`, `deny`.
-//! What developers run: `cargo xtask ci`, `import`, `price`, `fuzz`, `bench`, `lab`, `deny`.
+//! What developers run: `cargo xtask ci`, `import`, `price`, `fuzz`, `bench`, `book`, `lab`, `dist`, `deny`.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
 
 mod bench;
@@ -39,7 +38,9 @@ cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CM
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
                                       a real KVM and guests under it, inside an emulated host
 cargo xtask book                      docs/book with a page for each rule, in target/book; mdbook makes HTML of it
-cargo xtask dist [--target TRIPLE]    the static binary, man pages and completions as a tarball and a Debian package
+cargo xtask dist [--target TRIPLE] [--twice]
+                                      the static binary, man pages and completions as a tarball and a Debian package;
+                                      --twice builds the commit again from a clone elsewhere and compares every byte
 cargo xtask deny                      licences, duplicates and sources of all dependencies";
 
 fn main() -> ExitCode {

@@ -87,11 +87,12 @@ pub struct Cause {
 }
 
 impl Answer {
-    /// The ids of the features, those of the worst cause first; none twice.
+    /// The ids of the features, those of the worst cause first; none twice. Names that nobody knows for a feature's stand
+    /// with their cause alone.
     #[must_use]
     pub fn features(&self) -> Vec<&str> {
         let subjects = self.causes.iter().flat_map(|cause| &cause.subjects);
-        distinct(subjects.filter(|subject| !subject.name.is_empty()).map(|subject| subject.name.as_str()))
+        distinct(subjects.filter_map(|subject| subject.feature).map(|feature| feature.id))
     }
 
     /// The places, as [`Spot`] prints them; none twice.

@@ -79,6 +79,38 @@ fn collected_messages_are_answered_as_their_notes_ask() {
 }
 
 #[test]
+fn pastes_are_answered_as_they_were_when_somebody_looked() {
+    let table: toml::Table = include_str!("pastes.toml").parse().unwrap();
+    let pastes = table["paste"].as_array().unwrap();
+    let mut wrong = Vec::new();
+    for paste in pastes {
+        let found = answer(paste["text"].as_str().unwrap());
+        let wanted: Vec<&str> =
+            paste["features"].as_array().unwrap().iter().map(|feature| feature.as_str().unwrap()).collect();
+        let right = found.features() == wanted
+            && found.stage.name() == paste["stage"].as_str().unwrap()
+            && found.severity.name() == paste["severity"].as_str().unwrap();
+        if !right {
+            let (stage, severity) = (found.stage.name(), found.severity.name());
+            wrong.push(format!("{:?}: {:?} {stage} {severity}", paste["name"], found.features()));
+        }
+    }
+    assert!(pastes.len() >= 80 && wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_trap_line_tells_where_in_which_file() {
+    let line = "traps: app[7] trap invalid opcode ip:7f00000213b4 sp:7ffd0 error:0 in libc.so.6";
+    for (mapping, said) in [
+        ("[7f0000000000+178000]", "libc.so.6, 0x213b4 behind the beginning"),
+        ("[493b4,7f0000000000+178000]", "libc.so.6, at offset 0x493b4 of the file"),
+    ] {
+        let found = answer(&format!("{line}{mapping}"));
+        assert!(words(&found).contains(said), "{}", words(&found));
+    }
+}
+
+#[test]
 fn every_row_speaks_of_things_that_are_known() {
     let known =
         |ids: &[&str]| ids.iter().all(|id| id.starts_with('{') || *id == "x86-64-v2" || x86::feature(id).is_some());

@@ -25,7 +25,6 @@ pub(crate) use automate::{CheckOptions, KeyOptions, LevelName, ManualKind, Manua
 pub(crate) use choose::{ModelsOptions, To, WantOptions};
 pub(crate) use fleet::{
     BaselineOptions, CompareOptions, DriftOptions, FleetOptions, FleetSetting, FleetVerb, PoolsOptions, Switch,
-    To as FleetTo,
 };
 #[cfg(feature = "store")]
 pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};

@@ -24,7 +24,10 @@ fn main() -> ExitCode {
         page::complain(&cpusieve_probe::guest::run_with(port.as_ref(), verbs::price::inside));
         return Done::Nothing.into();
     }
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refused(&error),
+    };
     let done = match &arguments.verb {
         None => verbs::overview::run(arguments.json),
         Some(Verb::Record(options)) => verbs::record::run(options),
@@ -52,4 +55,18 @@ fn main() -> ExitCode {
             Done::Nothing.into()
         }
     }
+}
+
+/// Ends with what `clap` has to say: the help that was asked for, or what is wrong with the arguments.
+fn refused(error: &clap::Error) -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    let as_json = std::env::args_os().any(|word| word == "--json");
+    let verb = words.find(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    // Wrong usage is 2 for every verb but `check`, whose status is read as a monitoring plugin's: there 2 would be
+    // CRITICAL, an alarm about a machine that nobody has looked at.
+    if error.use_stderr() && verb.is_some_and(|verb| verb == "check") {
+        return verbs::check::misused(error, as_json).into();
+    }
+    let _ = error.print();
+    if error.use_stderr() { Done::Nothing.into() } else { Done::Same.into() }
 }

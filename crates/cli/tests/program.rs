@@ -173,3 +173,31 @@ fn the_long_form_tells_each_cause_once() {
     assert_eq!(shown.matches("KVM does not look at the CPU for this leaf.").count(), 1, "{shown}");
     assert!(shown.contains("hwp_epp         CPUID.06H:EAX[10]\n"), "{shown}");
 }
+
+#[test]
+fn a_monitor_takes_wrong_usage_for_unknown_and_not_for_critical() {
+    for arguments in [
+        &["check", "--bad"][..],
+        &["check", "--level", "x86-64-v9"],
+        &["check", "--features"],
+        &["--json", "check", "--level", "v|2"],
+        &["check", "/nowhere/at-all", "--level", "x86-64-v2"],
+        &["check"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}");
+        let printed = text(&output.stdout);
+        if arguments.contains(&"--json") {
+            let value: Value = serde_json::from_str(&printed).unwrap();
+            assert_eq!((&value["format"], &value["status"]), (&1.into(), &"UNKNOWN".into()));
+        } else {
+            assert!(printed.starts_with("CPUSIEVE UNKNOWN - ") && printed.lines().count() == 1, "{printed}");
+        }
+    }
+    assert!(text(&run(&["check", "--bad"]).stderr).contains("Usage: cpusieve check"));
+    assert_eq!(run(&["check", "--help"]).status.code(), Some(0));
+    // Every other verb: wrong usage.
+    for arguments in [&["key", "--bad"][..], &["--bad"], &["name"], &["chek"]] {
+        assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}

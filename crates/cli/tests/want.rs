@@ -131,6 +131,37 @@ fn proxmox_gets_a_model_of_its_own() {
 }
 
 #[test]
+fn kubevirt_gets_fields_and_is_told_what_has_none() {
+    let arguments = ["nonstop_tsc", "--without", "pclmulqdq", "--cpu", "host,kvm=off,pmu=on", "--to", "kubevirt"];
+    let output = run("milan-6.18", &arguments);
+    assert_eq!(output.status.code(), Some(0));
+    let yaml = text(&output);
+    assert!(yaml.starts_with("spec:\n  domain:\n    cpu:\n      model: host-passthrough\n      features:\n"), "{yaml}");
+    assert!(yaml.contains("        - name: \"invtsc\"\n          policy: require\n"), "{yaml}");
+    assert!(yaml.contains("        - name: \"pclmuldq\"\n          policy: disable\n"), "{yaml}");
+    assert!(yaml.contains("    features:\n      kvm:\n        hidden: true\n"), "{yaml}");
+    assert!(yaml.ends_with("    machine:\n      type: q35\n"), "{yaml}");
+    assert!(errors(&output).contains("KubeVirt has no field for pmu=on of -cpu"), "{}", errors(&output));
+}
+
+#[test]
+fn nova_gets_its_section_and_the_flavor_the_rest() {
+    let arguments = ["nonstop_tsc", "--without", "pclmulqdq", "--cpu", "host,kvm=off,pmu=on", "--to", "openstack"];
+    let output = run("milan-6.18", &arguments);
+    let ini = text(&output);
+    let section = "[libvirt]\ncpu_mode = host-passthrough\ncpu_model_extra_flags = ";
+    assert!(ini.contains(section), "{ini}");
+    assert!(ini.contains("+invtsc") && ini.contains("-pclmuldq"), "{ini}");
+    assert!(ini.contains("hw_machine_type = x86_64=q35\n"), "{ini}");
+    assert!(ini.ends_with("hw:hide_hypervisor_id=true\nhw:pmu=true\n"), "{ini}");
+    let named = answer("milan-6.18", &["vaes", "--cpu", "EPYC-Milan", "--to", "openstack"], 0);
+    let paste = &named["solutions"][0]["paste"];
+    let paste = if paste.is_null() { &named["paste"] } else { paste };
+    assert_eq!(paste["system"], "openstack");
+    assert!(paste["text"].as_str().unwrap().contains("cpu_mode = custom\ncpu_models = EPYC-Milan"), "{paste}");
+}
+
+#[test]
 fn what_is_pasted_into_a_shell_is_one_word() {
     let output = run("milan-6.18", &["nonstop_tsc", "--cpu", "host,model-id=$(id)'s", "--to", "qemu", "--qemu", "7.2"]);
     assert_eq!(text(&output), "-accel kvm -machine q35 -cpu 'host,model-id=$(id)'\\''s,+invtsc'\n");

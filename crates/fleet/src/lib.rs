@@ -58,4 +58,4 @@ pub use naming::{Hosts, Named, name};
 pub use offer::{Offer, Words, and, closed};
 pub use pools::{MOST_KINDS, Pool, Split, TooManyKinds, Weights, pools};
 pub use rest::{Lacking, Rest, Unnamed};
-pub use target::Target;
+pub use target::{Target, kubevirt, openstack};

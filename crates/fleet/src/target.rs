@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use cpusieve_answers::rehearse::domain::in_libvirt;
 use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
@@ -45,16 +45,24 @@ impl Target {
             Self::Qemu => format!("-cpu {},host-phys-bits=on,host-phys-bits-limit={bits}\n", model.cpu),
             Self::Libvirt => libvirt(found, model),
             Self::Proxmox => proxmox(model, bits),
-            Self::Kubevirt => kubevirt(model),
-            Self::Openstack => openstack(model),
+            Self::Kubevirt => kubevirt(&model.name, handed_on(model)),
+            Self::Openstack => openstack("custom", Some(&model.name), handed_on(model)),
             Self::Firecracker => return None,
         })
     }
 }
 
-fn policies(model: &Named) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
-    let plus = model.plus.iter().map(|name| ("require", in_libvirt(name)));
-    plus.chain(model.minus.iter().map(|name| ("disable", in_libvirt(name))))
+/// The differences of a model, by libvirt's names: `true` for a feature that is added. KVM's own are no CPU features for
+/// libvirt.
+fn handed_on(model: &Named) -> impl Iterator<Item = (bool, Cow<'static, str>)> {
+    let plus = model.plus.iter().map(|name| (true, in_libvirt(name)));
+    let both = plus.chain(model.minus.iter().map(|name| (false, in_libvirt(name))));
+    both.filter(|(_, name)| !name.starts_with("kvm"))
+}
+
+/// libvirt's word for a feature that is there, or is not.
+const fn policy(on: bool) -> &'static str {
+    if on { "require" } else { "disable" }
 }
 
 fn libvirt(found: &Baseline, model: &Named) -> String {
@@ -67,8 +75,8 @@ fn libvirt(found: &Baseline, model: &Named) -> String {
         let _ = writeln!(text, "  <vendor>{}</vendor>", vendor.name());
     }
     let _ = writeln!(text, "  <maxphysaddr mode='passthrough' limit='{}'/>", found.common.phys_bits);
-    for (policy, name) in policies(model).filter(|(_, name)| !name.starts_with("kvm")) {
-        let _ = writeln!(text, "  <feature policy='{policy}' name='{name}'/>");
+    for (on, name) in handed_on(model) {
+        let _ = writeln!(text, "  <feature policy='{}' name='{name}'/>", policy(on));
     }
     text.push_str("</cpu>\n");
     text
@@ -81,21 +89,28 @@ fn proxmox(model: &Named, bits: u8) -> String {
     format!("cpu-model: fleet\n{flags}    phys-bits {bits}\n    reported-model {}\n", model.name)
 }
 
-fn kubevirt(model: &Named) -> String {
-    let mut text = format!("spec:\n  domain:\n    cpu:\n      model: {}\n", model.name);
+/// The `cpu` of a KubeVirt VirtualMachineInstance, up to the end of its last feature; what else belongs to `domain` may
+/// follow with four spaces. Features are libvirt's names, `true` for one that is required and `false` for one that is
+/// disabled (`pkg/virt-launcher/virtwrap/converter/compute/cpu.go:Configure`).
+pub fn kubevirt<N: Display>(model: &str, features: impl IntoIterator<Item = (bool, N)>) -> String {
+    let mut text = format!("spec:\n  domain:\n    cpu:\n      model: {model}\n");
     let mut head = "      features:\n";
-    for (policy, name) in policies(model).filter(|(_, name)| !name.starts_with("kvm")) {
-        let _ = write!(text, "{head}        - name: \"{name}\"\n          policy: {policy}\n");
+    for (on, name) in features {
+        let _ = write!(text, "{head}        - name: \"{name}\"\n          policy: {}\n", policy(on));
         head = "";
     }
     text
 }
 
-fn openstack(model: &Named) -> String {
-    let flags = policies(model).filter(|(_, name)| !name.starts_with("kvm"));
-    let flags: Vec<String> =
-        flags.map(|(policy, name)| format!("{}{name}", if policy == "require" { '+' } else { '-' })).collect();
-    let mut text = format!("[libvirt]\ncpu_mode = custom\ncpu_models = {}\n", model.name);
+/// The section of Nova's `nova.conf` that makes guests of this CPU mode (`custom` with a model, else `host-passthrough`
+/// or `host-model`); features as for [`kubevirt`] (`nova/conf/libvirt.py:libvirt_general_opts`).
+pub fn openstack<N: Display>(mode: &str, model: Option<&str>, features: impl IntoIterator<Item = (bool, N)>) -> String {
+    let mut text = format!("[libvirt]\ncpu_mode = {mode}\n");
+    if let Some(model) = model {
+        let _ = writeln!(text, "cpu_models = {model}");
+    }
+    let flags = features.into_iter().map(|(on, name)| format!("{}{name}", if on { '+' } else { '-' }));
+    let flags: Vec<String> = flags.collect();
     if !flags.is_empty() {
         let _ = writeln!(text, "cpu_model_extra_flags = {}", flags.join(","));
     }

@@ -1,13 +1,13 @@
 //! Programs that died of an illegal instruction: the instruction, or what is left of it.
 
 use cpusieve_formats::message::{Paste, Shown};
-use cpusieve_knowledge::messages::{At, Severity};
+use cpusieve_knowledge::messages::{At, Found, Severity, Take};
 use cpusieve_knowledge::x86::{self, Feature};
 
 use super::feature::{self, Subject};
 use super::instruction::{self, Instruction, Special};
 use super::loss::{Loss, of_brand, of_flags};
-use super::scene::Scene;
+use super::scene::{self, Scene};
 use crate::models::level::{self, Level};
 
 /// The instructions that faulted, as one message.
@@ -39,6 +39,27 @@ pub(super) fn of_instructions(paste: &Paste, scene: &Scene) -> Vec<Loss> {
     }
     loss.of_program(paste, scene, &decoded, &features);
     vec![loss]
+}
+
+/// Where the address of a line `trap invalid opcode ip:7f12 sp:7ffc error:0 in libc.so.6[7f00+178000]` lies: behind it the
+/// kernel names the file, from some release on with the offset in it (`mm/memory.c:print_vma_addr`).
+pub(super) fn module(paste: &Paste, found: &Found) -> Option<String> {
+    let ip = found.taken.iter().filter(|taken| taken.take == Take::Hex).flat_map(|taken| &taken.ranges).next_back()?;
+    let ip = scene::hexadecimal(paste.piece(*ip))?;
+    let rest: String = paste.flow.get(found.end..)?.chars().take(200).collect();
+    let (before, rest) = rest.split_once(" in ")?;
+    let (name, rest) = rest.split_once('[')?;
+    let same_line = !before.contains("ip:") && !name.is_empty() && !name.contains(' ');
+    let (inside, _) = rest.split_once(']').filter(|_| same_line)?;
+    let (offset, mapping) = inside.split_once(',').map_or((None, inside), |(offset, rest)| (Some(offset), rest));
+    match offset.map(scene::hexadecimal) {
+        Some(offset) => Some(format!("The address lies in {name}, at offset {:#x} of the file.", offset?)),
+        None => {
+            let start = scene::hexadecimal(mapping.split_once('+')?.0)?;
+            let offset = ip.checked_sub(start)?;
+            Some(format!("The address lies in {name}, {offset:#x} behind the beginning of this mapping."))
+        }
+    }
 }
 
 /// Ends of functions' names that say which instructions they are made of.

@@ -4,6 +4,7 @@ use cpusieve_formats::message::Paste;
 use cpusieve_knowledge::messages::{At, Class, Found, Severity, Spot, Take};
 use cpusieve_knowledge::x86::{self, Feature};
 
+use super::fault;
 use super::feature::{self, Subject};
 use super::register;
 use super::scene::Scene;
@@ -55,6 +56,7 @@ impl Loss {
             "MSG0400" => register::leaf(&mut loss, paste, found),
             "MSG0114" => register::snp(&mut loss, paste, found),
             "MSG0500" | "MSG0502" => loss.level(paste, found),
+            "MSG0600" | "MSG0601" | "MSG0602" => loss.why.extend(fault::module(paste, found)),
             _ => loss.named(paste, found),
         }
         loss.judge(scene);
@@ -163,6 +165,14 @@ impl Loss {
         self.remedies.push("run under KVM or natively on a host that has it, or use a model or a build without it (-march=x86-64-v3 for AVX2)".to_owned());
     }
 
+    /// The class of most of the features; of several the one that is named first.
+    fn main_class(&self) -> Option<&'static Class> {
+        let classes: Vec<&'static Class> = self.subjects.iter().filter_map(Subject::class).collect();
+        let count = |class: &&&'static Class| classes.iter().filter(|other| other.name == class.name).count();
+        // The last of several maxima is taken, hence from behind.
+        classes.iter().rev().max_by_key(count).copied()
+    }
+
     /// Stage and severity where the row leaves them to the features.
     fn judge(&mut self, scene: &Scene) {
         let features: Vec<&'static Feature> = self.subjects.iter().filter_map(|subject| subject.feature).collect();
@@ -175,7 +185,7 @@ impl Loss {
             self.why.extend(scene.brand.map(|brand| of_brand(brand, &features)).filter(|said| !said.is_empty()));
             self.why.extend(of_flags(&scene.flags, &features));
         } else if self.stage == At::ByFeature {
-            let class = self.subjects.first().and_then(Subject::class);
+            let class = self.main_class();
             let names: Vec<&str> = self.subjects.iter().filter_map(Subject::class).map(|class| class.name).collect();
             let physical =
                 names.iter().any(|name| matches!(*name, "what KVM gives on every host" | "hardware virtualization"));

@@ -63,9 +63,9 @@ impl Scene {
                 .any(|tag| self.is(tag))
     }
 
-    /// The accelerator, if it is not KVM.
+    /// What stands in KVM's place: another accelerator, or the TDX module, which has the last word on CPUID.
     pub(super) fn other_accelerator(&self) -> Option<&'static str> {
-        [("tcg", "TCG"), ("hvf", "HVF"), ("whpx", "WHPX")]
+        [("tcg", "TCG"), ("hvf", "HVF"), ("whpx", "WHPX"), ("tdx", "TDX")]
             .into_iter()
             .find(|(tag, _)| self.is(tag))
             .map(|(_, name)| name)

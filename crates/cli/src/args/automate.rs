@@ -17,7 +17,7 @@ Exit status:
   0  OK
   1  WARNING: something preferred is missing
   2  CRITICAL: something wanted is missing
-  3  UNKNOWN: it could not be checked";
+  3  UNKNOWN: it could not be checked, or these options make no sense";
 
 /// Options of `check`.
 #[derive(Debug, Args)]

@@ -50,7 +50,8 @@ Examples:
   cpusieve want nonstop_tsc host.json                          from -cpu host
   cpusieve want avx512f la57 --cpu Skylake-Server host.json    two flags for a named model
   cpusieve want svm --without avx2 --cpu EPYC host.json        one flag, and not another
-  cpusieve want invtsc --to libvirt host.json > cpu.xml        ready to paste";
+  cpusieve want invtsc --to libvirt host.json > cpu.xml        ready to paste
+  cpusieve want invtsc --to kubevirt host.json                 the same for a virtual machine of KubeVirt";
 
 /// Options of `want`.
 #[derive(Debug, Args)]
@@ -73,12 +74,16 @@ pub(crate) struct WantOptions {
 /// A system that starts guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum To {
-    /// Part of QEMU's command line
+    /// QEMU's command line
     Qemu,
-    /// Elements of libvirt's domain XML
+    /// libvirt's domain XML
     Libvirt,
     /// A custom CPU template of Firecracker
     Firecracker,
-    /// Proxmox VE's cpu-models.conf and the guest's configuration
+    /// Proxmox VE's /etc/pve/virtual-guest/cpu-models.conf
     Proxmox,
+    /// A KubeVirt virtual machine
+    Kubevirt,
+    /// OpenStack Nova's nova.conf
+    Openstack,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::choose::To;
 use super::route::{PriceFile, param};
 
 const FLEET_EXAMPLES: &str = "\
@@ -156,28 +157,11 @@ pub(crate) struct BaselineOptions {
     #[command(flatten)]
     pub(crate) setting: FleetSetting,
     /// Print the CPU alone, ready to paste
-    #[arg(long, value_name = "SOFTWARE", conflicts_with = "json")]
+    #[arg(long, value_name = "SYSTEM", conflicts_with = "json")]
     pub(crate) to: Option<To>,
     /// Files, folders, or `-` for standard input
     #[arg(value_name = "INPUT", default_value = "-")]
     pub(crate) inputs: Vec<PathBuf>,
-}
-
-/// For whom a CPU is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum To {
-    /// QEMU's -cpu
-    Qemu,
-    /// libvirt's `<cpu>`
-    Libvirt,
-    /// A Firecracker CPU template
-    Firecracker,
-    /// Proxmox VE's /etc/pve/virtual-guest/cpu-models.conf
-    Proxmox,
-    /// A KubeVirt virtual machine
-    Kubevirt,
-    /// OpenStack Nova's nova.conf
-    Openstack,
 }
 
 /// Options of `fleet compare`.

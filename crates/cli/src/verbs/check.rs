@@ -14,22 +14,43 @@ use crate::{input, json, page};
 pub(crate) fn run(options: &CheckOptions, as_json: bool) -> Result<Done, Failure> {
     let (status, line, value) = match asked(options) {
         Ok(answer) => (answer.status, told(&answer), as_value(&answer)),
-        Err(error) => {
-            let value = json!({"format": 1, "status": Status::Unknown.name(), "error": error.to_string()});
-            (Status::Unknown, page::tame(&error.to_string()), value)
+        Err(error) => unknown(&error.to_string()),
+    };
+    Ok(end(status, &line, &value, as_json))
+}
+
+/// What arguments come to that cannot be understood: UNKNOWN, on the line that monitoring shows; all that `clap` has to
+/// say of them goes to standard error.
+pub(crate) fn misused(error: &clap::Error, as_json: bool) -> Done {
+    let _ = error.print();
+    let told = error.render().to_string();
+    let first = told.lines().next().unwrap_or_default();
+    let (status, line, value) = unknown(first.strip_prefix("error: ").unwrap_or(first));
+    end(status, &line, &value, as_json)
+}
+
+/// The status, the line and the JSON of what could not be checked.
+fn unknown(error: &str) -> (Status, String, Value) {
+    let value = json!({"format": 1, "status": Status::Unknown.name(), "error": error});
+    // A `|` ends the text.
+    (Status::Unknown, page::tame(error).replace('|', "?"), value)
+}
+
+/// Prints the line, and ends with the status that goes with it in the plugins' protocol.
+fn end(status: Status, line: &str, value: &Value, as_json: bool) -> Done {
+    let text = if as_json { json::pretty(value) } else { format!("CPUSIEVE {} - {line}\n", status.name()) };
+    let status = match (page::print(&text), status) {
+        (Ok(()), Status::Ok) => 0,
+        (Ok(()), Status::Warning) => 1,
+        (Ok(()), Status::Critical) => 2,
+        (Ok(()), Status::Unknown) => 3,
+        // What nobody could be told is not known.
+        (Err(error), _) => {
+            page::complain(&error);
+            3
         }
     };
-    if as_json {
-        page::print(&json::pretty(&value))?;
-    } else {
-        page::print(&format!("CPUSIEVE {} - {line}\n", status.name()))?;
-    }
-    Ok(Done::Plugin(match status {
-        Status::Ok => 0,
-        Status::Warning => 1,
-        Status::Critical => 2,
-        Status::Unknown => 3,
-    }))
+    Done::Plugin(status)
 }
 
 fn asked(options: &CheckOptions) -> Result<Answer, Failure> {

@@ -1,8 +1,11 @@
 //! `want`: how to get flags, the smallest change first.
 
+mod domain;
 mod firecracker;
 mod json;
+mod kubevirt;
 mod libvirt;
+mod openstack;
 mod paste;
 mod proxmox;
 mod qemu;

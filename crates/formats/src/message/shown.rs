@@ -131,7 +131,8 @@ fn disassembled(line: &str) -> Option<Shown> {
     if bytes.len() < 2 && !(mnemonic && placed) {
         return None;
     }
-    if !mnemonic && !separated {
+    // Where a file of bytes alone is disassembled, addresses begin at 0: as short as times of day.
+    if !mnemonic && (!separated || address <= 0xfff) {
         return None;
     }
     Some(Shown {
@@ -149,14 +150,15 @@ fn name(function: &str) -> String {
     function.split('+').next().unwrap_or_default().chars().take(80).collect()
 }
 
-/// Hexadecimal digits at the beginning, at least four; WinDbg puts a grave accent into them.
+/// Hexadecimal digits at the beginning, at least four, or fewer before a colon; WinDbg puts a grave accent into them.
 fn address(line: &str) -> Option<(u64, &str)> {
     let digits = line.strip_prefix("0x").unwrap_or(line);
     let end = digits.find(|c: char| !c.is_ascii_hexdigit() && c != '`').unwrap_or(digits.len());
     let (found, rest) = digits.split_at(end);
     let plain: String = found.chars().filter(|c| *c != '`').collect();
     let ends = rest.starts_with([':', ' ', '|', '<']);
-    (plain.len() >= 4 && ends).then(|| u64::from_str_radix(&plain, 16).ok()).flatten().map(|address| (address, rest))
+    let long = plain.len() >= 4 || (!plain.is_empty() && rest.starts_with(':'));
+    (long && ends).then(|| u64::from_str_radix(&plain, 16).ok()).flatten().map(|address| (address, rest))
 }
 
 /// Bytes at the beginning: pairs of digits with blanks between, or without.
@@ -246,6 +248,7 @@ mod tests {
             ("00007ff6`57352ab0 c4e27d78c0      vpbroadcastb ymm0,xmm0", avx2.clone(), "vpbroadcastb ymm0,xmm0"),
             ("00007FF657352AB0 | C4E27D78 C0 | vpbroadcastb ymm0,xmm0 |", avx2.clone(), "vpbroadcastb ymm0,xmm0"),
             ("0x401000:\t0xc4\t0xe2\t0x7d\t0x78\t0xc0", avx2.clone(), ""),
+            ("   0:\tc4 e2 7d 78 c0       \tvpbroadcastb %xmm0,%ymm0", avx2.clone(), "vpbroadcastb %xmm0,%ymm0"),
             ("c4 e2 7d 78 c0", avx2.clone(), ""),
             ("c4e27d78c0", avx2, ""),
         ] {
@@ -255,6 +258,8 @@ mod tests {
             "Code: Bad RIP value.",
             "plain words",
             "2020: words and more",
+            "12:34:56 words and more",
+            "10: 20 30 40",
             "Code: 48 89 e5 c4 e2 7d 78",
             "dead beef cafe x",
         ] {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::load::{Loaded, load};
 use super::{Done, Failure, assumptions, label, setting};
-use crate::args::{BaselineOptions, FleetTo as To, Switch};
+use crate::args::{BaselineOptions, Switch, To};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
 use crate::worth::Worths;

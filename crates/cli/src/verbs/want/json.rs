@@ -67,6 +67,8 @@ fn paste(to: To, paste: &Paste) -> Value {
         To::Libvirt => "libvirt",
         To::Firecracker => "firecracker",
         To::Proxmox => "proxmox",
+        To::Kubevirt => "kubevirt",
+        To::Openstack => "openstack",
     };
     json!({"system": system, "text": paste.text, "beyond": paste.beyond, "note": paste.note, "possible": !paste.impossible})
 }

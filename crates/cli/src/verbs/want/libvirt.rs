@@ -2,134 +2,80 @@
 
 use std::fmt::Write as _;
 
-use cpusieve_answers::want::CpuText;
-
+use super::domain::{Domain, Element, state};
 use super::paste::{Paste, Target};
 
-/// Features whose name in libvirt's `x86_features.xml` differs from QEMU's: QEMU's, libvirt's.
-const NAMES: [(&str, &str); 10] = [
-    ("cmp-legacy", "cmp_legacy"),
-    ("ds-cpl", "ds_cpl"),
-    ("fxsr-opt", "fxsr_opt"),
-    ("lahf-lm", "lahf_lm"),
-    ("nodeid-msr", "nodeid_msr"),
-    ("pclmulqdq", "pclmuldq"),
-    ("perfctr-core", "perfctr_core"),
-    ("perfctr-nb", "perfctr_nb"),
-    ("tsc-adjust", "tsc_adjust"),
-    ("xd", "nx"),
-];
-
-/// Properties that are no CPU features for libvirt but elements elsewhere: the name, and the element by its state.
-type Element = fn(bool) -> (Place, String);
-
-/// Where an element stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// `<features>`
-    Features,
-    /// `<features><kvm>`
-    Kvm,
-    /// `<clock>`
-    Clock,
-}
-
-const ELEMENTS: [(&str, Element); 5] = [
-    ("kvm", |on| (Place::Kvm, format!("<hidden state='{}'/>", state(!on)))),
-    ("pmu", |on| (Place::Features, format!("<pmu state='{}'/>", state(on)))),
-    ("kvm-pv-unhalt", |on| (Place::Features, format!("<pvspinlock state='{}'/>", state(on)))),
-    ("kvm-pv-eoi", |on| (Place::Features, format!("<apic eoi='{}'/>", state(on)))),
-    ("kvmclock", |on| (Place::Clock, format!("<timer name='kvmclock' present='{}'/>", if on { "yes" } else { "no" }))),
-];
-
-const fn state(on: bool) -> &'static str {
-    if on { "on" } else { "off" }
-}
-
-/// The elements of a domain.
+/// The elements of a domain, by where they stand.
 #[derive(Default)]
-struct Domain {
+struct Elements {
+    /// Attributes of `<cpu>`.
+    attributes: String,
     /// Within `<cpu>`.
     cpu: Vec<String>,
     features: Vec<String>,
     kvm: Vec<String>,
     clock: Vec<String>,
-    migratable: Option<bool>,
-    /// Properties of `-cpu` that libvirt has no word for.
-    unknown: Vec<String>,
 }
 
-impl Domain {
-    fn of(cpu: &CpuText) -> Self {
-        let mut domain = Self::default();
-        for (name, on) in cpu.switches() {
-            domain.switch(&name, on);
+impl Elements {
+    fn of(domain: &Domain) -> Self {
+        let mut elements = Self::default();
+        for (on, name) in &domain.features {
+            let policy = if *on { "require" } else { "disable" };
+            elements.cpu.push(format!("<feature policy='{policy}' name='{}'/>", escaped(name)));
         }
-        for (name, value) in cpu.values() {
-            match name.as_str() {
-                "tsc-frequency" => domain.clock.push(format!("<timer name='tsc' frequency='{}'/>", escaped(value))),
-                "phys-bits" => domain.cpu.push(format!("<maxphysaddr mode='emulate' bits='{}'/>", escaped(value))),
-                _ => domain.unknown.push(format!("{name}={value}")),
+        for element in &domain.elements {
+            match element {
+                Element::Kvm(on) => elements.kvm.push(format!("<hidden state='{}'/>", state(!on))),
+                Element::Pmu(on) => elements.features.push(format!("<pmu state='{}'/>", state(*on))),
+                Element::Pvspinlock(on) => elements.features.push(format!("<pvspinlock state='{}'/>", state(*on))),
+                Element::Eoi(on) => elements.features.push(format!("<apic eoi='{}'/>", state(*on))),
+                Element::Kvmclock(on) => {
+                    let present = if *on { "yes" } else { "no" };
+                    elements.clock.push(format!("<timer name='kvmclock' present='{present}'/>"));
+                }
+                Element::Migratable(on) => elements.attributes = format!(" migratable='{}'", state(*on)),
+                Element::HostPhysBits => elements.cpu.push("<maxphysaddr mode='passthrough'/>".to_owned()),
+                Element::PhysBits(bits) => {
+                    elements.cpu.push(format!("<maxphysaddr mode='emulate' bits='{}'/>", escaped(bits)));
+                }
+                Element::HostCaches => elements.cpu.push("<cache mode='passthrough'/>".to_owned()),
+                Element::TscFrequency(frequency) => {
+                    elements.clock.push(format!("<timer name='tsc' frequency='{}'/>", escaped(frequency)));
+                }
             }
         }
-        domain
+        elements
     }
-
-    fn switch(&mut self, name: &str, on: bool) {
-        if let Some((place, element)) = ELEMENTS.iter().find(|(known, _)| *known == name).map(|(_, of)| of(on)) {
-            match place {
-                Place::Features => self.features.push(element),
-                Place::Kvm => self.kvm.push(element),
-                Place::Clock => self.clock.push(element),
-            }
-            return;
-        }
-        match (name, on) {
-            ("migratable", _) => self.migratable = Some(on),
-            ("host-phys-bits", true) => self.cpu.push("<maxphysaddr mode='passthrough'/>".to_owned()),
-            ("host-cache-info", true) => self.cpu.push("<cache mode='passthrough'/>".to_owned()),
-            _ if is_feature(name) => {
-                let known = NAMES.iter().find(|(qemu, _)| *qemu == name).map_or(name, |(_, libvirt)| libvirt);
-                let policy = if on { "require" } else { "disable" };
-                self.cpu.push(format!("<feature policy='{policy}' name='{}'/>", escaped(known)));
-            }
-            _ => self.unknown.push(format!("{name}={}", state(on))),
-        }
-    }
-}
-
-/// Whether libvirt takes it for a CPU feature: QEMU has a bit for it, outside of KVM's and Hyper-V's leaves.
-fn is_feature(name: &str) -> bool {
-    let outside = |bit: &cpusieve_knowledge::qemu::Bit| bit.place.cpuid().is_none_or(|bit| bit.leaf >> 16 != 0x4000);
-    cpusieve_knowledge::qemu::by_name(name).next().is_some_and(outside)
 }
 
 /// The elements to paste into a domain.
 pub(super) fn xml(target: &Target<'_>) -> Paste {
     let cpu = target.settings.cpu();
     let domain = Domain::of(&cpu);
+    let elements = Elements::of(&domain);
     let mut text = String::new();
     let machine = target.settings.machine.as_deref().unwrap_or(target.guest.vcpu.machine.name);
     let (machine, options) = machine.split_once(',').map_or((machine, None), |(machine, rest)| (machine, Some(rest)));
     let _ = writeln!(text, "<os>\n  <type arch='x86_64' machine='{}'>hvm</type>\n</os>", escaped(machine));
-    let migratable = domain.migratable.map(|on| format!(" migratable='{}'", state(on))).unwrap_or_default();
+    let attributes = &elements.attributes;
     let (open, model) = match cpu.model.as_str() {
-        "host" => (format!("<cpu mode='host-passthrough' check='none'{migratable}"), None),
-        "max" => (format!("<cpu mode='maximum' check='none'{migratable}"), None),
+        "host" => (format!("<cpu mode='host-passthrough' check='none'{attributes}"), None),
+        "max" => (format!("<cpu mode='maximum' check='none'{attributes}"), None),
         model => ("<cpu mode='custom' match='exact' check='partial'".to_owned(), Some(model)),
     };
     let model = model.map(|model| format!("<model fallback='forbid'>{}</model>", escaped(model)));
-    let inside: Vec<String> = model.into_iter().chain(domain.cpu).collect();
+    let inside: Vec<String> = model.into_iter().chain(elements.cpu).collect();
     element(&mut text, &open, "cpu", &inside);
-    let mut features = domain.features;
-    if !domain.kvm.is_empty() {
-        features.push(format!("<kvm>{}</kvm>", domain.kvm.concat()));
+    let mut features = elements.features;
+    if !elements.kvm.is_empty() {
+        features.push(format!("<kvm>{}</kvm>", elements.kvm.concat()));
     }
     if !features.is_empty() {
         element(&mut text, "<features", "features", &features);
     }
-    if !domain.clock.is_empty() {
-        element(&mut text, "<clock offset='utc'", "clock", &domain.clock);
+    if !elements.clock.is_empty() {
+        element(&mut text, "<clock offset='utc'", "clock", &elements.clock);
     }
     if target.settings.cpu_pm {
         text.push_str("<!-- needs xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0' in <domain> -->\n");
@@ -176,22 +122,6 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn properties_become_the_elements_that_libvirt_has() {
-        let cpu =
-            CpuText::parse("host,+invtsc,pclmulqdq=off,kvm=off,pmu=on,tsc-frequency=2000000000,migratable=off,x-foo=3");
-        let domain = Domain::of(&cpu);
-        assert_eq!(
-            domain.cpu,
-            ["<feature policy='require' name='invtsc'/>", "<feature policy='disable' name='pclmuldq'/>"]
-        );
-        assert_eq!(domain.kvm, ["<hidden state='on'/>"]);
-        assert_eq!(domain.features, ["<pmu state='on'/>"]);
-        assert_eq!(domain.clock, ["<timer name='tsc' frequency='2000000000'/>"]);
-        assert_eq!(domain.migratable, Some(false));
-        assert_eq!(domain.unknown, ["x-foo=3"]);
-    }
 
     #[test]
     fn nothing_breaks_out_of_xml() {

@@ -5,7 +5,7 @@ use cpusieve_answers::want::change::Change;
 use cpusieve_answers::want::{Settings, Wish};
 use cpusieve_model::Vendor;
 
-use super::{firecracker, libvirt, proxmox, qemu};
+use super::{firecracker, kubevirt, libvirt, openstack, proxmox, qemu};
 use crate::args::To;
 
 /// What is to be written down.
@@ -39,6 +39,8 @@ pub(super) fn paste(to: To, target: &Target<'_>) -> Paste {
         To::Libvirt => libvirt::xml(target),
         To::Firecracker => return firecracker::template(target),
         To::Proxmox => proxmox::configuration(target),
+        To::Kubevirt => kubevirt::machine(target),
+        To::Openstack => openstack::configuration(target),
     };
     paste.beyond.extend(target.changes.iter().filter(|change| is_elsewhere(change)).map(ToString::to_string));
     paste
