@@ -27,6 +27,8 @@ cargo xtask import qemu DIR [--label L] [--check]
 cargo xtask import qemu --binary PATH [--label L] [--check]
                                       machine types and properties as a QEMU binary tells them over QMP; its models
                                       and what they expand to are held against the tables
+cargo xtask import libvirt DIR [--label L] [--check]
+                                      the same for the CPU map of a source tree of libvirt
 cargo xtask import price FILE         what `cpusieve price --json` measured, as a table of knowledge/price
 cargo xtask import check              whether knowledge/ is canonical and keeps its laws
 cargo xtask fuzz [--seconds N] [TARGET...]
