@@ -22,6 +22,7 @@ use cpusieve_model::{CpuidBit, MsrBit, Place, Register};
 use crate::TreeSet;
 use crate::qemu::Fit;
 use crate::slots::Slots;
+use crate::x86;
 
 include!(concat!(env!("OUT_DIR"), "/libvirt.rs"));
 
@@ -283,6 +284,31 @@ pub fn model(release: usize, name: &str) -> Option<&'static Model> {
     models(release).iter().find(|model| model.name() == name)
 }
 
+/// The model of a release with the name most like this one; `None` if none is near.
+#[must_use]
+pub fn similar_model(release: usize, name: &str) -> Option<&'static str> {
+    similar(name, models(release).iter().map(Model::name))
+}
+
+/// The feature of a release with the name most like this one; `None` if none is near.
+#[must_use]
+pub fn similar_feature(release: usize, name: &str) -> Option<&'static str> {
+    similar(name, features(release).map(|(_, feature)| feature.name()))
+}
+
+/// Names longer than this are no slip of the pen.
+const LONGEST: usize = 64;
+
+fn similar(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    if name.is_empty() || name.len() > LONGEST {
+        return None;
+    }
+    let folded = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "-");
+    let (wanted, limit) = (folded(name), (name.len() / 4).max(1));
+    let near = known.map(|known| (x86::distance(wanted.as_bytes(), folded(known).as_bytes()), known));
+    near.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,6 +354,13 @@ mod tests {
         assert_eq!(one.minus(&two).iter().collect::<Vec<_>>(), [0, 64]);
         assert_eq!(one.minus(&two).union(&two), one);
         assert!(!one.contains(last + 1) && Set::EMPTY.is_empty());
+    }
+
+    #[test]
+    fn slips_of_the_pen_find_what_was_meant() {
+        assert_eq!(similar_model(newest(), "skylake-server-ibrs"), Some("Skylake-Server-IBRS"));
+        assert_eq!(similar_feature(newest(), "sse4_1"), Some("sse4.1"));
+        assert_eq!((similar_model(newest(), "Bogus"), similar_feature(newest(), "")), (None, None));
     }
 
     #[test]
