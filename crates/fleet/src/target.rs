@@ -52,6 +52,19 @@ impl Target {
     }
 }
 
+impl Target {
+    /// A model alone, ready to paste; `None` where more is needed: the width of physical addresses, or registers.
+    #[must_use]
+    pub fn print_model(self, model: &Named) -> Option<String> {
+        match self {
+            Self::Qemu => Some(format!("-cpu {}\n", model.cpu)),
+            Self::Kubevirt => Some(kubevirt(model)),
+            Self::Openstack => Some(openstack(model)),
+            Self::Libvirt | Self::Firecracker | Self::Proxmox => None,
+        }
+    }
+}
+
 fn policies(model: &Named) -> impl Iterator<Item = (&'static str, Cow<'static, str>)> {
     let plus = model.plus.iter().map(|name| ("require", in_libvirt(name)));
     plus.chain(model.minus.iter().map(|name| ("disable", in_libvirt(name))))

@@ -11,13 +11,16 @@ Inputs are files, folders (read with all below them) and standard input (-): any
 as for predict, records one a line (NDJSON), and what fleet pack wrote. What KVM offers on each host is
 taken from a record or predicted, and what cannot be used is named.
 
+libvirt's <cpu> elements, one or several a file, have a baseline of their own, as virsh cpu-baseline makes it.
+
 Examples:
   cpusieve fleet baseline hosts/                         what a guest may have everywhere
   cpusieve fleet baseline hosts/ --qemu 10.0 --to libvirt
   for h in $HOSTS; do ssh $h cpusieve record | jq -c .; done | cpusieve fleet baseline -";
 
 const COMPARE_EXAMPLES: &str = "\
-Each end is a host, as for baseline, or libvirt's <cpu> XML, whose policies then count as libvirt does.
+Each end is a host, as for baseline, or libvirt's <cpu> XML: its model is then the one of libvirt's CPU map, and its
+policies count as in virsh cpu-compare.
 
 Examples:
   cpusieve fleet compare old.json new.json   superset: what runs on the second runs on the first
@@ -131,6 +134,9 @@ pub(crate) struct FleetSetting {
     /// Take machines under a hypervisor for hosts although their KVM was not seen
     #[arg(long)]
     pub(crate) nested: bool,
+    /// The version of libvirt whose CPU map gives <cpu> elements their meaning; else the newest known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) libvirt: Option<String>,
     /// Stop at the first input that cannot be used
     #[arg(long)]
     pub(crate) strict: bool,

@@ -1,10 +1,11 @@
 //! One definition for several: `virsh cpu-baseline`.
 
-use cpusieve_knowledge::libvirt::{VENDORS, Vendor};
+use cpusieve_knowledge::libvirt::{Set, VENDORS, Vendor};
 
-use super::cpu::{Cpu, Unknown};
+use super::cpu::{Cpu, Unknown, id};
 use super::data::Data;
 use super::decode::{Wish, named, without_blockers};
+use crate::baseline::Cost;
 
 /// Why there is no baseline. The inputs count from 0.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +96,7 @@ pub fn baseline(cpus: &[Cpu], release: usize, migratable: bool) -> Result<Cpu, B
     for (input, cpu) in cpus.iter().enumerate() {
         let unknown = |unknown| BaselineError::Unknown { input, unknown };
         let has = cpu.expanded(release).map_err(unknown)?;
-        common = Some(common.map_or(has, |common: cpusieve_knowledge::libvirt::Set| common.intersection(&has)));
+        common = Some(common.map_or(has, |common: Set| common.intersection(&has)));
         vendor = with_vendor(vendor, input, cpu, release)?;
         names.extend(cpu.model.as_deref().filter(|name| !names.contains(name)));
     }
@@ -113,6 +114,23 @@ pub fn baseline(cpus: &[Cpu], release: usize, migratable: bool) -> Result<Cpu, B
         cpu.vendor = None;
     }
     Ok(cpu)
+}
+
+/// What each of some CPUs takes from the others: the features that it lacks and another has. One that lacks none is not in
+/// it. Names and sets in the order of the inputs.
+#[must_use]
+pub fn costs(cpus: &[(&str, Set)]) -> Vec<Cost> {
+    let any = cpus.iter().fold(Set::EMPTY, |any, (_, set)| any.union(set));
+    let lack: Vec<(usize, usize)> =
+        any.iter().map(|feature| (feature, cpus.iter().filter(|(_, set)| !set.contains(feature)).count())).collect();
+    let cost = |(name, set): &(&str, Set)| {
+        let lacks = lack.iter().filter(|(feature, _)| !set.contains(*feature));
+        let alike = cpus.iter().filter(|(_, other)| other == set).count();
+        let alone = lacks.clone().filter(|(_, count)| *count == alike).map(|(feature, _)| id(*feature)).collect();
+        let features: Vec<_> = lacks.map(|(feature, _)| id(*feature)).collect();
+        (!features.is_empty()).then(|| Cost { host: (*name).to_owned(), features, alone, alike, unnamed: 0 })
+    };
+    cpus.iter().filter_map(cost).collect()
 }
 
 /// The vendor so far, with one more input: its own, or that of its model; of the first input, only its own.

@@ -15,12 +15,14 @@
 //! ```
 
 mod baseline;
+mod beyond;
 mod cpu;
 mod data;
 mod decode;
 mod update;
 
-pub use baseline::{BaselineError, baseline};
+pub use baseline::{BaselineError, baseline, costs};
+pub use beyond::{beyond, named};
 pub use cpu::{Cpu, Match, Mode, Policy, Unknown, id};
 pub use data::{Data, offered};
 pub use decode::{Allowed, decode};

@@ -7,8 +7,9 @@ use cpusieve_fleet::{Baseline, Cost, Fleet, Lacking, Offer, Setting, Target, bas
 use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
 use serde_json::{Value, json};
 
-use super::load::{Loaded, load};
-use super::{Done, Failure, assumptions, label, setting};
+use super::load::{Loaded, load_from};
+use super::sources::Sources;
+use super::{Done, Failure, assumptions, definitions, label, libvirt, setting};
 use crate::args::{BaselineOptions, FleetTo as To, Switch};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
@@ -19,7 +20,13 @@ const NAMED: usize = 12;
 
 pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
     let (setting, assumed) = setting(&options.setting)?;
-    let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let mut sources = Sources::of(&options.inputs)?;
+    if let Some(found) = definitions::of(&mut sources, options.setting.strict)? {
+        let (release, of_libvirt) = libvirt(&options.setting)?;
+        let assumed: Vec<Assumption> = of_libvirt.into_iter().collect();
+        return definitions::run(&found, options, (&setting, &assumed), release, as_json);
+    }
+    let loaded = load_from(sources, &setting, options.setting.strict)?;
     let worths = Worths::known(options.setting.price.file.as_deref())?;
     let migratable = options.setting.migratable == Switch::On;
     let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
@@ -32,7 +39,7 @@ pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Fail
     Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
 }
 
-const fn target(to: To) -> Target {
+pub(super) const fn target(to: To) -> Target {
     match to {
         To::Qemu => Target::Qemu,
         To::Libvirt => Target::Libvirt,
@@ -276,7 +283,7 @@ fn of_inputs(page: &mut String, loaded: &Loaded, width: usize) {
     }
 }
 
-fn quiet_assumptions(page: &mut String, assumed: &[Assumption], fleet: &Fleet, width: usize) {
+pub(super) fn quiet_assumptions(page: &mut String, assumed: &[Assumption], fleet: &Fleet, width: usize) {
     let mut parts: Vec<String> = assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     let of_hosts = fleet.assumed();
     parts.extend(

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod compare;
+mod definitions;
 mod drift;
 mod load;
 #[cfg(feature = "store")]
@@ -18,6 +19,7 @@ mod who;
 
 use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
+use cpusieve_knowledge::libvirt;
 use cpusieve_knowledge::qemu::{self, Fit, RELEASES};
 use serde_json::{Value, json};
 
@@ -72,6 +74,27 @@ fn setting(options: &FleetSetting) -> Result<(Setting<'_>, Vec<Assumption>), Fai
     let machine = qemu::machine(release, &options.machine)?;
     let kernel = options.host_kernel.as_deref();
     Ok((Setting { release, machine, kernel, params: &options.kvm_params, nested: options.nested }, assumed))
+}
+
+/// The release of libvirt whose CPU map counts, and what was assumed of it.
+fn libvirt(options: &FleetSetting) -> Result<(usize, Option<Assumption>), Failure> {
+    let assumed = |release: usize, because: String| {
+        let value = libvirt::RELEASES.get(release).map_or("", |known| known.label).to_owned();
+        (release, Some(Assumption { what: "libvirt".to_owned(), value, because, hangs: Vec::new() }))
+    };
+    let Some(version) = &options.libvirt else {
+        return Ok(assumed(libvirt::newest(), "none was named; this is the newest known".to_owned()));
+    };
+    Ok(match libvirt::nearest(version) {
+        (_, Fit::Unreadable) => {
+            return Err(format!("`{version}` is no libvirt version; expected one such as 9.0 or 11.3.0").into());
+        }
+        (release, Fit::Same) => (release, None),
+        (release, Fit::Older) => assumed(release, format!("the nearest known release that is older than {version}")),
+        (release, Fit::Oldest) => {
+            assumed(release, format!("no known release is as old as {version}; this is the oldest"))
+        }
+    })
 }
 
 fn label(release: usize) -> &'static str {
