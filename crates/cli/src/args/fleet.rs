@@ -32,7 +32,8 @@ Exit status:
 
 const POOLS_EXAMPLES: &str = "\
 Each host runs guests with what its whole pool has; the best split is the one with the most features over all
-hosts, each weighed 1 unless --weight says otherwise.
+hosts, each weighed by its price where one is known (how many times faster the best of its works is), else 1;
+--weight says otherwise.
 
 Examples:
   cpusieve fleet pools hosts/ --k 4
@@ -52,12 +53,12 @@ Exit status:
 const PACK_EXAMPLES: &str = "\
 A row for each kind of host with its feature words, the number of its hosts and their names. Such a file is
 mapped and read as it lies there, by the other verbs of fleet too: a million hosts in a tenth of a second. Its words
-hold for the QEMU, machine and kernel named here, which have to be named again when it is read.
+hold for the QEMU, machine and kernel named here, which count when it is read and nothing else is named.
 
 Examples:
   cpusieve fleet pack -o fleet.arrow hosts/ --qemu 10.0
   cpusieve fleet pack -o fleet.arrow --parquet fleet.parquet hosts/ --qemu 10.0
-  cpusieve fleet baseline fleet.arrow --qemu 10.0";
+  cpusieve fleet baseline fleet.arrow";
 
 #[cfg(feature = "store")]
 const WHO_EXAMPLES: &str = "\
@@ -117,14 +118,14 @@ pub(crate) enum FleetVerb {
 }
 
 /// The software of a fleet.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct FleetSetting {
-    /// The version of QEMU on all hosts; else the newest known
+    /// The version of QEMU on all hosts; else that of a packed file, or the newest known
     #[arg(long, value_name = "VERSION")]
     pub(crate) qemu: Option<String>,
-    /// QEMU's -machine, its type alone
-    #[arg(long, value_name = "TYPE", default_value = "pc")]
-    pub(crate) machine: String,
+    /// QEMU's -machine, its type alone; else pc, or that of a packed file without --qemu
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) machine: Option<String>,
     /// The kernel of all hosts; else each input's own
     #[arg(long, value_name = "RELEASE")]
     pub(crate) host_kernel: Option<String>,
@@ -205,7 +206,7 @@ pub(crate) struct PoolsOptions {
     /// The most pools
     #[arg(long = "k", value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) most: u16,
-    /// What a feature is worth, such as avx512f=20; 1 if it is not named
+    /// What a feature is worth, such as avx512f=20; else its price, or 1
     #[arg(long = "weight", value_name = "FLAG=NUMBER", value_parser = param)]
     pub(crate) weights: Vec<(String, String)>,
     /// Files, folders, or `-` for standard input

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::load::{Loaded, load_from};
 use super::sources::Sources;
-use super::{Done, Failure, assumptions, definitions, label, libvirt, setting};
+use super::{Asked, Done, Failure, assumptions, definitions, label, libvirt, setting};
 use crate::args::{BaselineOptions, FleetTo as To, Switch};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
@@ -19,7 +19,8 @@ use crate::worth::Worths;
 const NAMED: usize = 12;
 
 pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
-    let (setting, assumed) = setting(&options.setting)?;
+    let asked = Asked::of(&options.setting, &options.inputs);
+    let (setting, assumed) = setting(&asked)?;
     let mut sources = Sources::of(&options.inputs)?;
     if let Some(found) = definitions::of(&mut sources, options.setting.strict)? {
         let (release, of_libvirt) = libvirt(&options.setting)?;

@@ -12,7 +12,7 @@ use cpusieve_model::Vendor;
 use serde_json::json;
 
 use super::load::load;
-use super::{Done, Failure, definitions, label, libvirt, packed, setting};
+use super::{Asked, Done, Failure, definitions, label, libvirt, packed, setting};
 use crate::args::{CompareOptions, Switch};
 use crate::input::{self, InputError};
 use crate::json;
@@ -22,7 +22,8 @@ pub(super) fn run(options: &CompareOptions, as_json: bool) -> Result<Done, Failu
     if options.a == Path::new("-") && options.b == Path::new("-") {
         return Err(InputError::TwiceStandardInput.into());
     }
-    let (setting, of_qemu) = setting(&options.setting)?;
+    let asked = Asked::of(&options.setting, [&options.a, &options.b]);
+    let (setting, of_qemu) = setting(&asked)?;
     let (a, b) = (end(&options.a, &setting)?, end(&options.b, &setting)?);
     let by_libvirt = [&a, &b].into_iter().any(|end| matches!(end, End::Definition(..)));
     let (release, of_libvirt) = libvirt(&options.setting)?;
@@ -115,9 +116,11 @@ impl End {
         let Self::Definition(cpu) = self else { return None };
         let more = beyond(cpu, scale.catalogue, scale.libvirt?);
         let (model, qemu) = (cpu.model.as_ref()?, label(scale.catalogue.release));
-        let names = more.join(" ");
-        let name = input::name(path);
-        (!more.is_empty()).then(|| format!("{name}: QEMU {qemu}'s {model} also has, uncounted by libvirt: {names}"))
+        let (vmx, mut names): (Vec<&str>, Vec<&str>) = more.iter().partition(|name| name.starts_with("vmx-"));
+        let controls = format!("{} of VMX (vmx-*)", vmx.len());
+        names.extend((!vmx.is_empty()).then_some(controls.as_str()));
+        let (name, names) = (input::name(path), names.join(" "));
+        (!names.is_empty()).then(|| format!("{name}: QEMU {qemu}'s {model} also has, uncounted by libvirt: {names}"))
     }
 }
 

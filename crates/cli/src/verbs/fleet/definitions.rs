@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use cpusieve_answers::predict::Assumption;
-use cpusieve_fleet::libvirt::{Cpu, Policy, Unknown, baseline, costs, expand_features, id, named};
+use cpusieve_fleet::libvirt::{BaselineError, Cpu, Policy, Unknown, baseline, costs, expand_features, id, named};
 use cpusieve_fleet::{Catalogue, Cost, Fleet, Setting, Target};
 use cpusieve_formats::Format;
 use cpusieve_knowledge::libvirt::{RELEASES, Set};
@@ -111,7 +111,13 @@ pub(super) fn run(
     let migratable = options.setting.migratable == Switch::On;
     let cpu = baseline(&cpus, release, migratable).map_err(|error| {
         let input = error.input().and_then(|input| definitions.named.get(input));
-        input.map_or_else(|| error.to_string(), |(name, _)| format!("{name}: {error}"))
+        match (&error, input) {
+            (BaselineError::Unknown { unknown, .. }, Some((name, _))) => {
+                placed(Path::new(name.rsplit_once('#').map_or(name.as_str(), |(file, _)| file)), unknown)
+            }
+            (_, Some((name, _))) => format!("{name}: {error}"),
+            (_, None) => error.to_string(),
+        }
     })?;
     let features = cpu.expanded(release).map_err(|error| error.to_string())?;
     let sets: Result<Vec<(&str, Set)>, Unknown> =
@@ -135,10 +141,9 @@ fn findings(cpus: &[Cpu], result: &Cpu) -> Vec<String> {
     let mut findings = Vec::new();
     let guests = cpus.iter().filter(|cpu| cpu.guest).count();
     if guests > 0 {
+        let whose = if guests == 1 { "one of them is a guest's".to_owned() } else { format!("{guests} are guests'") };
         findings.push(format!(
-            "{guests} of them {} a guest's definition: virsh cpu-baseline takes hosts' alone, and \
-             virsh hypervisor-cpu-baseline both",
-            if guests == 1 { "is" } else { "are" }
+            "{whose}: virsh cpu-baseline takes definitions of hosts alone, virsh hypervisor-cpu-baseline both"
         ));
     }
     let bare = cpus.iter().filter(|cpu| cpu.vendor.is_none()).count();
@@ -203,7 +208,7 @@ impl Found<'_> {
         }
         let _ = write!(page, "\n{}", self.cpu.to_xml());
         page.push('\n');
-        page.push_str(&page::wrap(&self.features.names().collect::<Vec<_>>().join(" "), "", "  ", width));
+        page.push_str(&page::wrap(&self.features.iter().map(id).collect::<Vec<_>>().join(" "), "", "  ", width));
         if !self.costs.is_empty() {
             let _ = write!(page, "\n{}\n", styled(HEAD, "What they take from each other:"));
         }

@@ -17,6 +17,8 @@ mod sql;
 #[cfg(feature = "store")]
 mod who;
 
+use std::path::PathBuf;
+
 use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
 use cpusieve_knowledge::libvirt;
@@ -41,9 +43,24 @@ pub(crate) fn run(options: &FleetOptions, as_json: bool) -> Result<Done, Failure
     }
 }
 
+/// What was asked of the software, and what a packed file among the inputs told of the rest.
+struct Asked {
+    options: FleetSetting,
+    taken: Option<Assumption>,
+}
+
+impl Asked {
+    fn of<'p>(options: &FleetSetting, inputs: impl IntoIterator<Item = &'p PathBuf>) -> Self {
+        let mut options = options.clone();
+        let taken = packed::adopt(&mut options, inputs.into_iter().map(PathBuf::as_path));
+        Self { options, taken }
+    }
+}
+
 /// The software of the fleet, and what was assumed of it.
-fn setting(options: &FleetSetting) -> Result<(Setting<'_>, Vec<Assumption>), Failure> {
-    let mut assumed = Vec::new();
+fn setting(asked: &Asked) -> Result<(Setting<'_>, Vec<Assumption>), Failure> {
+    let Asked { options, taken } = asked;
+    let mut assumed: Vec<Assumption> = taken.iter().cloned().collect();
     let mut assume = |value: &str, because: String| {
         assumed.push(Assumption { what: "QEMU".to_owned(), value: value.to_owned(), because, hangs: Vec::new() });
     };
@@ -71,7 +88,7 @@ fn setting(options: &FleetSetting) -> Result<(Setting<'_>, Vec<Assumption>), Fai
             nearest.release
         }
     };
-    let machine = qemu::machine(release, &options.machine)?;
+    let machine = qemu::machine(release, options.machine.as_deref().unwrap_or("pc"))?;
     let kernel = options.host_kernel.as_deref();
     Ok((Setting { release, machine, kernel, params: &options.kvm_params, nested: options.nested }, assumed))
 }
