@@ -7,6 +7,7 @@ mod archive;
 mod bounded;
 mod capture;
 mod guest;
+mod libvirt;
 mod matrix;
 mod modules;
 mod nested;
@@ -76,6 +77,9 @@ impl Options {
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     if let Some(("nested", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return nested::run(rest);
+    }
+    if let Some(("libvirt", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return libvirt::run(rest);
     }
     let Some(options) = Options::read(arguments) else {
         eprintln!(

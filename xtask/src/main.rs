@@ -40,6 +40,7 @@ cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CM
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
                                       a real KVM and guests under it, inside an emulated host
+cargo xtask lab libvirt [--quick]     libvirt's own cases of comparing CPUs, by the files of its source package
 cargo xtask book                      docs/book with a page for each rule, in target/book; mdbook makes HTML of it
 cargo xtask dist [--target TRIPLE]    the static binary, man pages and completions as a tarball and a Debian package
 cargo xtask deny                      licences, duplicates and sources of all dependencies";

@@ -160,6 +160,11 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
         assert_eq!(output.status.code(), Some(0), "{to}");
         assert!(text(&output.stdout).contains(expected), "{to}: {}", text(&output.stdout));
     }
+    // What that libvirt has no name for is not written as if it had.
+    let old = run(&["fleet", "baseline", &a, &b, "--qemu", "10.0", "--to", "libvirt", "--libvirt", "9.0"], b"");
+    let (old, versions) = (text(&old.stdout), ["-v2</model>", "-v3</model>", "-v4</model>", "-v5</model>"]);
+    let is_versioned = versions.iter().any(|version| old.contains(version));
+    assert_eq!(is_versioned, old.contains("libvirt 9.0 has no name for: the model"), "{old}");
     let template = run(&["fleet", "baseline", &a, &b, "--to", "firecracker"], b"");
     let again = run(&["fleet", "baseline", "-"], &template.stdout);
     // A template is recognised for what it is, and is no host.

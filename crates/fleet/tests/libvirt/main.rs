@@ -18,7 +18,7 @@ use cpusieve_fleet::libvirt::{
     Cpu, Data, Match, Mode, Policy, baseline, decode, expand_features, migratable, translate, update, update_live,
 };
 use cpusieve_fleet::{Answer, answer, apart};
-use cpusieve_knowledge::libvirt::{FEATURES, RELEASES, Set, feature};
+use cpusieve_knowledge::libvirt::{FEATURES, RELEASES, Set, at, feature};
 use serde_json::Value;
 
 use files::{Files, Reply, cases, text};
@@ -355,6 +355,17 @@ fn every_case_is_judged_or_said_why_not() {
     eprintln!("{:<16} {:>6} {:>10}", "all", sum(0), sum(1));
     assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), cases.len());
     assert!(!court.files.are_there() || sum(1) == 0, "with the files at hand, every case is judged");
+}
+
+#[test]
+fn what_is_printed_for_libvirt_are_its_names() {
+    let catalogue = cpusieve_fleet::newest();
+    for property in catalogue.properties() {
+        let known: Vec<&str> =
+            property.places.iter().filter_map(|&place| at(release(), place)).map(|at| FEATURES[at].name()).collect();
+        let ours = cpusieve_answers::rehearse::domain::in_libvirt(property.name);
+        assert!(known.is_empty() || known.contains(&&*ours), "{} is {known:?}, not {ours}", property.name);
+    }
 }
 
 #[test]

@@ -32,7 +32,11 @@ pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Fail
     let migratable = options.setting.migratable == Switch::On;
     let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
     let text = match options.to {
-        Some(to) => target(to).print(&found, &loaded.fleet).ok_or("no CPU model runs unfiltered on all hosts")?,
+        Some(to) => {
+            let (libvirt, _) = libvirt(&options.setting)?;
+            let printed = target(to).print(&found, &loaded.fleet, setting.release, libvirt);
+            printed.ok_or("no CPU model runs unfiltered on all hosts")?
+        }
         None if as_json => as_text(&found, &loaded, &setting, &assumed, &worths),
         None => text(&found, &loaded, (&setting, &assumed), &worths, page::width()),
     };
