@@ -1,6 +1,7 @@
-//! `cargo xtask import`: from a kernel's or QEMU's source tree, a QEMU binary or a measurement, into `knowledge/`, and whether `knowledge/` is in order.
+//! `cargo xtask import`: from a kernel's, QEMU's or libvirt's source tree, a QEMU binary or a measurement, into `knowledge/`, and whether `knowledge/` is in order.
 
 mod binary;
+mod libvirt;
 mod price;
 mod qemu;
 
@@ -17,7 +18,7 @@ use cpusieve_import::tables::{TableError, Tree, TreeList};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// `linux DIR`, `kvm DIR`, `qemu DIR`, `check`.
+/// `linux DIR`, `kvm DIR`, `qemu DIR`, `libvirt DIR`, `check`.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let root = super::root().join("knowledge");
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -29,9 +30,10 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
         ["qemu", "--binary", path, ref options @ ..] => {
             binary::import(&root, &Request::new(Half::Qemu, path, options)?)
         }
+        ["libvirt", dir, ref options @ ..] => libvirt::import(&root, &Request::new(Half::Libvirt, dir, options)?),
         ["qemu", dir, ref options @ ..] => qemu::import(&root, &Request::new(Half::Qemu, dir, options)?),
         _ => {
-            eprintln!("usage: cargo xtask import linux|kvm|qemu DIR [--label L] [--source TEXT] [--check]");
+            eprintln!("usage: cargo xtask import linux|kvm|qemu|libvirt DIR [--label L] [--source TEXT] [--check]");
             eprintln!("       cargo xtask import qemu --binary PATH [--label L] [--check]");
             eprintln!("       cargo xtask import price FILE");
             eprintln!("       cargo xtask import check");
@@ -46,6 +48,7 @@ enum Half {
     Linux,
     Kvm,
     Qemu,
+    Libvirt,
 }
 
 /// What to read, under which label.
@@ -180,7 +183,9 @@ fn check(root: &Path) -> Result<ExitCode> {
     let knowledge = Knowledge::read(root)?;
     let mut files = knowledge.files();
     files.extend(qemu::tables(root)?.print().into_iter().map(|(file, text)| (format!("qemu/{file}"), text)));
-    let mut faults = Vec::new();
+    let libvirt = libvirt::Libvirt::read(root)?;
+    files.extend(libvirt.files());
+    let mut faults = libvirt.faults();
     for (path, canonical) in &files {
         faults.extend(differing(path, &text(&root.join(path))?, canonical));
     }

@@ -8,6 +8,7 @@ mod bounded;
 mod capture;
 mod fuzz_qemu;
 mod guest;
+mod libvirt;
 mod matrix;
 mod modules;
 mod nested;
@@ -88,6 +89,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         Some(("nested", rest)) => return nested::run(rest),
         Some(("fuzz-qemu", rest)) => return fuzz_qemu::run(rest),
         _ => {}
+    }
+    if let Some(("libvirt", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return libvirt::run(rest);
     }
     let Some(options) = Options::read(arguments) else {
         eprintln!(

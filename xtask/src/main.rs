@@ -26,6 +26,8 @@ cargo xtask import qemu DIR [--label L] [--check]
 cargo xtask import qemu --binary PATH [--label L] [--check]
                                       machine types and properties as a QEMU binary tells them over QMP; its models
                                       and what they expand to are held against the tables
+cargo xtask import libvirt DIR [--label L] [--check]
+                                      the same for the CPU map of a source tree of libvirt
 cargo xtask import price FILE         what `cpusieve price --json` measured, as a table of knowledge/price
 cargo xtask import check              whether knowledge/ is canonical and keeps its laws
 cargo xtask fuzz [--seconds N] [TARGET...]
@@ -37,6 +39,7 @@ cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CM
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
                                       a real KVM and guests under it, inside an emulated host
+cargo xtask lab libvirt [--quick]     libvirt's own cases of comparing CPUs, by the files of its source package
 cargo xtask book                      docs/book with a page for each rule, in target/book; mdbook makes HTML of it
 cargo xtask dist [--target TRIPLE] [--twice]
                                       the static binary, man pages and completions as a tarball and a Debian package;

@@ -1,6 +1,7 @@
 //! What a feature is worth, beside its name: from a measurement that was given (`--price FILE`), else from the table that
 //! ships with cpusieve.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use cpusieve_formats::price;
@@ -110,6 +111,28 @@ impl Worths {
         (!parts.is_empty()).then(|| page::tame(&(parts.join("; ") + &more)))
     }
 
+    /// What each feature weighs beside one of no known worth, by feature: how many times faster its best work is, rounded.
+    /// Features that make no difference, and those that would weigh 1, are left out.
+    pub(crate) fn weights(&self) -> BTreeMap<&str, u64> {
+        let mut weights = BTreeMap::new();
+        for price in self.prices.iter().filter(|price| price.ratio[1] >= NOTABLE) {
+            let known: &mut u64 = weights.entry(price.feature.as_str()).or_default();
+            *known = (*known).max(price.ratio[0].clamp(0.0, 1e6).round() as u64);
+        }
+        weights.retain(|_, weight| *weight > 1);
+        weights
+    }
+
+    /// Where the numbers come from: `Zen 4, 2026-11`.
+    pub(crate) fn origin(&self) -> String {
+        let month = |date: &str| date.get(..7).unwrap_or(date).to_owned();
+        let used = |(at, _): &(usize, &Source)| self.prices.iter().any(|price| price.source == *at);
+        let sources = self.sources.iter().enumerate().filter(used);
+        let all: Vec<String> =
+            sources.map(|(_, source)| format!("{}, {}", source.machine, month(&source.date))).collect();
+        page::tame(&all.join("; "))
+    }
+
     /// Every work of these features, by feature; features without one are left out.
     pub(crate) fn value<'a>(&self, features: impl IntoIterator<Item = &'a str>) -> Value {
         let priced = features.into_iter().filter_map(|feature| Some((feature.to_owned(), self.of(feature)?)));
@@ -172,6 +195,13 @@ mod tests {
         let line = worths().line(["fpu", "sha_ni", "aes", "popcnt", "aes"]).unwrap();
         assert_eq!(line, "aes 11x AES-256-GCM (Zen 4, 2026-11); sha_ni 3.2x SHA-256 (Zen 3, 2026-11)");
         assert_eq!(worths().line(["popcnt", "fpu"]), None, "what makes no difference is no news");
+    }
+
+    #[test]
+    fn a_feature_weighs_as_much_as_its_best_work() {
+        let worths = worths();
+        assert_eq!(worths.weights().into_iter().collect::<Vec<_>>(), [("aes", 11), ("sha_ni", 3)]);
+        assert_eq!(worths.origin(), "Zen 4, 2026-11; Zen 3, 2026-11");
     }
 
     #[test]

@@ -160,6 +160,11 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
         assert_eq!(output.status.code(), Some(0), "{to}");
         assert!(text(&output.stdout).contains(expected), "{to}: {}", text(&output.stdout));
     }
+    // What that libvirt has no name for is not written as if it had.
+    let old = run(&["fleet", "baseline", &a, &b, "--qemu", "10.0", "--to", "libvirt", "--libvirt", "9.0"], b"");
+    let (old, versions) = (text(&old.stdout), ["-v2</model>", "-v3</model>", "-v4</model>", "-v5</model>"]);
+    let is_versioned = versions.iter().any(|version| old.contains(version));
+    assert_eq!(is_versioned, old.contains("libvirt 9.0 has no name for: the model"), "{old}");
     let template = run(&["fleet", "baseline", &a, &b, "--to", "firecracker"], b"");
     let again = run(&["fleet", "baseline", "-"], &template.stdout);
     // A template is recognised for what it is, and is no host.
@@ -217,16 +222,84 @@ fn pools_gain_what_one_host_took() {
     folder.file("b.json", &host("icx-6.1"));
     let output = run(&["fleet", "pools", folder.path(), "--k", "3", "--json"], b"");
     assert_eq!(output.status.code(), Some(0));
-    let frontier = json(&output)["frontier"].as_array().unwrap().clone();
+    let found = json(&output);
+    let frontier = found["frontier"].as_array().unwrap().clone();
+    // What a feature is worth decides what it weighs, unless that is given.
+    assert!(found["weights"]["aes"].as_u64().unwrap() > 2, "{}", found["weights"]);
+    let priced = found["weights"]["gfni"].as_u64().unwrap_or(1);
     assert_eq!(frontier.len(), 2);
     assert_eq!((&frontier[0]["best"], frontier[0]["gained"].as_array().unwrap().len()), (&Value::Bool(true), 0));
     let gained = frontier[1]["gained"].as_array().unwrap();
     assert!(gained.iter().any(|item| item["feature"] == "gfni" && item["hosts"] == 1), "{gained:?}");
     let weighed = json(&run(&["fleet", "pools", folder.path(), "--weight", "gfni=1000", "--json"], b""));
     let value = |frontier: &Value| frontier[1]["value"].as_u64().unwrap();
-    assert_eq!(value(&weighed["frontier"]), value(&Value::Array(frontier)) + 999);
+    assert_eq!(value(&weighed["frontier"]), value(&Value::Array(frontier)) + 1000 - priced);
+    assert_eq!(weighed["weights"]["gfni"], 1000);
     assert_eq!(run(&["fleet", "pools", folder.path(), "--weight", "gfni=much"], b"").status.code(), Some(2));
     assert_eq!(run(&["fleet", "pools", folder.path(), "--k", "0"], b"").status.code(), Some(2));
+}
+
+/// A host's definition as libvirt writes it.
+fn definition(model: &str, features: &[&str]) -> Vec<u8> {
+    let features: String = features.iter().map(|name| format!("<feature name='{name}'/>\n")).collect();
+    format!("<cpu>\n<arch>x86_64</arch><model>{model}</model><vendor>Intel</vendor>\n{features}</cpu>").into_bytes()
+}
+
+#[test]
+fn definitions_of_libvirt_have_a_baseline_of_their_own() {
+    let folder = Folder::new("definitions");
+    let westmere = folder.file("a.xml", &definition("Westmere", &["invtsc", "pclmuldq"]));
+    let nehalem = folder.file("b.xml", &definition("Nehalem", &["invtsc", "aes"]));
+    let output = run(&["fleet", "baseline", &westmere, &nehalem, "--json"], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let found = json(&output);
+    let of = &found["definition"];
+    assert_eq!((&of["model"], &of["vendor"], &of["fallback"]), (&"Westmere".into(), &"Intel".into(), &"allow".into()));
+    assert!(
+        of["require"].as_array().unwrap().is_empty() && found["features"].as_array().unwrap().contains(&"aes".into())
+    );
+    assert_eq!(found["costs"][0]["features"][0], "pclmulqdq");
+    assert!(found["assumed"][0]["what"] == "libvirt", "{}", found["assumed"]);
+    // Whether invtsc may be there is asked of libvirt's map.
+    let all = json(&run(&["fleet", "baseline", folder.path(), "--migratable", "off", "--json"], b""));
+    assert_eq!(all["definition"]["require"][0], "invtsc");
+    let pasted = run(&["fleet", "baseline", folder.path(), "--to", "libvirt"], b"");
+    assert!(text(&pasted.stdout).contains("<model fallback='allow'>Westmere</model>"), "{}", text(&pasted.stdout));
+    assert_eq!(text(&run(&["fleet", "baseline", folder.path(), "--to", "qemu"], b"").stdout), "-cpu Westmere\n");
+    // From standard input, several in one file, and what is to blame.
+    let list = [b"<cpus>".as_slice(), &definition("Westmere", &[]), &definition("Nehelem", &[]), b"</cpus>"].concat();
+    let unknown = run(&["fleet", "baseline", "-"], &list);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("no CPU model `Nehelem` (it has `Nehalem`)"), "{}", text(&unknown.stderr));
+    folder.file("c.json", &host("icx-6.1"));
+    let mixed = run(&["fleet", "baseline", folder.path(), "--json"], b"");
+    assert_eq!((mixed.status.code(), json(&mixed)["skipped"].as_array().unwrap().len()), (Some(3), 1));
+}
+
+#[test]
+fn a_definition_is_compared_by_libvirts_map() {
+    let folder = Folder::new("compared");
+    let host = folder.file("host.xml", &definition("Westmere", &["invtsc"]));
+    let guest = |name: &str, inner: &str| {
+        folder.file(name, format!("<cpu match='strict'>\n<model>Nehalem</model>\n{inner}</cpu>").as_bytes())
+    };
+    let more = "<feature policy='optional' name='aes'/><feature policy='disable' name='invtsc'/>";
+    let compare = |guest: &str| run(&["fleet", "compare", &host, guest, "--json"], b"");
+    let strict = compare(&guest("strict.xml", ""));
+    assert_eq!((strict.status.code(), json(&strict)["relation"].as_str()), (Some(1), Some("incompatible")));
+    let same = compare(&guest("same.xml", more));
+    assert_eq!((same.status.code(), json(&same)["relation"].as_str()), (Some(0), Some("identical")));
+    let forbidden = compare(&guest("forbidden.xml", "<feature policy='forbid' name='sse2'/>"));
+    assert!(json(&forbidden)["why"][0].as_str().unwrap().contains("sse2"));
+    // Every name is libvirt's, and a wrong one is told with its place.
+    let wrong = compare(&guest("wrong.xml", "<feature policy='require' name='pclmulqdq'/>"));
+    assert_eq!((wrong.status.code(), wrong.stdout.is_empty()), (Some(2), true));
+    assert!(text(&wrong.stderr).contains("wrong.xml:3: libvirt"), "{}", text(&wrong.stderr));
+    assert!(text(&wrong.stderr).contains("it calls that `pclmuldq`"), "{}", text(&wrong.stderr));
+    let old = run(&["fleet", "compare", &host, &guest("old.xml", ""), "--libvirt", "9.0.0", "--json"], b"");
+    assert!(json(&old)["assumed"].as_array().unwrap().is_empty());
+    let qemu = json(&run(&["fleet", "compare", &host, &host, "--qemu", "10.0", "--json"], b""));
+    assert!(qemu["notes"][0].as_str().unwrap().contains("of VMX"), "{}", qemu["notes"]);
 }
 
 #[test]

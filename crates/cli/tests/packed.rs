@@ -109,6 +109,12 @@ fn a_file_for_other_software_and_a_damaged_one_are_named() {
     let other = run(&["fleet", "baseline", &arrow, "--qemu", "7.2"]);
     assert_eq!(other.status.code(), Some(2));
     assert!(text(&other.stderr).contains("packed for QEMU 10.0"), "{}", text(&other.stderr));
+    // With nothing named, what it was packed for counts, and that is said.
+    let found = json(&["fleet", "baseline", &arrow]);
+    assert_eq!((&found["qemu"], &found["assumed"][0]["what"]), (&"10.0".into(), &"software".into()));
+    assert!(found["assumed"][0]["value"].as_str().unwrap().starts_with("QEMU 10.0, machine pc"));
+    let parquet = json(&["fleet", "pools", "--k", "1", &folder.path("f.parquet")]);
+    assert_eq!(parquet["qemu"], "10.0");
     let whole = fs::read(&arrow).unwrap();
     let broken = folder.path("broken.arrow");
     fs::write(&broken, &whole[..whole.len() / 2]).unwrap();

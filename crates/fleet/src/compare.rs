@@ -90,29 +90,46 @@ pub fn answer(host: &Definition, cpu: &Definition) -> Answer {
     run(host, cpu, &mut Vec::new())
 }
 
-/// What a host must have: the required features that no other policy takes that from.
+/// What a host must have: the required features that are not forced, optional or disabled too. What is forbidden is
+/// needed all the same if the model has it (`x86Compute`).
 fn needs(cpu: &Definition) -> Ids {
-    let others = [&cpu.force, &cpu.optional, &cpu.disable, &cpu.forbid];
+    let others = [&cpu.force, &cpu.optional, &cpu.disable];
     cpu.require.iter().filter(|id| others.iter().all(|policy| !policy.contains(*id))).copied().collect()
 }
 
-fn run(host: &Definition, cpu: &Definition, why: &mut Vec<String>) -> Answer {
-    let has = host.expanded();
-    let (before, x86) = (why.len(), ["x86_64", "i686", "x86"]);
+/// Why a CPU is none for a host, whatever its features are: the architecture, then the vendor.
+fn foreign(host: &Definition, cpu: &Definition) -> Option<String> {
+    let x86 = ["x86_64", "i686", "x86"];
     if let Some(arch) = cpu.arch.as_deref().filter(|arch| !x86.contains(arch)) {
-        why.push(format!("another architecture: {arch}"));
+        return Some(format!("another architecture: {arch}"));
     }
-    if let Some(vendor) = &cpu.vendor
-        && host.vendor.as_ref() != Some(vendor)
-    {
-        let own = host.vendor.as_deref().unwrap_or("not known");
-        why.push(format!("the vendor must be {vendor}, and is {own}"));
+    let vendor = cpu.vendor.as_ref().filter(|vendor| host.vendor.as_ref() != Some(vendor))?;
+    let own = host.vendor.as_deref().unwrap_or("not known");
+    Some(format!("the vendor must be {vendor}, and is {own}"))
+}
+
+/// The comparison of two of which the second is none for the first, before features are looked at; `None` if these decide.
+#[must_use]
+pub fn apart(first: &Definition, second: &Definition) -> Option<Comparison> {
+    let why = vec![foreign(first, second)?];
+    let (only_first, only_second) = (Vec::new(), Vec::new());
+    let (second_on_first, first_on_second) = (false, false);
+    let relation = Relation::Incompatible;
+    Some(Comparison { relation, second_on_first, first_on_second, only_first, only_second, common: 0, why })
+}
+
+fn run(host: &Definition, cpu: &Definition, why: &mut Vec<String>) -> Answer {
+    if let Some(foreign) = foreign(host, cpu) {
+        why.push(foreign);
+        return Answer::Incompatible;
     }
+    let has = host.expanded();
     let forbidden: Vec<&str> = cpu.forbid.intersection(&has).copied().collect();
     if !forbidden.is_empty() {
         why.push(format!("forbidden, and there: {}", forbidden.join(" ")));
+        return Answer::Incompatible;
     }
-    if why.len() > before || !needs(cpu).is_subset(&has) {
+    if !needs(cpu).is_subset(&has) {
         return Answer::Incompatible;
     }
     let named = [&cpu.require, &cpu.force, &cpu.optional, &cpu.disable];

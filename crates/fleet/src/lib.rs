@@ -39,6 +39,7 @@ mod definition;
 mod drift;
 mod fleet;
 mod host;
+pub mod libvirt;
 mod memory;
 mod naming;
 mod offer;
@@ -48,8 +49,8 @@ mod target;
 
 pub use baseline::{Baseline, Cost, baseline, features};
 pub use catalogue::{Catalogue, Property};
-pub use compare::{Answer, Comparison, Relation, answer, compare};
-pub use definition::{Definition, Ids, UnknownName, feature, newest};
+pub use compare::{Answer, Comparison, Relation, answer, apart, compare};
+pub use definition::{Definition, Ids, feature, newest};
 pub use drift::{Drift, Kept, Side, drift};
 pub use fleet::{Assumed, Fleet, Kind, Member};
 pub use host::{Ground, Host, NotAHost, Setting, Software};

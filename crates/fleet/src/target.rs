@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use cpusieve_answers::rehearse::domain::in_libvirt;
-use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
+use cpusieve_knowledge::libvirt;
+use cpusieve_knowledge::qemu::{self, WORD_ORDER, Word};
 use cpusieve_model::{Vendor, has_subleaves};
 
 use crate::baseline::Baseline;
@@ -33,9 +34,10 @@ pub enum Target {
 }
 
 impl Target {
-    /// The baseline, ready to paste; `None` where it needs a model and there is none.
+    /// The baseline, ready to paste; `None` where it needs a model and there is none. For libvirt in the names of its
+    /// `libvirt` release; `qemu` is the one for which the model was named.
     #[must_use]
-    pub fn print(self, found: &Baseline, fleet: &Fleet) -> Option<String> {
+    pub fn print(self, found: &Baseline, fleet: &Fleet, qemu: usize, libvirt: usize) -> Option<String> {
         if self == Self::Firecracker {
             return Some(template(found, fleet));
         }
@@ -43,12 +45,25 @@ impl Target {
         let bits = found.common.phys_bits;
         Some(match self {
             Self::Qemu => format!("-cpu {},host-phys-bits=on,host-phys-bits-limit={bits}\n", model.cpu),
-            Self::Libvirt => libvirt(found, model),
+            Self::Libvirt => in_xml(found, model, qemu, libvirt),
             Self::Proxmox => proxmox(model, bits),
             Self::Kubevirt => kubevirt(&model.name, handed_on(model)),
             Self::Openstack => openstack("custom", Some(&model.name), handed_on(model)),
             Self::Firecracker => return None,
         })
+    }
+}
+
+impl Target {
+    /// A model alone, ready to paste; `None` where more is needed: the width of physical addresses, or registers.
+    #[must_use]
+    pub fn print_model(self, model: &Named) -> Option<String> {
+        match self {
+            Self::Qemu => Some(format!("-cpu {}\n", model.cpu)),
+            Self::Kubevirt => Some(kubevirt(&model.name, handed_on(model))),
+            Self::Openstack => Some(openstack("custom", Some(&model.name), handed_on(model))),
+            Self::Libvirt | Self::Firecracker | Self::Proxmox => None,
+        }
     }
 }
 
@@ -65,18 +80,44 @@ const fn policy(on: bool) -> &'static str {
     if on { "require" } else { "disable" }
 }
 
-fn libvirt(found: &Baseline, model: &Named) -> String {
+/// The model by a name that a release of libvirt knows; `None` if it knows none. QEMU's versions have names of their own
+/// (`Skylake-Server-IBRS` is version 2), and a name without a version is the first.
+fn name_in_libvirt(name: &str, qemu_release: usize, release: usize) -> Option<&str> {
+    if libvirt::model(release, name).is_some() {
+        return Some(name);
+    }
+    let found = qemu::resolve(qemu_release, name)?;
+    let number = found.version.unwrap_or(1);
+    let version = found.model.versions(qemu_release).find(|version| version.number == number);
+    let plain = (number == 1).then_some(found.model.name);
+    version.and_then(|version| version.alias).or(plain).filter(|name| libvirt::model(release, name).is_some())
+}
+
+fn in_xml(found: &Baseline, model: &Named, qemu_release: usize, release: usize) -> String {
+    let name = name_in_libvirt(&model.name, qemu_release, release);
     let mut text = format!(
         "<cpu mode='custom' match='exact' check='partial'>\n  <model fallback='forbid'>{}</model>\n",
-        model.name
+        name.unwrap_or(&model.name)
     );
     let vendors: Vec<Vendor> = found.vendors.iter().map(|(vendor, _)| *vendor).collect();
     if let [vendor @ (Vendor::Intel | Vendor::Amd | Vendor::Hygon)] = vendors[..] {
         let _ = writeln!(text, "  <vendor>{}</vendor>", vendor.name());
     }
     let _ = writeln!(text, "  <maxphysaddr mode='passthrough' limit='{}'/>", found.common.phys_bits);
+    let mut unknown = Vec::new();
+    if name.is_none() {
+        unknown.push(format!("the model {}", model.name));
+    }
     for (on, name) in handed_on(model) {
-        let _ = writeln!(text, "  <feature policy='{}' name='{name}'/>", policy(on));
+        if libvirt::feature(release, &name).is_some() {
+            let _ = writeln!(text, "  <feature policy='{}' name='{name}'/>", policy(on));
+        } else {
+            unknown.push(format!("{} {name}", policy(on)));
+        }
+    }
+    if !unknown.is_empty() {
+        let label = libvirt::RELEASES.get(release).map_or("", |known| known.label);
+        let _ = writeln!(text, "  <!-- libvirt {label} has no name for: {} -->", unknown.join(", "));
     }
     text.push_str("</cpu>\n");
     text

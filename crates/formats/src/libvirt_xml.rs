@@ -1,7 +1,7 @@
 //! libvirt's XML: raw CPUID (`<cpudata>`), and the `<cpu>` of capabilities and domains.
 //!
-//! `<cpudata>` holds registers of one CPU. `<cpu>` names a model and features that are added or taken away: what the
-//! model itself holds stands in libvirt's CPU map and not in the file.
+//! `<cpudata>` holds registers of one CPU. `<cpu>`, of which a file may hold a list, names a model and features that are
+//! added or taken away: what the model itself holds stands in libvirt's CPU map and not in the file.
 
 mod cpu;
 mod cpudata;
@@ -115,6 +115,7 @@ fn root(document: &Document<'_>, elements: &mut Elements<'_, '_>) -> Snapshot {
     let snapshot = match root.tag_name().name() {
         "cpudata" => cpudata::read(document, elements),
         "cpu" | "capabilities" | "domain" | "domainCapabilities" => cpu::read(root, elements),
+        _ if root.children().any(|child| child.has_tag_name("cpu")) => cpu::read(root, elements),
         other => {
             let what = format!("the root element is {}", quote(other.as_bytes()));
             elements.log.error_expected(elements.line(root), what, "cpudata, cpu, capabilities or domain");

@@ -1,6 +1,6 @@
-//! Reads CPU feature knowledge out of source trees of Linux and QEMU, and keeps it in tables of text.
+//! Reads CPU feature knowledge out of source trees of Linux, QEMU and libvirt, and keeps it in tables of text.
 //!
-//! A tree goes in as a function from path to text, facts come out ([`linux`], [`kvm`], [`qemu`]); [`tables`] is the
+//! A tree goes in as a function from path to text, facts come out ([`linux`], [`kvm`], [`qemu`], [`libvirt`]); [`tables`] is the
 //! text form in which `knowledge/` holds the facts of all trees at once, one row a fact with the trees for which it holds.
 //! This crate executes nothing and opens no file: the caller brings the text.
 //!
@@ -15,9 +15,11 @@
 
 mod c;
 pub mod kvm;
+pub mod libvirt;
 pub mod linux;
 pub mod qemu;
 mod source;
 pub mod tables;
+mod xml;
 
 pub use source::SourceTree;

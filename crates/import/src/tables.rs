@@ -6,6 +6,7 @@
 
 pub mod facts;
 pub mod kvm;
+pub mod libvirt;
 pub mod linux;
 pub mod qemu;
 mod trees;

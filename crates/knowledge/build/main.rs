@@ -7,6 +7,7 @@
 #[path = "../src/hash.rs"]
 mod hash;
 mod kvm;
+mod libvirt;
 mod linux;
 mod messages;
 mod msrs;
@@ -58,6 +59,7 @@ fn main() -> Result<()> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("linux.rs"), linux::generate(&tables)?)?;
     fs::write(out.join("kvm.rs"), kvm::generate(&tables)?)?;
+    fs::write(out.join("libvirt.rs"), libvirt::generate(&tables)?)?;
     fs::write(out.join("msrs.rs"), msrs::generate(&tables)?)?;
     fs::write(out.join("parameters.rs"), msrs::parameters(&tables)?)?;
     fs::write(out.join("price.rs"), price::generate(&tables)?)?;

@@ -1,4 +1,4 @@
-//! What Linux, KVM and QEMU do with CPU features, release by release, compiled in.
+//! What Linux, KVM, QEMU and libvirt do with CPU features, release by release, compiled in.
 //!
 //! The tables stand in `knowledge/` as text, one fact a row; the build script turns them into static slices, sorted for
 //! binary search, so that nothing is parsed at start-up; names are found by hashes that it laid out. This crate knows facts only: no stage, no file, no format.
@@ -18,6 +18,7 @@
 
 mod hash;
 pub mod kvm;
+pub mod libvirt;
 pub mod linux;
 pub mod messages;
 pub mod price;

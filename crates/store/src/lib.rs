@@ -36,7 +36,7 @@ mod texts;
 pub use columns::{Column, Set, column_name, columns};
 pub use file::Packed;
 pub use pack::{MOST_RECORDS, Writer, pack};
-pub use parquet::from_parquet;
+pub use parquet::{from_parquet, stamp_of_parquet};
 pub use rows::{Row, Rows};
 pub use sql::{Engine, Question, query};
 pub use stamp::Stamp;

@@ -11,15 +11,26 @@ use crate::columns::schema;
 use crate::pack::ASSUMED;
 use crate::{Error, Packed, Stamp};
 
+/// For which software a Parquet file was packed; its rows are not looked at.
+///
+/// # Errors
+/// If it is none of `fleet pack --parquet`, or damaged.
+pub fn stamp_of_parquet(bytes: Bytes) -> Result<Stamp, Error> {
+    stamp(&ParquetRecordBatchReaderBuilder::try_new(bytes)?)
+}
+
+fn stamp(builder: &ParquetRecordBatchReaderBuilder<Bytes>) -> Result<Stamp, Error> {
+    let pairs = builder.schema().metadata.iter();
+    Stamp::of_metadata(&pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect())
+}
+
 /// Reads a Parquet file of `fleet pack --parquet`, decoded into memory.
 ///
 /// # Errors
 /// If it is none, or damaged.
 pub fn from_parquet(bytes: Bytes) -> Result<Packed, Error> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-    let pairs = builder.schema().metadata.iter();
-    let metadata = pairs.map(|(key, value)| (key.to_string(), value.to_string())).collect();
-    let stamp = Stamp::of_metadata(&metadata)?;
+    let stamp = stamp(&builder)?;
     let kept = builder.metadata().file_metadata().key_value_metadata();
     let assumed = kept.into_iter().flatten().find(|pair| pair.key == ASSUMED).and_then(|pair| pair.value.clone());
     let schema = schema(&stamp);

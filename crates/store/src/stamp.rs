@@ -54,7 +54,9 @@ impl Stamp {
         Err(Error::Setting { packed: self.words(), asked: asked.words() })
     }
 
-    fn words(&self) -> String {
+    /// The software as words: `QEMU 10.0, machine pc`.
+    #[must_use]
+    pub fn words(&self) -> String {
         let mut words = format!("QEMU {}, machine {}", self.qemu, self.machine);
         if let Some(kernel) = &self.kernel {
             words.push_str(&format!(", kernel {kernel}"));

@@ -51,13 +51,28 @@ pub(super) struct Kernel {
 /// Kernels by series (`6.1`) or release, from a cache folder and the archive behind it.
 pub(super) struct Archive {
     cache: PathBuf,
+    /// Where the package manager looks.
+    sources: String,
     /// Whether the lists of packages were fetched by this run.
     updated: bool,
 }
 
 impl Archive {
     pub(super) fn new(cache: &Path) -> Self {
-        Self { cache: cache.to_owned(), updated: false }
+        Self::of_sources(cache, SOURCES.to_owned())
+    }
+
+    /// The same behind other sources.
+    pub(super) fn of_sources(cache: &Path, sources: String) -> Self {
+        Self { cache: cache.to_owned(), sources, updated: false }
+    }
+
+    /// Fetches the files of a source package into a folder.
+    pub(super) fn source(&mut self, package: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
+        self.update()?;
+        let mut fetch = self.apt("apt-get");
+        fetch.args(["source", "--download-only", "--quiet", package]).current_dir(folder);
+        bounded::must(&mut fetch, DOWNLOAD).map(|_| ())
     }
 
     /// The newest kernel of a series, or the one of a full release: a cached one if there is one.
@@ -164,7 +179,7 @@ impl Archive {
         ] {
             fs::create_dir_all(apt.join(folder))?;
         }
-        fs::write(apt.join("etc/sources.list"), SOURCES)?;
+        fs::write(apt.join("etc/sources.list"), &self.sources)?;
         let place = apt.display();
         let configuration = format!(
             "Dir::State \"{place}/state\";\nDir::State::status \"/dev/null\";\nDir::Cache \"{place}/cache\";\n\
@@ -173,7 +188,7 @@ impl Archive {
         );
         fs::write(apt.join("apt.conf"), configuration)?;
         bounded::must(self.apt("apt-get").arg("update"), UPDATE)?;
-        let is_list = |path: &PathBuf| path.to_string_lossy().contains("_Packages");
+        let is_list = |path: &PathBuf| ["_Packages", "_Sources"].iter().any(|end| path.to_string_lossy().contains(end));
         if !files(&apt.join("state/lists")).iter().any(is_list) {
             // `apt-get update` calls it a success if no list could be fetched.
             return Err("no list of the archive's packages could be fetched: is there a network?".into());
@@ -249,7 +264,7 @@ fn unpack(package: &Path, into: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 /// All files below a folder, in no order; what cannot be read is left out.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         // Links are not followed: those of a package lead outside.

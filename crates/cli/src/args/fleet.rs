@@ -12,13 +12,16 @@ Inputs are files, folders (read with all below them) and standard input (-): any
 as for predict, records one a line (NDJSON), and what fleet pack wrote. What KVM offers on each host is
 taken from a record or predicted, and what cannot be used is named.
 
+libvirt's <cpu> elements, one or several a file, have a baseline of their own, as virsh cpu-baseline makes it.
+
 Examples:
   cpusieve fleet baseline hosts/                         what a guest may have everywhere
   cpusieve fleet baseline hosts/ --qemu 10.0 --to libvirt
   for h in $HOSTS; do ssh $h cpusieve record | jq -c .; done | cpusieve fleet baseline -";
 
 const COMPARE_EXAMPLES: &str = "\
-Each end is a host, as for baseline, or libvirt's <cpu> XML, whose policies then count as libvirt does.
+Each end is a host, as for baseline, or libvirt's <cpu> XML: its model is then the one of libvirt's CPU map, and its
+policies count as in virsh cpu-compare.
 
 Examples:
   cpusieve fleet compare old.json new.json   superset: what runs on the second runs on the first
@@ -30,7 +33,8 @@ Exit status:
 
 const POOLS_EXAMPLES: &str = "\
 Each host runs guests with what its whole pool has; the best split is the one with the most features over all
-hosts, each weighed 1 unless --weight says otherwise.
+hosts, each weighed by its price where one is known (how many times faster the best of its works is), else 1;
+--weight says otherwise.
 
 Examples:
   cpusieve fleet pools hosts/ --k 4
@@ -50,12 +54,12 @@ Exit status:
 const PACK_EXAMPLES: &str = "\
 A row for each kind of host with its feature words, the number of its hosts and their names. Such a file is
 mapped and read as it lies there, by the other verbs of fleet too: a million hosts in a tenth of a second. Its words
-hold for the QEMU, machine and kernel named here, which have to be named again when it is read.
+hold for the QEMU, machine and kernel named here, which count when it is read and nothing else is named.
 
 Examples:
   cpusieve fleet pack -o fleet.arrow hosts/ --qemu 10.0
   cpusieve fleet pack -o fleet.arrow --parquet fleet.parquet hosts/ --qemu 10.0
-  cpusieve fleet baseline fleet.arrow --qemu 10.0";
+  cpusieve fleet baseline fleet.arrow";
 
 #[cfg(feature = "store")]
 const WHO_EXAMPLES: &str = "\
@@ -115,14 +119,14 @@ pub(crate) enum FleetVerb {
 }
 
 /// The software of a fleet.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct FleetSetting {
-    /// The version of QEMU on all hosts; else the newest known
+    /// The version of QEMU on all hosts; else that of a packed file, or the newest known
     #[arg(long, value_name = "VERSION")]
     pub(crate) qemu: Option<String>,
-    /// QEMU's -machine, its type alone
-    #[arg(long, value_name = "TYPE", default_value = "pc")]
-    pub(crate) machine: String,
+    /// QEMU's -machine, its type alone; else pc, or that of a packed file without --qemu
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) machine: Option<String>,
     /// The kernel of all hosts; else each input's own
     #[arg(long, value_name = "RELEASE")]
     pub(crate) host_kernel: Option<String>,
@@ -132,6 +136,9 @@ pub(crate) struct FleetSetting {
     /// Take machines under a hypervisor for hosts although their KVM was not seen
     #[arg(long)]
     pub(crate) nested: bool,
+    /// The version of libvirt whose CPU map gives <cpu> elements their meaning; else the newest known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) libvirt: Option<String>,
     /// Stop at the first input that cannot be used
     #[arg(long)]
     pub(crate) strict: bool,
@@ -183,7 +190,7 @@ pub(crate) struct PoolsOptions {
     /// The most pools
     #[arg(long = "k", value_name = "N", default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) most: u16,
-    /// What a feature is worth, such as avx512f=20; 1 if it is not named
+    /// What a feature is worth, such as avx512f=20; else its price, or 1
     #[arg(long = "weight", value_name = "FLAG=NUMBER", value_parser = param)]
     pub(crate) weights: Vec<(String, String)>,
     /// Files, folders, or `-` for standard input

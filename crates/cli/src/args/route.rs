@@ -42,7 +42,7 @@ pub(crate) struct PredictOptions {
 }
 
 /// What features are worth.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct PriceFile {
     /// What `price --json` measured, for the worth of features; else the table that ships with cpusieve
     #[arg(long = "price", value_name = "FILE")]

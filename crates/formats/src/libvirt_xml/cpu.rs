@@ -14,31 +14,52 @@ use super::Elements;
 use crate::diagnostic::quote;
 use crate::limits::MAX_ENTRIES;
 
-/// Reads the `<cpu>` of a root element.
+/// CPUs that are read of one file.
+const MAX_CPUS: usize = 1024;
+
+/// Reads the `<cpu>` of a root element, or all of a list of them.
 pub(super) fn read(root: Node<'_, '_>, elements: &mut Elements<'_, '_>) -> Snapshot {
-    let Some((cpu, kind)) = find(root) else {
+    let found = find(root);
+    if found.is_empty() {
         elements.log.error_expected(elements.line(root), "no <cpu> that names a model", "<cpu> with <model>");
         return Snapshot::default();
-    };
+    }
+    let mut expansions = Vec::new();
+    for (at, (cpu, kind)) in found.into_iter().enumerate() {
+        if at == MAX_CPUS {
+            elements.log.ignored.values += 1;
+            elements.log.warning_expected(elements.line(cpu), "too many <cpu>", format!("at most {MAX_CPUS}"));
+            break;
+        }
+        expansions.push(one(cpu, kind, elements));
+    }
+    let title = expansions.first().map(|expansion| expansion.name.clone()).filter(|name| !name.is_empty());
+    Snapshot { title, expansions, ..Snapshot::default() }
+}
+
+fn one(cpu: Node<'_, '_>, kind: &str, elements: &mut Elements<'_, '_>) -> ModelExpansion {
     let mut expansion = ModelExpansion::default();
-    let mut other = |name: &str, text: &str| {
+    let other = |expansion: &mut ModelExpansion, name: &str, text: &str| {
         expansion.other.insert(name.to_owned(), serde_json::Value::from(text).to_string());
     };
-    other("libvirt-cpu", kind);
+    other(&mut expansion, "libvirt-cpu", kind);
     for (attribute, name) in [("mode", "libvirt-mode"), ("match", "libvirt-match")] {
         if let Some(text) = cpu.attribute(attribute) {
-            other(name, text);
+            other(&mut expansion, name, text);
         }
     }
     for node in cpu.children().filter(Node::is_element) {
         let text = node.text().unwrap_or_default().trim();
         match node.tag_name().name() {
-            "model" if expansion.name.is_empty() => text.clone_into(&mut expansion.name),
-            "vendor" => {
-                _ = expansion.other.insert("libvirt-vendor".to_owned(), serde_json::Value::from(text).to_string())
+            "model" if expansion.name.is_empty() => {
+                text.clone_into(&mut expansion.name);
+                if let Some(fallback) = node.attribute("fallback") {
+                    other(&mut expansion, "libvirt-fallback", fallback);
+                }
             }
+            "vendor" => other(&mut expansion, "libvirt-vendor", text),
             "feature" => feature(elements, node, &mut expansion),
-            "arch" => _ = expansion.other.insert("libvirt-arch".to_owned(), serde_json::Value::from(text).to_string()),
+            "arch" => other(&mut expansion, "libvirt-arch", text),
             // How the CPU is made and not what it can.
             "topology" | "cache" | "numa" | "maxphysaddr" | "counter" | "microcode" | "signature" | "pages" => {
                 elements.log.ignored.values += 1;
@@ -57,24 +78,30 @@ pub(super) fn read(root: Node<'_, '_>, elements: &mut Elements<'_, '_>) -> Snaps
         );
         elements.log.note(elements.line(cpu), what);
     }
-    let title = (!expansion.name.is_empty()).then(|| expansion.name.clone());
-    Snapshot { title, expansions: vec![expansion], ..Snapshot::default() }
+    expansion
 }
 
-/// The element whose children are the model and its features, and whose it is.
-fn find<'a, 'i>(root: Node<'a, 'i>) -> Option<(Node<'a, 'i>, &'static str)> {
+/// The elements whose children are a model and its features, and whose they are.
+fn find<'a, 'i>(root: Node<'a, 'i>) -> Vec<(Node<'a, 'i>, &'static str)> {
     let child = |node: Node<'a, 'i>, name: &str| node.children().find(|child| child.has_tag_name(name));
-    match root.tag_name().name() {
-        "cpu" if root.has_attribute("mode") || root.has_attribute("match") => Some((root, "guest")),
-        "cpu" => Some((root, "host")),
-        "capabilities" => Some((child(child(root, "host")?, "cpu")?, "host")),
-        "domain" => Some((child(root, "cpu")?, "guest")),
-        _ => {
-            let mut modes = child(root, "cpu")?.children();
-            let mode = modes.find(|mode| mode.attribute("name") == Some("host-model"))?;
-            Some((mode, "host-model"))
+    let found = match root.tag_name().name() {
+        "cpu" => Some((root, whose(root))),
+        "capabilities" => child(root, "host").and_then(|host| child(host, "cpu")).map(|cpu| (cpu, "host")),
+        "domain" => child(root, "cpu").map(|cpu| (cpu, "guest")),
+        "domainCapabilities" => {
+            let host_model =
+                |cpu: Node<'a, 'i>| cpu.children().find(|mode| mode.attribute("name") == Some("host-model"));
+            child(root, "cpu").and_then(host_model).map(|mode| (mode, "host-model"))
         }
-    }
+        // Several CPUs in one file, as libvirt's own tests have them.
+        _ => return root.children().filter(|child| child.has_tag_name("cpu")).map(|cpu| (cpu, whose(cpu))).collect(),
+    };
+    found.into_iter().collect()
+}
+
+/// Whose a `<cpu>` is that stands alone: a host's names its architecture (`src/conf/cpu_conf.c:virCPUDefParseXML`).
+fn whose(cpu: Node<'_, '_>) -> &'static str {
+    if cpu.children().any(|child| child.has_tag_name("arch")) { "host" } else { "guest" }
 }
 
 fn feature(elements: &mut Elements<'_, '_>, node: Node<'_, '_>, expansion: &mut ModelExpansion) {

@@ -7,9 +7,10 @@ use cpusieve_fleet::{Baseline, Cost, Fleet, Lacking, Offer, Setting, Target, bas
 use cpusieve_knowledge::qemu::{WORD_ORDER, Word};
 use serde_json::{Value, json};
 
-use super::load::{Loaded, load};
-use super::{Done, Failure, assumptions, label, setting};
-use crate::args::{BaselineOptions, Switch, To};
+use super::load::{Loaded, load_from};
+use super::sources::Sources;
+use super::{Asked, Done, Failure, assumptions, definitions, label, libvirt, setting};
+use crate::args::{BaselineOptions, FleetTo as To, Switch};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
 use crate::worth::Worths;
@@ -18,13 +19,24 @@ use crate::worth::Worths;
 const NAMED: usize = 12;
 
 pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Failure> {
-    let (setting, assumed) = setting(&options.setting)?;
-    let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let asked = Asked::of(&options.setting, &options.inputs);
+    let (setting, assumed) = setting(&asked)?;
+    let mut sources = Sources::of(&options.inputs)?;
+    if let Some(found) = definitions::of(&mut sources, options.setting.strict)? {
+        let (release, of_libvirt) = libvirt(&options.setting)?;
+        let assumed: Vec<Assumption> = of_libvirt.into_iter().collect();
+        return definitions::run(&found, options, (&setting, &assumed), release, as_json);
+    }
+    let loaded = load_from(sources, &setting, options.setting.strict)?;
     let worths = Worths::known(options.setting.price.file.as_deref())?;
     let migratable = options.setting.migratable == Switch::On;
     let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
     let text = match options.to {
-        Some(to) => target(to).print(&found, &loaded.fleet).ok_or("no CPU model runs unfiltered on all hosts")?,
+        Some(to) => {
+            let (libvirt, _) = libvirt(&options.setting)?;
+            let printed = target(to).print(&found, &loaded.fleet, setting.release, libvirt);
+            printed.ok_or("no CPU model runs unfiltered on all hosts")?
+        }
         None if as_json => as_text(&found, &loaded, &setting, &assumed, &worths),
         None => text(&found, &loaded, (&setting, &assumed), &worths, page::width()),
     };
@@ -32,7 +44,7 @@ pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Fail
     Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
 }
 
-const fn target(to: To) -> Target {
+pub(super) const fn target(to: To) -> Target {
     match to {
         To::Qemu => Target::Qemu,
         To::Libvirt => Target::Libvirt,
@@ -276,7 +288,7 @@ fn of_inputs(page: &mut String, loaded: &Loaded, width: usize) {
     }
 }
 
-fn quiet_assumptions(page: &mut String, assumed: &[Assumption], fleet: &Fleet, width: usize) {
+pub(super) fn quiet_assumptions(page: &mut String, assumed: &[Assumption], fleet: &Fleet, width: usize) {
     let mut parts: Vec<String> = assumed.iter().map(|assumed| format!("{} {}", assumed.what, assumed.value)).collect();
     let of_hosts = fleet.assumed();
     parts.extend(

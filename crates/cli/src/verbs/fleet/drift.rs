@@ -8,7 +8,7 @@ use cpusieve_fleet::{Catalogue, Drift, Kept, Side, drift};
 use serde_json::{Value, json};
 
 use super::load::{Detail, Loaded, Seen, load_with};
-use super::{Done, Failure, assumptions, label, setting};
+use super::{Asked, Done, Failure, assumptions, label, setting};
 use crate::args::{DriftOptions, Switch};
 use crate::json;
 use crate::page::{self, GAINED, HEAD, LOST, counted, styled};
@@ -22,7 +22,8 @@ struct Found {
 }
 
 pub(super) fn run(options: &DriftOptions, as_json: bool) -> Result<Done, Failure> {
-    let (setting, assumed) = setting(&options.setting)?;
+    let asked = Asked::of(&options.setting, [&options.old, &options.new]);
+    let (setting, assumed) = setting(&asked)?;
     let catalogue = Catalogue::of(setting.release);
     let migratable = options.setting.migratable == Switch::On;
     let read = |path: &PathBuf| -> Result<(BTreeMap<String, Kept>, Loaded), Failure> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use cpusieve_fleet::libvirt::Cpu;
 use cpusieve_fleet::{Fleet, Host, Kind, Member, Memory, Setting};
 use cpusieve_formats::Diagnostic;
 use serde_json::{Value, json};
@@ -75,15 +76,29 @@ pub(super) fn load(inputs: &[PathBuf], setting: &Setting<'_>, strict: bool) -> R
     load_with(inputs, setting, strict, Detail::Bounded, |_| {})
 }
 
+/// The same of inputs some of which were looked at.
+pub(super) fn load_from(sources: Sources, setting: &Setting<'_>, strict: bool) -> Result<Loaded, Failure> {
+    load_sources(sources, setting, strict, Detail::Bounded, |_| {})
+}
+
 /// The same, and shows each host to `see` before it is taken in.
 pub(super) fn load_with(
     inputs: &[PathBuf],
     setting: &Setting<'_>,
     strict: bool,
     detail: Detail,
+    see: impl FnMut(Seen<'_>),
+) -> Result<Loaded, Failure> {
+    load_sources(Sources::of(inputs)?, setting, strict, detail, see)
+}
+
+fn load_sources(
+    sources: Sources,
+    setting: &Setting<'_>,
+    strict: bool,
+    detail: Detail,
     mut see: impl FnMut(Seen<'_>),
 ) -> Result<Loaded, Failure> {
-    let sources = Sources::of(inputs)?;
     let mut progress = Progress::new(sources.len());
     let sources = Mutex::new(sources.enumerate());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -163,6 +178,11 @@ fn outcome(source: Source, setting: &Setting<'_>, memory: &Memory) -> Outcome {
     let print = Some((hasher.finish(), bytes.len()));
     let (read, diagnostics) = input::understand(&name, &bytes);
     let found = read.map_err(|error| error.to_string()).and_then(|(seen, unlisted)| {
+        if seen.cpus.is_empty() && seen.expansions.iter().any(|seen| Cpu::of_expansion(seen).is_some()) {
+            return Err(format!(
+                "{name}: libvirt's <cpu> names a model and shows no CPUID; it is no host among others"
+            ));
+        }
         let host = memory.host(&name, &seen, unlisted, setting);
         host.map(|host| Found::Host(Box::new(host))).map_err(|why| format!("{name}: {why}"))
     });

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod compare;
+mod definitions;
 mod drift;
 mod load;
 #[cfg(feature = "store")]
@@ -16,8 +17,11 @@ mod sql;
 #[cfg(feature = "store")]
 mod who;
 
+use std::path::PathBuf;
+
 use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
+use cpusieve_knowledge::libvirt;
 use cpusieve_knowledge::qemu::{self, Fit, RELEASES};
 use serde_json::{Value, json};
 
@@ -39,9 +43,24 @@ pub(crate) fn run(options: &FleetOptions, as_json: bool) -> Result<Done, Failure
     }
 }
 
+/// What was asked of the software, and what a packed file among the inputs told of the rest.
+struct Asked {
+    options: FleetSetting,
+    taken: Option<Assumption>,
+}
+
+impl Asked {
+    fn of<'p>(options: &FleetSetting, inputs: impl IntoIterator<Item = &'p PathBuf>) -> Self {
+        let mut options = options.clone();
+        let taken = packed::adopt(&mut options, inputs.into_iter().map(PathBuf::as_path));
+        Self { options, taken }
+    }
+}
+
 /// The software of the fleet, and what was assumed of it.
-fn setting(options: &FleetSetting) -> Result<(Setting<'_>, Vec<Assumption>), Failure> {
-    let mut assumed = Vec::new();
+fn setting(asked: &Asked) -> Result<(Setting<'_>, Vec<Assumption>), Failure> {
+    let Asked { options, taken } = asked;
+    let mut assumed: Vec<Assumption> = taken.iter().cloned().collect();
     let mut assume = |value: &str, because: String| {
         assumed.push(Assumption { what: "QEMU".to_owned(), value: value.to_owned(), because, hangs: Vec::new() });
     };
@@ -69,9 +88,30 @@ fn setting(options: &FleetSetting) -> Result<(Setting<'_>, Vec<Assumption>), Fai
             nearest.release
         }
     };
-    let machine = qemu::machine(release, &options.machine)?;
+    let machine = qemu::machine(release, options.machine.as_deref().unwrap_or("pc"))?;
     let kernel = options.host_kernel.as_deref();
     Ok((Setting { release, machine, kernel, params: &options.kvm_params, nested: options.nested }, assumed))
+}
+
+/// The release of libvirt whose CPU map counts, and what was assumed of it.
+fn libvirt(options: &FleetSetting) -> Result<(usize, Option<Assumption>), Failure> {
+    let assumed = |release: usize, because: String| {
+        let value = libvirt::RELEASES.get(release).map_or("", |known| known.label).to_owned();
+        (release, Some(Assumption { what: "libvirt".to_owned(), value, because, hangs: Vec::new() }))
+    };
+    let Some(version) = &options.libvirt else {
+        return Ok(assumed(libvirt::newest(), "none was named; this is the newest known".to_owned()));
+    };
+    Ok(match libvirt::nearest(version) {
+        (_, Fit::Unreadable) => {
+            return Err(format!("`{version}` is no libvirt version; expected one such as 9.0 or 11.3.0").into());
+        }
+        (release, Fit::Same) => (release, None),
+        (release, Fit::Older) => assumed(release, format!("the nearest known release that is older than {version}")),
+        (release, Fit::Oldest) => {
+            assumed(release, format!("no known release is as old as {version}; this is the oldest"))
+        }
+    })
 }
 
 fn label(release: usize) -> &'static str {

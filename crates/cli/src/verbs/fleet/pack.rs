@@ -8,13 +8,14 @@ use cpusieve_store::{Error, Stamp, Writer, pack};
 use serde_json::json;
 
 use super::load::{Detail, load_with};
-use super::{Done, Failure, assumptions, label, setting};
+use super::{Asked, Done, Failure, assumptions, label, setting};
 use crate::args::PackOptions;
 use crate::json;
 use crate::page::{self, HEAD, counted, styled};
 
 pub(super) fn run(options: &PackOptions, as_json: bool) -> Result<Done, Failure> {
-    let (setting, assumed) = setting(&options.setting)?;
+    let asked = Asked::of(&options.setting, &options.inputs);
+    let (setting, assumed) = setting(&asked)?;
     let loaded = load_with(&options.inputs, &setting, options.setting.strict, Detail::Whole, |_| {})?;
     let stamp = Stamp::of(&setting);
     let mut written = Vec::new();

@@ -5,11 +5,13 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
 use cpusieve_probe::Mapped;
-use cpusieve_store::{Stamp, from_parquet, is_arrow, is_parquet};
+use cpusieve_store::{Stamp, from_parquet, is_arrow, is_parquet, stamp_of_parquet};
 
 use super::load::{Detail, Seen};
+use crate::args::FleetSetting;
 
 pub(super) use cpusieve_store::Packed;
 
@@ -36,6 +38,27 @@ pub(super) fn is_named(path: &Path) -> bool {
 /// Whether these bytes are a packed file's.
 pub(super) fn is_packed(bytes: &[u8]) -> bool {
     is_arrow(bytes) || is_parquet(bytes)
+}
+
+/// Takes the software from the first packed file among the inputs if the options name no QEMU, and says what was taken.
+pub(super) fn adopt<'p>(options: &mut FleetSetting, inputs: impl IntoIterator<Item = &'p Path>) -> Option<Assumption> {
+    let path = inputs.into_iter().find(|path| is_named(path)).filter(|_| options.qemu.is_none())?;
+    let stamp = stamp(path)?;
+    let words = stamp.words();
+    options.qemu = Some(stamp.qemu);
+    options.machine = options.machine.take().or(Some(stamp.machine));
+    options.host_kernel = options.host_kernel.take().or(stamp.kernel);
+    if options.kvm_params.is_empty() {
+        options.kvm_params = stamp.params;
+    }
+    let because = format!("{} was packed for it", path.display());
+    Some(Assumption { what: "software".to_owned(), value: words, because, hangs: Vec::new() })
+}
+
+/// For which software a file was packed; `None` if it cannot be read, which is said when its hosts are.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let bytes = bytes::Bytes::from_owner(Mapped::of(&File::open(path).ok()?).ok()?);
+    if is_parquet(&bytes) { stamp_of_parquet(bytes).ok() } else { Some(Packed::open(bytes).ok()?.stamp().clone()) }
 }
 
 /// Maps a file; one whose words are for other software is an error.

@@ -1,25 +1,30 @@
 //! `fleet pools`: the best split into pools, and what each further pool gains.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use cpusieve_fleet::{Fleet, Pool, Split, Weights, newest, pools};
 use serde_json::{Value, json};
 
 use super::load::{Loaded, load};
-use super::{Done, Failure, assumptions, label, setting};
+use super::{Asked, Done, Failure, assumptions, label, setting};
 use crate::args::{PoolsOptions, Switch};
 use crate::json;
-use crate::page::{self, GAINED, HEAD, counted, styled};
+use crate::page::{self, GAINED, HEAD, QUIET, counted, styled};
 use crate::worth::Worths;
 
 /// Hosts of a pool that are named in text.
 const NAMED: usize = 8;
 
 pub(super) fn run(options: &PoolsOptions, as_json: bool) -> Result<Done, Failure> {
-    let (setting, assumed) = setting(&options.setting)?;
-    let weights = weights(&options.weights)?;
-    let loaded = load(&options.inputs, &setting, options.setting.strict)?;
+    let asked = Asked::of(&options.setting, &options.inputs);
+    let (setting, assumed) = setting(&asked)?;
     let worths = Worths::known(options.setting.price.file.as_deref())?;
+    let given = weights(&options.weights)?;
+    let mut weights: Weights =
+        worths.weights().into_iter().map(|(feature, weight)| (feature.to_owned(), weight)).collect();
+    weights.extend(given.clone());
+    let loaded = load(&options.inputs, &setting, options.setting.strict)?;
     let migratable = options.setting.migratable == Switch::On;
     let splits = pools(&loaded.fleet, &setting, migratable, &weights, usize::from(options.most))?;
     let text = if as_json {
@@ -29,13 +34,15 @@ pub(super) fn run(options: &PoolsOptions, as_json: bool) -> Result<Done, Failure
             "hosts": loaded.fleet.hosts(),
             "qemu": label(setting.release),
             "frontier": splits.iter().map(|split| as_value(split, &loaded.fleet)).collect::<Vec<_>>(),
+            "weights": weights,
             "price": worths.value(splits.iter().flat_map(|split| &split.gained).map(|(id, _)| *id)),
             "assumed": assumptions(&assumed, &loaded.fleet),
             "skipped": skipped,
             "duplicates": duplicates,
         }))
     } else {
-        text(&splits, &loaded, &worths, page::width())
+        let scale = scale(&splits, &weights, &given, &worths);
+        text(&splits, &loaded, &worths, &scale, page::width())
     };
     page::print(&text)?;
     Ok(if loaded.skipped.is_empty() { Done::Same } else { Done::InPart })
@@ -70,7 +77,26 @@ fn as_value(split: &Split, fleet: &Fleet) -> Value {
     })
 }
 
-fn text(splits: &[Split], loaded: &Loaded, worths: &Worths, width: usize) -> String {
+/// By what features were weighed, as far as it decides: those that some pool has beyond all hosts.
+fn scale(splits: &[Split], weights: &Weights, given: &Weights, worths: &Worths) -> String {
+    let gained: BTreeSet<&str> = splits.iter().flat_map(|split| &split.gained).map(|(id, _)| *id).collect();
+    let words = |is_given: bool| {
+        let of = weights.iter().filter(|(id, _)| gained.contains(id.as_str()) && given.contains_key(*id) == is_given);
+        of.map(|(id, weight)| format!("{id} {weight}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = Vec::new();
+    for (words, how) in [(words(true), "given".to_owned()), (words(false), format!("by price; {}", worths.origin()))] {
+        if !words.is_empty() {
+            parts.push(format!("{words} ({how})"));
+        }
+    }
+    match parts.is_empty() {
+        true => "weighed: every feature 1".to_owned(),
+        false => format!("weighed: {}; every other feature gained 1", parts.join("; ")),
+    }
+}
+
+fn text(splits: &[Split], loaded: &Loaded, worths: &Worths, scale: &str, width: usize) -> String {
     let mut page = String::new();
     let all = loaded.fleet.hosts();
     for split in splits {
@@ -110,7 +136,7 @@ fn text(splits: &[Split], loaded: &Loaded, worths: &Worths, width: usize) -> Str
         }
         page.push('\n');
     }
-    page.truncate(page.trim_end().len());
+    page.push_str(&styled(QUIET, page::wrap(scale, "", "  ", width).trim_end()).to_string());
     page.push('\n');
     page
 }

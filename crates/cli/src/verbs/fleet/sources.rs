@@ -33,6 +33,8 @@ pub(in crate::verbs) enum Content {
 pub(in crate::verbs) struct Sources {
     files: std::vec::IntoIter<PathBuf>,
     lines: Option<Lines>,
+    /// One that was looked at, and is still to come.
+    first: Option<Source>,
 }
 
 /// Records, one a line.
@@ -49,12 +51,17 @@ impl Sources {
         for path in inputs {
             if path.is_dir() { walk(path, MAX_DEPTH, &mut files)? } else { files.push(path.clone()) }
         }
-        Ok(Self { files: files.into_iter(), lines: None })
+        Ok(Self { files: files.into_iter(), lines: None, first: None })
     }
 
     /// How many more files there are; a stream counts as one.
     pub(in crate::verbs) fn len(&self) -> usize {
-        self.files.len()
+        self.files.len() + usize::from(self.first.is_some())
+    }
+
+    /// Puts back what was taken, so that it is the next one.
+    pub(in crate::verbs) fn put_back(&mut self, source: Source) {
+        self.first = Some(source);
     }
 
     fn next_line(&mut self) -> Option<Source> {
@@ -90,6 +97,9 @@ impl Iterator for Sources {
     type Item = Source;
 
     fn next(&mut self) -> Option<Source> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
         if let Some(line) = self.next_line() {
             return Some(line);
         }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use cpusieve_answers::predict::Assumption;
 use cpusieve_fleet::{Fleet, Setting};
 
 use super::load::{Detail, Seen};
+use crate::args::FleetSetting;
 
 const WITHOUT: &str = "this program was built without packed fleets (the feature `store`)";
 
@@ -17,6 +19,11 @@ pub(super) fn is_named(path: &Path) -> bool {
 
 pub(super) fn is_packed(bytes: &[u8]) -> bool {
     bytes.starts_with(b"ARROW1") || bytes.starts_with(b"PAR1")
+}
+
+/// Nothing is known of a packed file.
+pub(super) fn adopt<'p>(_: &mut FleetSetting, _: impl IntoIterator<Item = &'p Path>) -> Option<Assumption> {
+    None
 }
 
 pub(super) fn open(_: &Path, _: &Setting<'_>) -> Result<Packed, String> {

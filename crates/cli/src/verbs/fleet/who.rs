@@ -5,7 +5,7 @@ use cpusieve_store::Who;
 use serde_json::json;
 
 use super::load::load;
-use super::{Done, Failure, label, packed, setting};
+use super::{Asked, Done, Failure, label, packed, setting};
 use crate::args::WhoOptions;
 use crate::json;
 use crate::page::{self, GAINED, HEAD, LOST, counted, styled};
@@ -14,7 +14,8 @@ use crate::page::{self, GAINED, HEAD, LOST, counted, styled};
 const NAMED: usize = 20;
 
 pub(super) fn run(options: &WhoOptions, as_json: bool) -> Result<Done, Failure> {
-    let (setting, _) = setting(&options.setting)?;
+    let asked = Asked::of(&options.setting, &options.inputs);
+    let (setting, _) = setting(&asked)?;
     let catalogue = Catalogue::of(setting.release);
     let property = property(&options.feature, &catalogue)?;
     let mut lacking = Vec::new();
