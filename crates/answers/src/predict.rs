@@ -23,6 +23,7 @@ pub mod way;
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::{self, Distance};
+use cpusieve_knowledge::own;
 use cpusieve_model::{Cpu, CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
@@ -238,12 +239,24 @@ fn stands_for(of: &str, release: &str, tree: usize, distance: Distance) -> Optio
     let release = release.trim();
     let version = linux::TREES.get(tree).map_or("", |tree| tree.version);
     let because = match distance {
+        Distance::Same if own::is_own(tree) => imported(tree),
         Distance::Same => return None,
         Distance::SameRelease => format!("its tree {version} stands for {release}; stable releases carry backports"),
         Distance::Older => format!("the nearest known tree that is older than {release}"),
         Distance::Oldest | Distance::Unread => format!("no known tree is as old as {release}; this is the oldest"),
     };
     Some(of_kernel(of, tree, because))
+}
+
+/// What is not the user's own of a tree that was imported.
+pub(crate) fn imported(tree: usize) -> String {
+    let base = linux::TREES.get(own::compiled(tree)).map_or("", |tree| tree.label);
+    let tables = match own::halves(tree) {
+        (true, true) => "its tables were imported",
+        (true, false) => "Linux's tables were imported, not KVM's",
+        _ => "KVM's tables were imported, not Linux's",
+    };
+    format!("{tables}; everything else is that of {base}")
 }
 
 fn of_kernel(of: &str, tree: usize, because: String) -> Assumption {

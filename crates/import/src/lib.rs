@@ -18,6 +18,7 @@ pub mod kvm;
 pub mod linux;
 pub mod qemu;
 mod source;
+pub mod stored;
 pub mod tables;
 
 pub use source::SourceTree;

@@ -1,6 +1,7 @@
 //! Which tree stands for a release.
 
 use super::{TREES, Tree};
+use crate::own;
 
 /// The tree that stands for a release, and how well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,8 @@ impl Nearest {
 
 /// The tree that stands for a release such as `6.1`, `6.1.0-56-cloud-amd64` or `5.14.0-427.el9`.
 ///
-/// A tree with that very label or version wins, then one with the same first two numbers, then the nearest older one,
+/// A registered tree ([`crate::own`]) whose label, built release or version this is wins, then a compiled-in tree with that
+/// very label or version, then one with the same first two numbers, then the nearest older one,
 /// then the oldest. Where several trees have the same numbers, the one of the distribution that the release string
 /// shows wins (`6.8.0-31-generic` is Ubuntu's), else kernel.org's.
 ///
@@ -53,6 +55,16 @@ impl Nearest {
 /// ```
 #[must_use]
 pub fn nearest(release: &str) -> Nearest {
+    let wanted = release.trim();
+    let named = |own: &own::Own| own.tree.label == wanted || own.release == Some(wanted);
+    // Another tree's own name is nearer than a version, which two trees may have.
+    let found =
+        own::all().find(|(_, own)| named(own)).or_else(|| own::all().find(|(_, own)| own.tree.version == wanted));
+    found.map_or_else(|| nearest_compiled(release), |(tree, _)| Nearest { tree, distance: Distance::Same })
+}
+
+/// [`nearest`] among the compiled-in trees alone.
+pub(crate) fn nearest_compiled(release: &str) -> Nearest {
     let release = release.trim();
     if let Some(tree) = TREES.iter().position(|tree| tree.label == release) {
         return Nearest { tree, distance: Distance::Same };
@@ -73,8 +85,16 @@ pub fn nearest(release: &str) -> Nearest {
     Nearest { tree: tree.unwrap_or(0), distance }
 }
 
+/// The release string by which [`nearest`] finds just this tree: its version, or its label where another tree has that
+/// version too. Empty if there is no such tree.
+#[must_use]
+pub fn release_of(tree: usize) -> &'static str {
+    let Some(known) = TREES.get(tree) else { return "" };
+    if nearest(known.version).tree == tree { known.version } else { known.label }
+}
+
 /// The first two numbers of a release string; `v6.1`, `6.19-rc3` and a bare `7.3` are fine.
-fn numbers(release: &str) -> Option<(u16, u16)> {
+pub(crate) fn numbers(release: &str) -> Option<(u16, u16)> {
     let (major, rest) = release.strip_prefix('v').unwrap_or(release).split_once('.')?;
     let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((major.parse().ok()?, minor.parse().ok()?))

@@ -17,7 +17,7 @@ impl Proposer<'_> {
     pub(super) fn offer(&mut self, bit: CpuidBit) {
         let Some((tree, boot)) = self.view.kernel(Stage::Host) else { return };
         let offering = kvm::trees_offering(bit);
-        if !offering.contains(tree) {
+        if !kvm::offers(tree, bit) {
             let since = reason::offered_since(bit, tree);
             self.kernels_since(Stage::Host, |other| offering.contains(other), since);
         }

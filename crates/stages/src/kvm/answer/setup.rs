@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::own;
 
 use super::finding::Finding;
 use super::module::{Backend, Module};
@@ -204,7 +205,7 @@ const VMX_NEEDS: [(Switch, Need); 12] = [
 
 /// Mainline left the parameter out from 6.13 on, and so did the stable 6.1 and 6.12.
 fn has_pt_mode(module: &Module<'_>) -> bool {
-    let stable_6_1 = TREES.get(module.tree).is_some_and(|tree| tree.label == "6.1");
+    let stable_6_1 = TREES.get(own::compiled(module.tree)).is_some_and(|tree| tree.label == "6.1");
     module.release() < (6, 12) && !stable_6_1
 }
 
