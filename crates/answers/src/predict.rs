@@ -256,7 +256,12 @@ pub(crate) fn imported(tree: usize) -> String {
         (true, false) => "Linux's tables were imported, not KVM's",
         _ => "KVM's tables were imported, not Linux's",
     };
-    format!("{tables}; everything else is that of {base}")
+    let undecided = crate::trees::undecided(tree);
+    let doubt = match undecided.len() {
+        0 => String::new(),
+        number => format!("; {number} conditions of its KVM cannot be decided and are taken not to hold"),
+    };
+    format!("{tables}; everything else is that of {base}{doubt}")
 }
 
 fn of_kernel(of: &str, tree: usize, because: String) -> Assumption {

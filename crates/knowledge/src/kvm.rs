@@ -405,6 +405,15 @@ pub fn has_case(tree: usize, leaf: u32) -> bool {
     found.ok().and_then(|index| HANDLED.get(index)).is_some_and(|(_, trees)| trees.contains(tree))
 }
 
+/// The leaves for which [`has_case`], in ascending order.
+#[must_use]
+pub fn leaves_with_case(tree: usize) -> Vec<u32> {
+    match own::kvm(tree) {
+        Some(own) => own.handled.to_vec(),
+        None => in_tree(HANDLED, tree, |(_, trees)| *trees).map(|(leaf, _)| *leaf).collect(),
+    }
+}
+
 /// All that is known of how this leaf is answered in this tree; nothing for a leaf that is zero.
 pub fn answers(tree: usize, leaf: u32) -> impl Iterator<Item = &'static Answer> {
     let start = ANSWERS.partition_point(|answer| answer.leaf < leaf);
