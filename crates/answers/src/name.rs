@@ -145,14 +145,18 @@ fn in_kvm<'a>(caps: impl Iterator<Item = &'a kvm::Cap>) -> Vec<InKvm> {
 }
 
 fn in_linux(feature: &Feature) -> Vec<InLinux> {
-    linux::by_id(feature.id)
-        .map(|row| InLinux {
-            macro_name: row.macro_name,
-            shown: row.shown,
-            position: (row.word, row.bit),
-            trees: row.trees,
-        })
-        .collect()
+    let mut rows: Vec<InLinux> = Vec::new();
+    for row in linux::by_id(feature.id) {
+        let (macro_name, shown, position) = (row.macro_name, row.shown, (row.word, row.bit));
+        // An imported tree mostly says what the known ones say.
+        let same =
+            |other: &&mut InLinux| (other.macro_name, other.shown, other.position) == (macro_name, shown, position);
+        match rows.iter_mut().find(same) {
+            Some(other) => other.trees = other.trees.union(row.trees),
+            None => rows.push(InLinux { macro_name, shown, position, trees: row.trees }),
+        }
+    }
+    rows
 }
 
 /// Flags with a rule that sets them and that needs this feature.

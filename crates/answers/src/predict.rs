@@ -84,7 +84,7 @@ pub enum NoPrediction {
     #[error("no CPUID is in it, and a prediction begins with CPUID; `cpusieve record` and `cpuid -r` show it")]
     NoCpuid,
     /// What was given as a release is none.
-    #[error("`{0}` is no kernel release; expected one such as 6.1 or 6.1.0-56-cloud-amd64")]
+    #[error("`{0}` is no kernel release; expected one such as 6.1 or 6.1.0-56-cloud-amd64{imported}", imported = or_imported())]
     NoRelease(String),
     /// What was given as a parameter is none of KVM's modules.
     #[error("`{name}` is no parameter of KVM's modules in Linux {release}; known are {}", known.join(", "))]
@@ -246,6 +246,12 @@ fn stands_for(of: &str, release: &str, tree: usize, distance: Distance) -> Optio
         Distance::Oldest | Distance::Unread => format!("no known tree is as old as {release}; this is the oldest"),
     };
     Some(of_kernel(of, tree, because))
+}
+
+/// The names of the trees that were imported, for who mistypes one.
+fn or_imported() -> String {
+    let labels: Vec<&str> = own::positions().filter_map(|tree| Some(linux::TREES.get(tree)?.label)).collect();
+    if labels.is_empty() { String::new() } else { format!(", or an imported tree: {}", labels.join(", ")) }
 }
 
 /// What is not the user's own of a tree that was imported.

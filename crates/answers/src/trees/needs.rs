@@ -129,11 +129,13 @@ fn in_guest(tree: usize, feature: &'static str, bit: CpuidBit) -> Option<Need> {
     let label = |tree: usize| linux::TREES.get(tree).map_or("", |tree| tree.label.trim_end_matches("vanilla"));
     let text = match (mine.shown, since) {
         (None, _) => "prints nothing for it: the kernel has the capability under no name".to_owned(),
-        (Some(name), None) => format!("must be this kernel to print {name}: no known release does"),
+        (Some(name), None) => {
+            format!("must be this kernel, or one with the same change, to print {name}: no known release does")
+        }
         (Some(name), Some(first)) => {
             format!("prints {name} with this kernel, and with Linux {} or newer", label(first))
         }
     };
     let cite = generic(Software::Linux, "no-name").map_or("", |rule| rule.cite.0);
-    Some(Need { feature, bit, who: Who::Guest, is_met: mine.shown.is_some(), text, cite })
+    Some(Need { feature, bit, who: Who::Guest, is_met: mine.shown.is_some() && since.is_some(), text, cite })
 }

@@ -154,8 +154,11 @@ impl Proposer<'_> {
             if own::is_own(here) { (own::compiled(here) + 1, own::compiled(here)) } else { (here, here) };
         let newer = (behind + 1..newest).find(|&tree| is_so(tree)).map(|tree| (tree, true));
         let older = (0..before).rev().find(|&tree| is_so(tree)).map(|tree| (tree, false));
-        for (tree, newer) in newer.into_iter().chain(older) {
-            let onwards = newer && (tree..newest).all(&is_so);
+        // A tree that was imported is proposed where no known release will do.
+        let known = newer.or(older).is_some();
+        let imported = own::positions().find(|&tree| !known && tree != here && is_so(tree)).map(|tree| (tree, true));
+        for (tree, newer) in newer.into_iter().chain(older).chain(imported) {
+            let onwards = newer && tree < newest && (tree..newest).all(&is_so);
             let since = since.clone().filter(|since| newer && since != change::kernel(tree));
             self.change(match at {
                 Stage::Guest => Change::GuestKernel { tree, newer, onwards },
