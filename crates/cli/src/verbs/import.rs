@@ -46,6 +46,8 @@ pub(crate) fn run(options: &ImportOptions, folder: Option<&Path>, as_json: bool)
 /// A tree that was just imported.
 struct Imported<'a> {
     label: &'a str,
+    /// The source tree, as it was named.
+    folder: String,
     stored: &'a StoredTree,
     file: String,
     /// Its position.
@@ -77,7 +79,8 @@ fn import(trees: &Trees, options: &ReadOptions, half: Half, as_json: bool) -> Re
     let file = trees.write(label, &stored.print())?.display().to_string();
     let tree = own::register(label, &stored)?;
     let differences = trees::compare(own::compiled(tree), tree);
-    let imported = Imported { label, stored: &stored, file, tree, differences, no_kvm };
+    let folder = page::tame(&options.folder.display().to_string());
+    let imported = Imported { label, folder, stored: &stored, file, tree, differences, no_kvm };
     if as_json {
         page::print(&print_json::pretty(&json::imported(&imported)))?;
     } else {

@@ -20,7 +20,7 @@ pub(super) fn imported(found: &Imported<'_>, width: usize) -> String {
     let (stored, differences) = (found.stored, &found.differences);
     let Some(nearest) = linux::TREES.get(own::compiled(found.tree)) else { return String::new() };
     let release = stored.release.as_ref().map_or(String::new(), |release| format!(", uname -r {release}"));
-    let title = format!("Linux {}{release}, from {}", stored.version, stored.source);
+    let title = format!("Linux {}{release}, from {}", stored.version, found.folder);
     let mut text = wrap(&page::tame(&title), &format!("{}: ", styled(HEAD, found.label)), "  ", width);
     text.push_str(&wrap(&halves(stored, nearest.label), "  ", "  ", width));
     text.push_str(&wrap(&found.file, &format!("  {}", styled(QUIET, "stored in ")), "  ", width));
