@@ -86,7 +86,7 @@ fn the_same_tables_give_the_same_answers() {
         for rule in RULES {
             assert_eq!(rule.trees.contains(same), rule.trees.contains(tree), "{}", rule.id);
         }
-        assert!(linux::TREES.iter().all(|known| known.label != name));
+        assert!(TREES.iter().all(|known| known.label != name));
     }
     assert_eq!(own::register("same-as-6.1", &stored("6.1")), Err(RegisterError::LabelTaken("same-as-6.1".to_owned())));
     assert_eq!(own::register("6.1", &stored("6.1")), Err(RegisterError::LabelTaken("6.1".to_owned())));
@@ -106,7 +106,7 @@ fn what_is_new_has_names_and_a_release_of_its_own() {
     let mine = own::register("with-a-new-flag", &tree).unwrap();
     assert_eq!(linux::nearest("6.12.107-mine\n").tree, mine);
     assert_eq!(linux::nearest("6.12.107-mine").distance, Distance::Same);
-    assert_eq!(linux::TREES[linux::nearest("6.12").tree].label, "6.12");
+    assert_eq!(TREES[linux::nearest("6.12").tree].label, "6.12");
     let custom = linux::feature(mine, "CUSTOM_THING").unwrap();
     assert_eq!((custom.id(), custom.shown), ("custom", Some("custom")));
     assert_eq!(linux::place(mine, custom).unwrap().to_string(), "CPUID.(EAX=07H,ECX=1):EAX[9]");

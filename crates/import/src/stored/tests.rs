@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "tests read files")]
+
 use std::fs;
 use std::path::Path;
 
@@ -119,7 +121,7 @@ fn damaged_files_never_panic_and_what_is_read_is_read_back() {
             _ => damaged.swap(one, other),
         }
         let mut bytes = damaged.join("\n").into_bytes();
-        if next(&mut state) % 2 == 0 {
+        if next(&mut state).is_multiple_of(2) {
             let at = next(&mut state) % bytes.len();
             bytes[at] = b" \n*[]\"019azA\xff-~"[next(&mut state) % 14];
         }
