@@ -19,10 +19,12 @@
 
 pub mod msrs;
 pub mod parameters;
+mod registered;
 
 use cpusieve_model::{CpuidBit, Register, Registers};
 
 use crate::{TreeSet, own};
+pub use registered::{caps_everywhere, leaves_with_case, offers};
 
 /// A bit that KVM can offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,29 +338,6 @@ pub fn trees_offering(place: CpuidBit) -> TreeSet {
     found.ok().and_then(|index| OFFERED.get(index)).map_or(TreeSet::EMPTY, |(_, trees)| *trees)
 }
 
-/// Whether KVM of this tree offers this bit under some condition, in a leaf that it answers: [`trees_offering`], for
-/// registered trees too.
-#[must_use]
-pub fn offers(tree: usize, place: CpuidBit) -> bool {
-    let Some(own) = own::kvm(tree) else { return trees_offering(place).contains(own::compiled(tree)) };
-    let adds = |cap: &Cap| own.adjusts.iter().any(|row| row.op != Op::Clear && row.macro_name == cap.macro_name);
-    let listed = own.caps.iter().filter(|cap| cap.place == place).any(|cap| match cap.kind {
-        CapKind::Runtime => false,
-        CapKind::Vendor | CapKind::AdjustOnly => adds(cap),
-        _ => true,
-    });
-    let reaches = |answer: &Answer| {
-        answer.register == place.register && (answer.first_subleaf..=answer.last_subleaf).contains(&place.subleaf)
-    };
-    listed && answers(tree, place.leaf).any(reaches)
-}
-
-/// The rows of all trees about a place, those of registered trees last.
-pub fn caps_everywhere(place: CpuidBit) -> impl Iterator<Item = &'static Cap> {
-    let imported = own::all().filter_map(|(_, own)| own.kvm.as_ref()).flat_map(|own| own.caps);
-    caps_at(place).iter().chain(imported.filter(move |cap| cap.place == place))
-}
-
 /// The adjustments of this tree in order, those of both vendor modules among them.
 pub fn adjustments(tree: usize) -> impl Iterator<Item = &'static Adjust> {
     of_tree(tree, |own| own.adjusts, ADJUSTS, |adjust| adjust.trees)
@@ -403,15 +382,6 @@ pub fn has_case(tree: usize, leaf: u32) -> bool {
     let tree = own::compiled(tree);
     let found = HANDLED.binary_search_by(|(handled, _)| handled.cmp(&leaf));
     found.ok().and_then(|index| HANDLED.get(index)).is_some_and(|(_, trees)| trees.contains(tree))
-}
-
-/// The leaves for which [`has_case`], in ascending order.
-#[must_use]
-pub fn leaves_with_case(tree: usize) -> Vec<u32> {
-    match own::kvm(tree) {
-        Some(own) => own.handled.to_vec(),
-        None => in_tree(HANDLED, tree, |(_, trees)| *trees).map(|(leaf, _)| *leaf).collect(),
-    }
 }
 
 /// All that is known of how this leaf is answered in this tree; nothing for a leaf that is zero.

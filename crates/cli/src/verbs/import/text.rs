@@ -44,7 +44,20 @@ pub(super) fn imported(found: &Imported<'_>, width: usize) -> String {
         text.push_str(&format!("\n{}\n", styled(HEAD, "What the tables leave open")));
         differences.doubts.iter().for_each(|doubt| text.push_str(&wrap(&page::tame(doubt), "  ", "    ", width)));
     }
+    if !differences.is_empty() {
+        asked_next(&mut text, found.label, nearest.label);
+    }
     text
+}
+
+/// What can be asked of a tree that differs.
+fn asked_next(text: &mut String, label: &str, nearest: &str) {
+    text.push_str(&format!("\n{}\n", styled(HEAD, "What it does to a host and its guests")));
+    let ask = [
+        format!("rehearse --host-kernel {nearest}..{label} host.json"),
+        format!("predict --until guest --guest-kernel {label} host.json"),
+    ];
+    ask.iter().for_each(|question| text.push_str(&format!("  cpusieve {question}\n")));
 }
 
 /// What was read, and what is taken from the nearest known tree.
