@@ -1,5 +1,6 @@
 //! Kernel trees that the user imported, made known to all verbs before one runs.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use cpusieve_import::stored::{MOST_BYTES, StoredError, StoredTree};
@@ -34,7 +35,9 @@ pub(crate) fn register(config: Option<&Path>) {
     let Some(trees) = config::folder(config).map(|folder| Trees::in_folder(&folder)) else { return };
     let labels = match trees.labels() {
         Ok(labels) => labels,
-        // A folder of somebody else's is no reason to fail.
+        // Somebody else's home, as `sudo -u` leaves it in the environment.
+        Err(refusal) if config.is_none() && refusal.kind() == Some(ErrorKind::PermissionDenied) => return,
+        // A folder that cannot be read is no reason to fail.
         Err(refusal) => return page::warn(&format!("imported kernel trees are left out: {refusal}")),
     };
     for label in labels {

@@ -290,9 +290,9 @@ fn in_tree<T>(table: &'static [T], tree: usize, trees: fn(&T) -> TreeSet) -> imp
 /// A tree's rows of an imported table: those of a registered tree, else those of the compiled-in one.
 fn of_tree<T>(
     tree: usize,
-    imported: fn(&'static own::OwnKvm) -> &'static [T],
+    imported: impl FnOnce(&'static own::OwnKvm) -> &'static [T],
     compiled: &'static [T],
-    trees: fn(&T) -> TreeSet,
+    trees: impl Fn(&T) -> TreeSet,
 ) -> impl Iterator<Item = &'static T> {
     let (table, tree) = own::kvm(tree).map_or((compiled, own::compiled(tree)), |own| (imported(own), tree));
     table.iter().filter(move |row| trees(row).contains(tree))

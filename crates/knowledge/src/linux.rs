@@ -233,9 +233,9 @@ struct Dependents {
 /// A tree's rows of a table: those that were imported for a registered tree, else those of the compiled-in one.
 fn of_tree<T>(
     tree: usize,
-    imported: fn(&'static own::OwnLinux) -> &'static [T],
+    imported: impl FnOnce(&'static own::OwnLinux) -> &'static [T],
     compiled: &'static [T],
-    trees: fn(&T) -> TreeSet,
+    trees: impl Fn(&T) -> TreeSet,
 ) -> impl Iterator<Item = &'static T> {
     let (table, tree) = own::linux(tree).map_or((compiled, own::compiled(tree)), |own| (imported(own), tree));
     table.iter().filter(move |row| trees(row).contains(tree))
