@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let _ = write!(summary, "\n- [Conditions of KVM]()\n");
     for condition in KVM_CONDITIONS {
         let id = condition.id.0;
-        let mut text = head(id, condition.title, condition.cite.0, &span(Software::Kvm, condition.trees));
+        let mut text = head(id, condition.title, condition.cite.0, &span(Software::Kvm, *condition.trees));
         let _ = writeln!(text, "\n{}", escaped(condition.cause));
         tell_remedy(&mut text, condition.remedy);
         fs::write(rules.join(format!("{id}.md")), text)?;
@@ -95,7 +95,7 @@ fn head(id: &str, title: &str, cite: &str, releases: &str) -> String {
 }
 
 fn page(rule: &Rule) -> String {
-    let mut text = head(rule.id.0, rule.title, rule.cite.0, &span(rule.software, rule.trees));
+    let mut text = head(rule.id.0, rule.title, rule.cite.0, &span(rule.software, *rule.trees));
     let effect = match rule.effect {
         RuleEffect::Sets => "sets",
         RuleEffect::Clears => "clears, with all that depends on it",

@@ -11,8 +11,8 @@ use cpusieve_formats::{Format, fuzz};
 use crate::{Outcome, root};
 
 /// The targets of `fuzz/`, and the format that each is fed to; `read` recognises, `trace` reads traces, `libvirt_domain`
-/// reads virtual machines.
-const TARGETS: [(&str, Option<Format>); 15] = [
+/// reads virtual machines, `stored` imported kernel trees.
+const TARGETS: [(&str, Option<Format>); 16] = [
     ("cpuid_r", Some(Format::CpuidR)),
     ("kcpuid", Some(Format::Kcpuid)),
     ("aida64", Some(Format::Aida64)),
@@ -28,6 +28,7 @@ const TARGETS: [(&str, Option<Format>); 15] = [
     ("lab", Some(Format::LabCapture)),
     ("read", None),
     ("trace", None),
+    ("stored", None),
 ];
 
 /// The longest input that the loop makes.
@@ -105,6 +106,7 @@ fn by_loop(
         let input = mutated(&pool, &mut random);
         let checked = match name {
             "trace" => cpusieve_trace::fuzz::check(&input),
+            "stored" => cpusieve_import::stored::StoredTree::check_any(&input),
             "libvirt_domain" => fuzz::check_domain(&input),
             _ => fuzz::check(format, &input),
         };

@@ -35,6 +35,7 @@ pub mod oddity;
 pub mod predict;
 pub mod reason;
 pub mod rehearse;
+pub mod trees;
 pub mod verify;
 pub mod want;
 pub mod why;

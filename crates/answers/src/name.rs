@@ -3,7 +3,7 @@
 use cpusieve_knowledge::kvm::{self, By, CapKind, Op};
 use cpusieve_knowledge::rules::{self, Condition, RuleEffect, Software};
 use cpusieve_knowledge::x86::{Feature, System};
-use cpusieve_knowledge::{TreeSet, linux, qemu};
+use cpusieve_knowledge::{TreeSet, linux, own, qemu};
 use cpusieve_model::{Place, Register};
 
 /// All that is known of one feature.
@@ -95,7 +95,7 @@ pub fn card(feature: &'static Feature) -> Card {
         System::Kvm => "KVM",
         System::Also => "also typed",
     };
-    let caps = bits().filter_map(Place::cpuid).flat_map(kvm::caps_at);
+    let caps = bits().filter_map(Place::cpuid).flat_map(kvm::caps_everywhere);
     Card {
         feature,
         linux: in_linux(feature),
@@ -114,7 +114,8 @@ pub fn card(feature: &'static Feature) -> Card {
 fn paravirtual(place: Place) -> Option<InKvm> {
     let bit = place.cpuid().filter(|bit| (bit.leaf, bit.register) == (0x4000_0001, Register::Eax))?;
     let offers = |tree: &usize| kvm::pv_features(*tree).any(|feature| feature.bit == bit.bit);
-    let trees = TreeSet((0..linux::TREES.len()).filter(offers).fold(0, |set, tree| set | 1 << tree));
+    let trees =
+        TreeSet((0..linux::TREES.len()).chain(own::positions()).filter(offers).fold(0, |set, tree| set | 1 << tree));
     (!trees.is_empty()).then_some(InKvm { place, kind: CapKind::Emulated, conditional: false, trees })
 }
 
@@ -144,14 +145,18 @@ fn in_kvm<'a>(caps: impl Iterator<Item = &'a kvm::Cap>) -> Vec<InKvm> {
 }
 
 fn in_linux(feature: &Feature) -> Vec<InLinux> {
-    linux::by_id(feature.id)
-        .map(|row| InLinux {
-            macro_name: row.macro_name,
-            shown: row.shown,
-            position: (row.word, row.bit),
-            trees: row.trees,
-        })
-        .collect()
+    let mut rows: Vec<InLinux> = Vec::new();
+    for row in linux::by_id(feature.id) {
+        let (macro_name, shown, position) = (row.macro_name, row.shown, (row.word, row.bit));
+        // An imported tree mostly says what the known ones say.
+        let same =
+            |other: &&mut InLinux| (other.macro_name, other.shown, other.position) == (macro_name, shown, position);
+        match rows.iter_mut().find(same) {
+            Some(other) => other.trees = other.trees.union(row.trees),
+            None => rows.push(InLinux { macro_name, shown, position, trees: row.trees }),
+        }
+    }
+    rows
 }
 
 /// Flags with a rule that sets them and that needs this feature.

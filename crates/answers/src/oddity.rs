@@ -62,7 +62,7 @@ fn above_the_maximum(cpuid: &CpuidTable) -> Option<String> {
 /// Features whose own leaf lies above the announced maximum (`common.c:filter_cpuid_features`).
 fn below_their_level(cpuid: &CpuidTable, tree: usize) -> Vec<String> {
     let Some(maximum) = cpuid.maximum(0) else { return Vec::new() };
-    let levels = linux::LEVELS.iter().filter(|level| level.trees.contains(tree) && level.leaf > maximum);
+    let levels = linux::levels(tree).filter(|level| level.leaf > maximum);
     let present = levels.filter_map(|level| Some((bit_of(tree, level.macro_name)?, level)));
     present
         .filter(|((_, bit), _)| cpuid.state(*bit) == State::Present)

@@ -23,6 +23,7 @@ pub mod way;
 use std::collections::BTreeMap;
 
 use cpusieve_knowledge::linux::{self, Distance};
+use cpusieve_knowledge::own;
 use cpusieve_model::{Cpu, CpuidBit, CpuidTable, Register, Registers, Snapshot, Stage, State, Vendor};
 use cpusieve_stages::Machine;
 use cpusieve_stages::linux::boot::{self, Input, Output, Unlisted};
@@ -83,7 +84,7 @@ pub enum NoPrediction {
     #[error("no CPUID is in it, and a prediction begins with CPUID; `cpusieve record` and `cpuid -r` show it")]
     NoCpuid,
     /// What was given as a release is none.
-    #[error("`{0}` is no kernel release; expected one such as 6.1 or 6.1.0-56-cloud-amd64")]
+    #[error("`{0}` is no kernel release; expected one such as 6.1 or 6.1.0-56-cloud-amd64{imported}", imported = or_imported())]
     NoRelease(String),
     /// What was given as a parameter is none of KVM's modules.
     #[error("`{name}` is no parameter of KVM's modules in Linux {release}; known are {}", known.join(", "))]
@@ -238,12 +239,35 @@ fn stands_for(of: &str, release: &str, tree: usize, distance: Distance) -> Optio
     let release = release.trim();
     let version = linux::TREES.get(tree).map_or("", |tree| tree.version);
     let because = match distance {
+        Distance::Same if own::is_own(tree) => imported(tree),
         Distance::Same => return None,
         Distance::SameRelease => format!("its tree {version} stands for {release}; stable releases carry backports"),
         Distance::Older => format!("the nearest known tree that is older than {release}"),
         Distance::Oldest | Distance::Unread => format!("no known tree is as old as {release}; this is the oldest"),
     };
     Some(of_kernel(of, tree, because))
+}
+
+/// The names of the trees that were imported, for who mistypes one.
+fn or_imported() -> String {
+    let labels: Vec<&str> = own::positions().filter_map(|tree| Some(linux::TREES.get(tree)?.label)).collect();
+    if labels.is_empty() { String::new() } else { format!(", or an imported tree: {}", labels.join(", ")) }
+}
+
+/// What is not the user's own of a tree that was imported.
+pub(crate) fn imported(tree: usize) -> String {
+    let base = linux::TREES.get(own::compiled(tree)).map_or("", |tree| tree.label);
+    let tables = match own::halves(tree) {
+        (true, true) => "its tables were imported",
+        (true, false) => "Linux's tables were imported, not KVM's",
+        _ => "KVM's tables were imported, not Linux's",
+    };
+    let undecided = crate::trees::undecided(tree);
+    let doubt = match undecided.len() {
+        0 => String::new(),
+        number => format!("; {number} conditions of its KVM cannot be decided and are taken not to hold"),
+    };
+    format!("{tables}; everything else is that of {base}{doubt}")
 }
 
 fn of_kernel(of: &str, tree: usize, because: String) -> Assumption {

@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::kvm::{self, Since};
 use cpusieve_knowledge::rules::{self, RemedyKind};
-use cpusieve_knowledge::{TreeSet, linux, qemu};
+use cpusieve_knowledge::{TreeSet, linux, own, qemu};
 use cpusieve_model::{Cite, CpuidBit, Place, RuleId, Stage, Step};
 
 /// How sure an answer is.
@@ -106,7 +106,7 @@ pub fn offered_since(bit: CpuidBit, tree: usize) -> Option<String> {
         Some(Since::Release(release)) => Some(release.to_owned()),
         Some(Since::Between { present, .. }) => Some(mainline(linux::TREES[present].label).to_owned()),
         Some(Since::Always) | None => {
-            let first = kvm::trees_offering(bit).iter().find(|&other| other > tree)?;
+            let first = kvm::trees_offering(bit).iter().find(|&other| other > own::compiled(tree))?;
             Some(mainline(linux::TREES[first].label).to_owned())
         }
     }

@@ -1,7 +1,7 @@
 //! One feature through every sieve: on a given host and guest, or in general, release by release.
 
 use cpusieve_knowledge::x86::{Feature, Scope};
-use cpusieve_knowledge::{TreeSet, linux};
+use cpusieve_knowledge::{TreeSet, linux, own};
 use cpusieve_model::{Cpu, CpuIdentity, Cpuinfo, Effect, FlagList, LinuxView, Snapshot, State};
 use cpusieve_stages::{Machine, Passage, World};
 
@@ -59,10 +59,15 @@ pub fn on<'a>(host: &'a Machine<'a>, guest: Option<&'a Machine<'a>>, feature: &'
 pub fn in_general(feature: &'static Feature) -> Why {
     let mut over_time: Vec<Era> = Vec::new();
     let mut last = None;
-    for tree in 0..linux::TREES.len() {
+    let newest = linux::TREES.len() - 1;
+    // What no known release has, an imported kernel may.
+    let known = (0..=newest).any(|tree| linux::feature_by_id(tree, feature.id).is_some());
+    let imported = || own::positions().find(|&tree| linux::feature_by_id(tree, feature.id).is_some());
+    let guest_tree = if known { newest } else { imported().unwrap_or(newest) };
+    for tree in (0..=newest).chain(own::positions()) {
         let host = host_with(feature, tree);
         let machine = Machine::new("host", &host).partly_known();
-        let world = World { host_tree: tree, guest_tree: linux::TREES.len() - 1, ..World::of_host(&machine) };
+        let world = World { host_tree: tree, guest_tree, ..World::of_host(&machine) };
         let passage = world.pass(feature.id);
         let reason = reason_of(&passage, tree);
         let era = Era { trees: TreeSet(1 << tree), outcome: passage.outcome, reason };
@@ -73,9 +78,17 @@ pub fn in_general(feature: &'static Feature) -> Why {
             }
             _ => over_time.push(era),
         }
-        last = Some(passage);
+        if tree == newest || tree == guest_tree {
+            last = Some((passage, over_time.last().and_then(|era| era.reason.clone())));
+        }
     }
-    let passage = last.unwrap_or_else(|| Passage {
+    let (passage, reason) = last.unwrap_or_else(|| (unseen(feature), None));
+    Why { feature, passage, reason, over_time }
+}
+
+/// The way of a feature of which nothing is known.
+fn unseen(feature: &'static Feature) -> Passage {
+    Passage {
         feature: feature.id.into(),
         place: feature.place(),
         steps: Vec::new(),
@@ -83,9 +96,7 @@ pub fn in_general(feature: &'static Feature) -> Why {
         decided: None,
         follows: None,
         assumed: false,
-    });
-    let reason = over_time.last().and_then(|era| era.reason.clone());
-    Why { feature, passage, reason, over_time }
+    }
 }
 
 fn same(one: &Era, other: &Era) -> bool {

@@ -3,6 +3,7 @@
 mod automate;
 mod choose;
 mod fleet;
+mod import;
 mod live;
 mod price;
 mod rehearse;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use automate::{CHECK_EXAMPLES, KEY_EXAMPLES, MANUAL_EXAMPLES};
 use choose::{MODELS_EXAMPLES, WANT_EXAMPLES};
+use import::IMPORT_EXAMPLES;
 use live::{DOCTOR_EXAMPLES, TRACE_EXAMPLES, VERIFY_EXAMPLES};
 use price::PRICE_EXAMPLES;
 use rehearse::REHEARSE_EXAMPLES;
@@ -28,6 +30,7 @@ pub(crate) use fleet::{
 };
 #[cfg(feature = "store")]
 pub(crate) use fleet::{Engine, PackOptions, SqlOptions, SqlQuestion, WhoOptions};
+pub(crate) use import::{ImportOptions, ImportVerb, ReadOptions};
 pub(crate) use live::{DoctorOptions, TraceOptions, VerifyOptions, Whose};
 pub(crate) use price::{PriceGuestOptions, PriceOptions, PricePart};
 pub(crate) use rehearse::RehearseOptions;
@@ -48,6 +51,9 @@ pub(crate) struct Arguments {
     /// Print JSON (format 1) instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// The folder with imported kernel trees, instead of $XDG_CONFIG_HOME/cpusieve
+    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -120,6 +126,9 @@ pub(crate) enum Verb {
     /// A short key of what programs or snapshots rely on, for caches and pools
     #[command(after_help = KEY_EXAMPLES)]
     Key(KeyOptions),
+    /// A kernel tree of your own, for all verbs to use: what it changes, and what else must change
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import(ImportOptions),
     /// Shell completions or man pages, made from the same table as this help
     #[command(after_help = MANUAL_EXAMPLES)]
     Manual(ManualOptions),

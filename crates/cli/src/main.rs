@@ -8,6 +8,7 @@ mod args;
 mod input;
 mod json;
 mod page;
+mod trees;
 mod verbs;
 mod worth;
 
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refused(&error),
     };
+    if !matches!(arguments.verb, Some(Verb::Import(_) | Verb::Manual(_))) {
+        trees::register(arguments.config.as_deref());
+    }
     let done = match &arguments.verb {
         None => verbs::overview::run(arguments.json),
         Some(Verb::Record(options)) => verbs::record::run(options),
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Some(Verb::Doctor(options)) => verbs::doctor::run(options, arguments.json),
         Some(Verb::Check(options)) => verbs::check::run(options, arguments.json),
         Some(Verb::Key(options)) => verbs::key::run(options, arguments.json),
+        Some(Verb::Import(options)) => verbs::import::run(options, arguments.config.as_deref(), arguments.json),
         Some(Verb::Manual(options)) => verbs::manual::run(options),
         Some(Verb::Price(options)) => verbs::price::run(options, arguments.json),
         Some(Verb::Fleet(options)) => verbs::fleet::run(options, arguments.json),

@@ -4,6 +4,8 @@
 //! what depends on the machine, so only its status is looked at. `CPUSIEVE_BLESS=1` writes what is printed into the book.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program and read its output")]
 
+mod source_tree;
+
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -42,6 +44,7 @@ impl Sandbox {
         let log = "qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.07H:EBX.hle [bit 4]\n";
         fs::write(sandbox.0.join("qemu.log"), log).unwrap();
         fs::write(sandbox.0.join("baseline.json"), r#"{"format":1,"features":["aes"]}"#).unwrap();
+        source_tree::write(&sandbox.0.join("linux"), "6.12", "-mine");
         fs::write(sandbox.0.join("guest.xml"), "<cpu match='exact'><model>Haswell</model></cpu>").unwrap();
         sandbox
     }
@@ -57,6 +60,8 @@ impl Sandbox {
             .args(["60", "sh", "-c", line])
             .current_dir(&self.0)
             .env("PATH", env::join_paths(paths).unwrap())
+            // What is imported here is nobody else's.
+            .env("CPUSIEVE_CONFIG", "config")
             .stdin(Stdio::null())
             .stdout(fs::File::create(&stdout).unwrap())
             .stderr(fs::File::create(&stderr).unwrap())
@@ -133,9 +138,17 @@ fn the_book_shows_what_is_printed() {
     for page in files.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(&page).unwrap();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        // What one page imports is not there on the next.
+        let _ = fs::remove_dir_all(sandbox.0.join("config"));
+        let run = commands(&text).into_iter().filter(|shown| !needs_more(&shown.command));
+        let outputs: Vec<(Shown, Output)> = run
+            .map(|shown| {
+                let output = sandbox.run(&shown.command);
+                (shown, output)
+            })
+            .collect();
         // From the last to the first, so that what is replaced moves nothing that comes later.
-        for shown in commands(&text).into_iter().rev().filter(|shown| !needs_more(&shown.command)) {
-            let output = sandbox.run(&shown.command);
+        for (shown, output) in outputs.into_iter().rev() {
             ran += 1;
             let status = output.status.code();
             assert!(matches!(status, Some(0 | 1 | 3)), "{}: {status:?}\n{}", shown.command, told(&output));

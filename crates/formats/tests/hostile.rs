@@ -22,7 +22,8 @@ fn samples() -> Vec<(String, Vec<u8>)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 // The text of traces is read by a crate of its own.
-                let others = path.ends_with("seeds/trace") || path.ends_with("seeds/message");
+                let others =
+                    path.ends_with("seeds/trace") || path.ends_with("seeds/stored") || path.ends_with("seeds/message");
                 folders.extend((!others).then_some(path));
             } else if path.extension().is_none_or(|end| end != "md") {
                 samples.push((path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()));

@@ -1,8 +1,9 @@
 //! Reads CPU feature knowledge out of source trees of Linux, QEMU and libvirt, and keeps it in tables of text.
 //!
 //! A tree goes in as a function from path to text, facts come out ([`linux`], [`kvm`], [`qemu`], [`libvirt`]); [`tables`] is the
-//! text form in which `knowledge/` holds the facts of all trees at once, one row a fact with the trees for which it holds.
-//! This crate executes nothing and opens no file: the caller brings the text.
+//! text form in which `knowledge/` holds the facts of all trees at once, one row a fact with the trees for which it holds;
+//! [`stored`] is one tree of a user's own as a file. This crate executes nothing and opens no file: the caller brings the
+//! text.
 //!
 //! ```
 //! use cpusieve_import::tables::{TreeList, TreeSet};
@@ -19,6 +20,7 @@ pub mod libvirt;
 pub mod linux;
 pub mod qemu;
 mod source;
+pub mod stored;
 pub mod tables;
 mod xml;
 

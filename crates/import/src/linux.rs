@@ -15,6 +15,7 @@
 //! assert!(error.to_string().starts_with("arch/x86/"));
 //! ```
 
+mod derived;
 mod flags;
 mod laws;
 mod lists;
@@ -259,6 +260,17 @@ pub fn version(tree: &dyn SourceTree) -> Result<String, ReadError> {
     }
     version.push_str(value("EXTRAVERSION").unwrap_or(""));
     Ok(version)
+}
+
+/// What `uname -r` says of a kernel that was built in this tree (`include/config/kernel.release`); none if none was.
+#[must_use]
+pub fn built_release(tree: &dyn SourceTree) -> Option<String> {
+    let text = tree.read("include/config/kernel.release")?;
+    let release = text.trim();
+    // `uname -r` has room for 64 bytes.
+    let is_one =
+        !release.is_empty() && release.len() <= 64 && release.chars().all(|c| c.is_ascii_graphic() && c != '"');
+    is_one.then(|| release.to_owned())
 }
 
 /// A file that every tree must have.

@@ -7,7 +7,7 @@ use cpusieve_import::linux::{Flag, LinuxFacts, MaskKind, NamingRule, Shown};
 use cpusieve_import::tables::facts::Row;
 use cpusieve_import::tables::linux::LinuxTables;
 use cpusieve_import::tables::{TreeList, TreeSet};
-use cpusieve_model::{CpuidBit, LinuxBit, Place};
+use cpusieve_model::{CpuidBit, Place};
 
 use crate::{Result, Tables, slots};
 
@@ -58,7 +58,10 @@ fn write_trees(out: &mut String, trees: &TreeList, facts: &[LinuxFacts]) -> Resu
         )
     };
     let items: Vec<String> = trees.trees.iter().zip(facts).map(tree).collect();
-    slice(out, "The kernel trees, oldest release first.", "pub ", "TREES", "Tree", &items)
+    writeln!(out, "/// The compiled-in kernel trees, oldest release first.\npub(crate) const COMPILED: &[Tree] = &[")?;
+    items.iter().try_for_each(|item| writeln!(out, "    {item},"))?;
+    writeln!(out, "];")?;
+    Ok(())
 }
 
 /// The features, and for each of them where it comes from in each tree, and the indexes by which they are found.
@@ -69,7 +72,7 @@ fn write_features(out: &mut String, rows: &LinuxTables, facts: &[LinuxFacts]) ->
     for (index, Row { fact, trees }) in rows.features.iter().enumerate() {
         let mut groups = BTreeMap::<Vec<Place>, TreeSet>::new();
         for (tree, facts) in facts.iter().enumerate().filter(|&(tree, _)| trees.contains(tree)) {
-            groups.entry(places(facts, fact)).or_default().insert(tree);
+            groups.entry(facts.places(fact)).or_default().insert(tree);
         }
         let text = |(list, trees): (&Vec<Place>, &TreeSet)| {
             let list: Vec<String> = list.iter().map(place).collect();
@@ -125,17 +128,6 @@ fn ids(features: &[Row<Flag>]) -> BTreeMap<&str, String> {
         _ => name.to_ascii_lowercase(),
     };
     names.iter().map(|(name, printed)| (*name, id(name, printed))).collect()
-}
-
-/// Where a tree's feature comes from: the register of its word, or the scattered bits in the tree's order, or Linux.
-fn places(facts: &LinuxFacts, flag: &Flag) -> Vec<Place> {
-    let word = facts.words.get(usize::from(flag.word)).and_then(cpusieve_import::linux::Word::source);
-    if let Some((leaf, subleaf, register)) = word {
-        return vec![Place::Cpuid(CpuidBit::new(leaf, subleaf, register, flag.bit))];
-    }
-    let scattered = facts.scattered.iter().filter(|bit| bit.macro_name == flag.macro_name);
-    let places: Vec<Place> = scattered.map(|bit| Place::Cpuid(bit.place)).collect();
-    if places.is_empty() { vec![Place::Linux(LinuxBit { word: flag.word, bit: flag.bit })] } else { places }
 }
 
 fn place(place: &Place) -> String {
@@ -214,7 +206,7 @@ fn write_dependents(out: &mut String, facts: &[LinuxFacts]) -> Result<()> {
     let mut groups = BTreeMap::<(&str, Vec<&str>), TreeSet>::new();
     for (tree, facts) in facts.iter().enumerate() {
         for needed in facts.dependencies.iter().map(|pair| pair.needs.as_str()).collect::<BTreeSet<_>>() {
-            groups.entry((needed, dependents(facts, needed))).or_default().insert(tree);
+            groups.entry((needed, facts.dependents(needed))).or_default().insert(tree);
         }
     }
     let item = |((name, all), trees): (&(&str, Vec<&str>), &TreeSet)| {
@@ -223,22 +215,4 @@ fn write_dependents(out: &mut String, facts: &[LinuxFacts]) -> Result<()> {
     let items: Vec<String> = groups.iter().map(item).collect();
     slice(out, "What needs a feature, through others too, by macro.", "", "DEPENDENTS", "Dependents", &items)?;
     slots::write(out, "DEPENDENTS", groups.keys().map(|(name, _)| *name))
-}
-
-/// All that needs a feature, in the order in which `do_clear_cpu_cap` of `cpuid-deps.c` finds it: pass after pass over
-/// the table until one finds nothing new.
-fn dependents<'a>(facts: &'a LinuxFacts, cleared: &'a str) -> Vec<&'a str> {
-    let mut all = vec![cleared];
-    loop {
-        let before = all.len();
-        for pair in &facts.dependencies {
-            if all.contains(&pair.needs.as_str()) && !all.contains(&pair.feature.as_str()) {
-                all.push(&pair.feature);
-            }
-        }
-        if all.len() == before {
-            all.remove(0);
-            return all;
-        }
-    }
 }

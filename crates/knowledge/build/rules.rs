@@ -199,7 +199,7 @@ impl<'a> Block<'a> {
         }
         Ok(format!(
             "Rule {{ id: RuleId({:?}), software: Software::{software}, features: &{features:?}, when: {when:?}, \
-             only: {:?}, effect: RuleEffect::{effect}, trees: TreeSet({}), needs: &[{}], cite: Cite({:?}), title: {:?}, \
+             only: {:?}, effect: RuleEffect::{effect}, trees: RuleTrees(TreeSet({})), needs: &[{}], cite: Cite({:?}), title: {:?}, \
              cause: {:?}, remedy: {} }},\n",
             self.id()?,
             self.optional("only")?,
@@ -219,7 +219,7 @@ impl<'a> Block<'a> {
             Some(other) => return Err(self.error(&format!("`holds` is `{other}`, and can only be `never`")).into()),
         };
         Ok(format!(
-            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: TreeSet({}), never: {never}, cite: Cite({:?}), \
+            "KvmCondition {{ id: RuleId({:?}), c: &{:?}, trees: RuleTrees(TreeSet({})), never: {never}, cite: Cite({:?}), \
              title: {:?}, cause: {:?}, remedy: {} }},\n",
             self.id()?,
             self.list("c")?,

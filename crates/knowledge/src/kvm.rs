@@ -2,8 +2,9 @@
 //!
 //! KVM answers `KVM_GET_SUPPORTED_CPUID` leaf by leaf ([`answer`]). Most feature registers come from its capability words
 //! ([`How::Caps`]): first each bit by its kind ([`caps`]), then the adjustments in order ([`adjustments`]), those of
-//! common code and of the one vendor module that is loaded. A tree is an index into
-//! [`crate::linux::TREES`](crate::linux).
+//! common code and of the one vendor module that is loaded. A tree is a position in [`crate::linux::TREES`]; for one that was
+//! registered ([`crate::own`]), what is written by hand ([`answer`], [`msrs`], [`parameters`]) is that of the nearest
+//! compiled-in tree.
 //!
 //! ```
 //! use cpusieve_knowledge::kvm;
@@ -18,10 +19,12 @@
 
 pub mod msrs;
 pub mod parameters;
+mod registered;
 
 use cpusieve_model::{CpuidBit, Register, Registers};
 
-use crate::TreeSet;
+use crate::{TreeSet, own};
+pub use registered::{caps_everywhere, leaves_with_case, offers};
 
 /// A bit that KVM can offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,22 +283,36 @@ impl Since {
 
 include!(concat!(env!("OUT_DIR"), "/kvm.rs"));
 
+/// The rows of a hand-written table for a tree.
 fn in_tree<T>(table: &'static [T], tree: usize, trees: fn(&T) -> TreeSet) -> impl Iterator<Item = &'static T> {
+    let tree = own::compiled(tree);
+    table.iter().filter(move |row| trees(row).contains(tree))
+}
+
+/// A tree's rows of an imported table: those of a registered tree, else those of the compiled-in one.
+fn of_tree<T>(
+    tree: usize,
+    imported: impl FnOnce(&'static own::OwnKvm) -> &'static [T],
+    compiled: &'static [T],
+    trees: impl Fn(&T) -> TreeSet,
+) -> impl Iterator<Item = &'static T> {
+    let (table, tree) = own::kvm(tree).map_or((compiled, own::compiled(tree)), |own| (imported(own), tree));
     table.iter().filter(move |row| trees(row).contains(tree))
 }
 
 /// The shape of the code in this tree; none if KVM was never read from it.
 #[must_use]
 pub fn shape(tree: usize) -> Option<Shape> {
-    in_tree(SHAPES, tree, |(_, trees)| *trees).next().map(|(shape, _)| *shape)
+    let compiled = || in_tree(SHAPES, tree, |(_, trees)| *trees).next().map(|(shape, _)| *shape);
+    own::kvm(tree).map(|own| own.shape).or_else(compiled)
 }
 
 /// The bits that KVM can offer in this tree, in the order of places.
 pub fn caps(tree: usize) -> impl Iterator<Item = &'static Cap> {
-    in_tree(CAPS, tree, |cap| cap.trees)
+    of_tree(tree, |own| own.caps, CAPS, |cap| cap.trees)
 }
 
-/// All that is known of a place in all trees.
+/// All that is known of a place in all compiled-in trees.
 #[must_use]
 pub fn caps_at(place: CpuidBit) -> &'static [Cap] {
     let start = CAPS.partition_point(|cap| cap.place < place);
@@ -307,6 +324,11 @@ pub fn caps_at(place: CpuidBit) -> &'static [Cap] {
 /// zero, where its leaf is: see [`trees_offering`].
 #[must_use]
 pub fn cap(tree: usize, place: CpuidBit) -> Option<&'static Cap> {
+    if let Some(own) = own::kvm(tree) {
+        let start = own.caps.partition_point(|cap| cap.place < place);
+        return own.caps.get(start).filter(|cap| cap.place == place);
+    }
+    let tree = own::compiled(tree);
     caps_at(place).iter().find(|cap| cap.trees.contains(tree))
 }
 
@@ -320,7 +342,7 @@ pub fn trees_offering(place: CpuidBit) -> TreeSet {
 
 /// The adjustments of this tree in order, those of both vendor modules among them.
 pub fn adjustments(tree: usize) -> impl Iterator<Item = &'static Adjust> {
-    in_tree(ADJUSTS, tree, |adjust| adjust.trees)
+    of_tree(tree, |own| own.adjusts, ADJUSTS, |adjust| adjust.trees)
 }
 
 /// The adjustments of one macro (without `X86_FEATURE_`) in this tree, in order.
@@ -328,12 +350,18 @@ pub fn adjustments_of(tree: usize, macro_name: &str) -> impl Iterator<Item = &'s
     let start = ADJUSTS_BY_MACRO.partition_point(|(other, _)| *other < macro_name);
     let end = ADJUSTS_BY_MACRO.partition_point(|(other, _)| *other <= macro_name);
     let of_macro = ADJUSTS_BY_MACRO.get(start..end).unwrap_or(&[]).iter();
-    of_macro.filter_map(|&(_, index)| ADJUSTS.get(usize::from(index))).filter(move |adjust| adjust.trees.contains(tree))
+    let imported = own::kvm(tree);
+    let compiled = if imported.is_some() { [].iter() } else { of_macro };
+    let tree = own::compiled(tree);
+    compiled
+        .filter_map(|&(_, index)| ADJUSTS.get(usize::from(index)))
+        .filter(move |adjust| adjust.trees.contains(tree))
+        .chain(imported.map_or(&[][..], |own| own.adjusts).iter().filter(move |adjust| adjust.macro_name == macro_name))
 }
 
 /// The limits on EAX of this tree.
 pub fn leaf_caps(tree: usize) -> impl Iterator<Item = &'static Limit> {
-    in_tree(LIMITS, tree, |limit| limit.trees)
+    of_tree(tree, |own| own.limits, LIMITS, |limit| limit.trees)
 }
 
 /// The most that KVM lets EAX of this leaf say in this tree; none if it does not limit it.
@@ -344,12 +372,16 @@ pub fn at_most(tree: usize, leaf: u32) -> Option<u32> {
 
 /// The features of leaf 40000001H:EAX in this tree, in the order of bits.
 pub fn pv_features(tree: usize) -> impl Iterator<Item = &'static PvFeature> {
-    in_tree(PV_FEATURES, tree, |feature| feature.trees)
+    of_tree(tree, |own| own.pv, PV_FEATURES, |feature| feature.trees)
 }
 
 /// Whether the function that answers leaves has a `case` for this leaf; all other leaves are zero.
 #[must_use]
 pub fn has_case(tree: usize, leaf: u32) -> bool {
+    if let Some(own) = own::kvm(tree) {
+        return own.handled.binary_search(&leaf).is_ok();
+    }
+    let tree = own::compiled(tree);
     let found = HANDLED.binary_search_by(|(handled, _)| handled.cmp(&leaf));
     found.ok().and_then(|index| HANDLED.get(index)).is_some_and(|(_, trees)| trees.contains(tree))
 }

@@ -1,7 +1,8 @@
 //! What Linux, KVM, QEMU and libvirt do with CPU features, release by release, compiled in.
 //!
 //! The tables stand in `knowledge/` as text, one fact a row; the build script turns them into static slices, sorted for
-//! binary search, so that nothing is parsed at start-up; names are found by hashes that it laid out. This crate knows facts only: no stage, no file, no format.
+//! binary search, so that nothing is parsed at start-up; names are found by hashes that it laid out. Trees that a user has
+//! imported can be registered beside them ([`own`]). This crate knows facts only: no stage, no file, no format.
 //!
 //! ```
 //! use cpusieve_knowledge::rules::{self, Software};
@@ -21,6 +22,7 @@ pub mod kvm;
 pub mod libvirt;
 pub mod linux;
 pub mod messages;
+pub mod own;
 pub mod price;
 pub mod qemu;
 pub mod rules;
@@ -29,4 +31,4 @@ mod trees;
 pub mod vmm;
 pub mod x86;
 
-pub use trees::TreeSet;
+pub use trees::{RuleTrees, TreeSet};

@@ -1,7 +1,8 @@
 //! What Linux knows about CPU features, tree by tree: bits, macros, printed names, and what hangs on what.
 //!
 //! A macro is a feature's name in the kernel's source, here without `X86_FEATURE_`; its *id* is the word by which
-//! cpusieve calls it everywhere. A tree is given by its position in [`TREES`]; [`nearest`] finds it.
+//! cpusieve calls it everywhere. A tree is given by its position in [`TREES`]; [`nearest`] finds it. Trees of a user's own
+//! ([`crate::own`]) have positions too.
 //!
 //! ```
 //! use cpusieve_knowledge::linux;
@@ -17,12 +18,15 @@
 //! ```
 
 mod nearest;
+mod trees;
 
 use cpusieve_model::{CpuidBit, LinuxBit, Place, Register};
 
-use crate::TreeSet;
 use crate::slots::Slots;
-pub use nearest::{Distance, Nearest, nearest};
+use crate::{TreeSet, own};
+pub use nearest::{Distance, Nearest, nearest, release_of};
+pub(crate) use nearest::{nearest_compiled, numbers};
+pub use trees::{TREES, Trees};
 
 include!(concat!(env!("OUT_DIR"), "/linux.rs"));
 
@@ -89,6 +93,22 @@ impl Feature {
     #[must_use]
     pub const fn number(&self) -> usize {
         self.word as usize * 32 + self.bit as usize
+    }
+
+    /// A feature of a registered tree: macro and id, word and bit, printed name and whether another shadows it.
+    pub(crate) const fn imported(
+        (macro_name, id): (&'static str, &'static str),
+        (word, bit): (u8, u8),
+        (shown, shadowed): (Option<&'static str>, bool),
+        trees: TreeSet,
+        places: &'static [(TreeSet, &'static [Place])],
+    ) -> Self {
+        Self { macro_name, word, bit, shown, shadowed, trees, id, places }
+    }
+
+    /// Where it comes from, for sets of trees.
+    pub(crate) fn all_places(&self) -> impl Iterator<Item = (TreeSet, &'static [Place])> {
+        self.places.iter().copied()
     }
 }
 
@@ -210,70 +230,124 @@ struct Dependents {
     all: &'static [&'static str],
 }
 
+/// A tree's rows of a table: those that were imported for a registered tree, else those of the compiled-in one.
+fn of_tree<T>(
+    tree: usize,
+    imported: impl FnOnce(&'static own::OwnLinux) -> &'static [T],
+    compiled: &'static [T],
+    trees: impl Fn(&T) -> TreeSet,
+) -> impl Iterator<Item = &'static T> {
+    let (table, tree) = own::linux(tree).map_or((compiled, own::compiled(tree)), |own| (imported(own), tree));
+    table.iter().filter(move |row| trees(row).contains(tree))
+}
+
 /// The features of a tree, in word and bit order: the order of the line `flags`.
 pub fn features(tree: usize) -> impl Iterator<Item = &'static Feature> {
-    FEATURES.iter().filter(move |feature| feature.trees.contains(tree))
+    of_tree(tree, |own| own.features, FEATURES, |feature| feature.trees)
 }
 
 /// The bugs of a tree, in the order of the line `bugs`.
 pub fn bugs(tree: usize) -> impl Iterator<Item = &'static NamedBit> {
-    BUGS.iter().filter(move |bug| bug.trees.contains(tree))
+    of_tree(tree, |own| own.bugs, BUGS, |bug| bug.trees)
 }
 
 /// The VMX features of a tree, in the order of the line `vmx flags`.
 pub fn vmx_flags(tree: usize) -> impl Iterator<Item = &'static NamedBit> {
-    VMX_FLAGS.iter().filter(move |flag| flag.trees.contains(tree))
+    of_tree(tree, |own| own.vmx_flags, VMX_FLAGS, |flag| flag.trees)
 }
 
 /// The capability words of a tree, by index. Words that have no name in the tree are not among them.
 pub fn words(tree: usize) -> impl Iterator<Item = &'static Word> {
-    WORDS.iter().filter(move |word| word.trees.contains(tree))
+    of_tree(tree, |own| own.words, WORDS, |word| word.trees)
 }
 
 /// The scattered bits of a tree, in the order in which it reads them.
 pub fn scattered(tree: usize) -> impl Iterator<Item = &'static Scattered> {
-    SCATTERED.iter().filter(move |bit| bit.trees.contains(tree))
+    of_tree(tree, |own| own.scattered, SCATTERED, |bit| bit.trees)
 }
 
 /// The dependencies of a tree, in its order.
 pub fn dependencies(tree: usize) -> impl Iterator<Item = &'static Dependency> {
-    DEPENDENCIES.iter().filter(move |pair| pair.trees.contains(tree))
+    of_tree(tree, |own| own.dependencies, DEPENDENCIES, |pair| pair.trees)
+}
+
+/// The features of a tree that need a basic leaf, in its order.
+pub fn levels(tree: usize) -> impl Iterator<Item = &'static Level> {
+    of_tree(tree, |own| own.levels, LEVELS, |level| level.trees)
 }
 
 /// Everything that a tree clears along with a feature (a macro), in the order in which it does.
 #[must_use]
 pub fn dependents(tree: usize, macro_name: &str) -> &'static [&'static str] {
+    if let Some(own) = own::linux(tree) {
+        return own.dependents(macro_name);
+    }
+    let tree = own::compiled(tree);
     let named = |position: usize| DEPENDENTS.get(position).map(|entry| entry.macro_name);
     let first = DEPENDENTS_SLOTS.find(macro_name, named).unwrap_or(DEPENDENTS.len());
     let same = DEPENDENTS[first..].iter().take_while(|entry| entry.macro_name == macro_name);
     same.into_iter().find(|entry| entry.trees.contains(tree)).map_or(&[], |entry| entry.all)
 }
 
-/// The features that some tree prints as `name`.
+/// The features that some tree prints as `name`, those of registered trees last.
 pub fn by_shown(name: &str) -> impl Iterator<Item = &'static Feature> {
-    equal(BY_SHOWN, BY_SHOWN_SLOTS, name, |feature| feature.shown.unwrap_or(""))
+    let here = |feature: &&Feature| feature.shown == Some(name);
+    equal(BY_SHOWN, BY_SHOWN_SLOTS, name, |feature| feature.shown.unwrap_or("")).chain(imported().filter(here))
 }
 
-/// The features with an id, [`Feature::id`].
+/// The features with an id, [`Feature::id`], those of registered trees last.
 pub fn by_id(id: &str) -> impl Iterator<Item = &'static Feature> {
+    compiled_by_id(id).chain(imported().filter(move |feature| feature.id == id))
+}
+
+/// The features with a macro, given without `X86_FEATURE_`, those of registered trees last.
+pub fn by_macro(macro_name: &str) -> impl Iterator<Item = &'static Feature> {
+    compiled_by_macro(macro_name).chain(imported().filter(move |feature| feature.macro_name == macro_name))
+}
+
+/// The features of all registered trees.
+fn imported() -> impl Iterator<Item = &'static Feature> {
+    own::all().filter_map(|(_, own)| own.linux.as_ref()).flat_map(|own| own.features)
+}
+
+fn compiled_by_id(id: &str) -> impl Iterator<Item = &'static Feature> {
     equal(BY_ID, BY_ID_SLOTS, id, |feature| feature.id)
 }
 
-/// The features with a macro, given without `X86_FEATURE_`.
-pub fn by_macro(macro_name: &str) -> impl Iterator<Item = &'static Feature> {
+/// The features of compiled-in trees with a macro.
+pub(crate) fn compiled_by_macro(macro_name: &str) -> impl Iterator<Item = &'static Feature> {
     equal(BY_MACRO, BY_MACRO_SLOTS, macro_name, |feature| feature.macro_name)
 }
 
 /// A tree's feature with a macro.
 #[must_use]
 pub fn feature(tree: usize, macro_name: &str) -> Option<&'static Feature> {
-    by_macro(macro_name).find(|feature| feature.trees.contains(tree))
+    if let Some(own) = own::linux(tree) {
+        return own.feature(macro_name);
+    }
+    let tree = own::compiled(tree);
+    compiled_by_macro(macro_name).find(|feature| feature.trees.contains(tree))
 }
 
 /// A tree's feature with an id.
 #[must_use]
 pub fn feature_by_id(tree: usize, id: &str) -> Option<&'static Feature> {
-    by_id(id).find(|feature| feature.trees.contains(tree))
+    if let Some(own) = own::linux(tree) {
+        return own.feature_by_id(id);
+    }
+    let tree = own::compiled(tree);
+    compiled_by_id(id).find(|feature| feature.trees.contains(tree))
+}
+
+/// The feature that a tree prints as `name`.
+#[must_use]
+pub fn printed(tree: usize, name: &str) -> Option<&'static Feature> {
+    if let Some(own) = own::linux(tree) {
+        return own.features.iter().find(|feature| feature.shown == Some(name));
+    }
+    let tree = own::compiled(tree);
+    let compiled = equal(BY_SHOWN, BY_SHOWN_SLOTS, name, |feature| feature.shown.unwrap_or(""));
+    compiled.into_iter().find(|feature| feature.trees.contains(tree))
 }
 
 /// The part of an index whose features have this key.
@@ -300,12 +374,19 @@ pub fn place(tree: usize, feature: &Feature) -> Option<Place> {
 /// leaves. Empty if the feature is not of this tree.
 #[must_use]
 pub fn places(tree: usize, feature: &Feature) -> &'static [Place] {
-    feature.places.iter().find(|(trees, _)| trees.contains(tree)).map_or(&[], |(_, places)| places)
+    let of = |tree: usize| feature.places.iter().find(|(trees, _)| trees.contains(tree)).map(|(_, places)| *places);
+    // A registered tree of which only KVM was imported has the features of its compiled-in tree.
+    let inherited = || if tree < own::FIRST || own::linux(tree).is_some() { None } else { of(own::compiled(tree)) };
+    of(tree).or_else(inherited).unwrap_or(&[])
 }
 
 /// The feature that a tree takes from a place; if it takes several from there, one that it prints.
 #[must_use]
 pub fn at(tree: usize, place: Place) -> Option<&'static Feature> {
+    if let Some(own) = own::linux(tree) {
+        return own.at(place);
+    }
+    let tree = own::compiled(tree);
     let first = BY_PLACE.partition_point(|(other, ..)| *other < place);
     let same = BY_PLACE[first..].iter().take_while(|(other, ..)| *other == place);
     let here = same.filter(|(_, trees, _)| trees.contains(tree)).map(|(.., index)| &FEATURES[usize::from(*index)]);

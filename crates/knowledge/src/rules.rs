@@ -4,8 +4,8 @@
 
 use cpusieve_model::{Cite, CpuidBit, MsrBit, RuleId, Vendor};
 
-use crate::TreeSet;
 use crate::slots::Slots;
+use crate::{RuleTrees, TreeSet};
 
 /// Whose behaviour a rule describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -181,7 +181,7 @@ pub struct Rule {
     /// What it does.
     pub effect: RuleEffect,
     /// The kernel trees, or releases of the VMM, for which it holds.
-    pub trees: TreeSet,
+    pub trees: RuleTrees,
     /// All that must hold.
     pub needs: &'static [Need],
     /// Where it stands in the real software.
@@ -202,7 +202,7 @@ pub struct KvmCondition {
     /// The C expressions that mean it, as the importer writes them.
     pub c: &'static [&'static str],
     /// The kernel trees for which this block speaks.
-    pub trees: TreeSet,
+    pub trees: RuleTrees,
     /// Whether it holds on no machine, because these kernels are built without what it asks for.
     pub never: bool,
     /// Where it stands.

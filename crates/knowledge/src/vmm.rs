@@ -288,7 +288,7 @@ mod tests {
             assert!(rule.features.contains(&feature.id), "{} is about {:?}", edit.rule, rule.features);
             assert_eq!(rule.effect == rules::RuleEffect::Sets, edit.sets, "{}", edit.rule);
             assert_eq!(rule.software, edit.vmm.software());
-            assert_eq!(edit.releases.intersection(rule.trees), edit.releases, "{}", edit.rule);
+            assert_eq!(edit.releases.intersection(*rule.trees), edit.releases, "{}", edit.rule);
         }
     }
 

@@ -23,6 +23,8 @@ use std::fmt;
 
 use cpusieve_model::{CpuidBit, LinuxBit, MsrBit, Place, Register, Vendor};
 
+use crate::own;
+
 pub use generation::{Generation, Guess, Known, Member, Reason, Telling, Trait, by_signature, generation, guess};
 pub(crate) use names::distance;
 pub use names::{fold, resolve, suggest};
@@ -176,18 +178,27 @@ impl fmt::Display for Group {
 /// The feature with this id; names that the macro has in other releases of Linux and KVM count as ids too.
 #[must_use]
 pub fn feature(id: &str) -> Option<&'static Feature> {
-    let found = BY_ID.binary_search_by(|(known, _)| (*known).cmp(id)).ok()?;
+    let Ok(found) = BY_ID.binary_search_by(|(known, _)| (*known).cmp(id)) else {
+        return imported().find(|feature| feature.id == id);
+    };
     BY_ID.get(found).and_then(|&(_, index)| FEATURES.get(usize::from(index)))
 }
 
 /// The feature that this bit stands for.
 #[must_use]
 pub fn by_place(place: Place) -> Option<&'static Feature> {
-    let found = BY_PLACE.binary_search_by(|(known, _)| known.cmp(&place)).ok()?;
+    let Ok(found) = BY_PLACE.binary_search_by(|(known, _)| known.cmp(&place)) else {
+        return imported().find(|feature| feature.places.contains(&place));
+    };
     BY_PLACE.get(found).and_then(|&(_, index)| FEATURES.get(usize::from(index)))
 }
 
-/// All bits that stand for a feature, by place.
+/// The features that only registered kernel trees know ([`own`]).
+fn imported() -> impl Iterator<Item = &'static Feature> {
+    own::all().filter_map(|(_, own)| own.linux.as_ref()).flat_map(|own| own.unheard_of)
+}
+
+/// All bits that stand for a feature, by place; those of registered kernel trees are not among them.
 pub fn places() -> impl Iterator<Item = (Place, &'static Feature)> {
     BY_PLACE.iter().filter_map(|&(place, index)| Some((place, FEATURES.get(usize::from(index))?)))
 }

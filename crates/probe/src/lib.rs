@@ -27,6 +27,7 @@ compile_error!("cpusieve looks at x86-64 machines that run Linux");
 
 pub mod affinity;
 mod anonymous;
+pub mod config;
 pub mod cpuid;
 mod files;
 pub mod guest;

@@ -99,7 +99,8 @@ impl<'a> Machine<'a> {
         machine.take_flags(snapshot.flags().cloned());
         machine.vendor = machine.vendor.or_else(|| machine.vendor_from_flags());
         machine.kernel = linux_kernel::candidates(&machine);
-        let trees = if cpuid.is_some() { linux::TREES.len() } else { 0 };
+        let trees =
+            if cpuid.is_some() { linux::TREES.len().max(machine.kernel.trees.last().unwrap_or(0) + 1) } else { 0 };
         machine.boots = vec![OnceCell::new(); trees];
         machine.answers = vec![OnceCell::new(); trees];
         if machine.flags.is_none() && machine.cpuid.is_some() {

@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::kvm;
 use cpusieve_knowledge::rules::{self, Software};
-use cpusieve_knowledge::{TreeSet, linux, qemu};
+use cpusieve_knowledge::{TreeSet, linux, own, qemu};
 use cpusieve_model::{CpuidBit, FlagList, Place, Stage, State, Step};
 use cpusieve_stages::linux::kernel;
 use cpusieve_stages::qemu::{Command, CpuArgument};
@@ -140,7 +140,7 @@ fn differs_by_tree(trees: TreeSet, flag: &str, bit: CpuidBit) -> bool {
     let mut caps = trees.iter().map(|tree| kvm::cap(tree, bit).map(|cap| (cap.kind, cap.conditional)));
     let first = caps.next();
     let some = |set: TreeSet| !set.intersection(trees).is_empty() && set.intersection(trees) != trees;
-    caps.any(|cap| Some(cap) != first) || rules::of_feature(Software::Kvm, flag).any(|rule| some(rule.trees))
+    caps.any(|cap| Some(cap) != first) || rules::of_feature(Software::Kvm, flag).any(|rule| some(*rule.trees))
 }
 
 /// Whether QEMU treats a bit differently from release to release, or by `migratable`.
@@ -277,6 +277,7 @@ fn assumed_kernel(
     use kernel::Because;
     let label = linux::TREES[tree].label;
     let (value, because) = match &machine.kernel.because {
+        Because::Release(_) if own::is_own(tree) => (label.to_owned(), crate::predict::imported(tree)),
         Because::Release(_) => return,
         Because::NearRelease(release) => (label.to_owned(), format!("the nearest release that is known to {release}")),
         Because::Flags if decided => {

@@ -140,8 +140,7 @@ fn may_be_kvms(world: &World<'_>, step: &Step) -> bool {
     let Some(bit) = step.place.and_then(Place::cpuid).filter(|_| world.host.kvm_supported().is_none()) else {
         return false;
     };
-    let offering = kvm::trees_offering(bit);
-    let offers = |tree| offering.contains(tree) || kvm::handling(tree, bit) == Handling::Raw;
+    let offers = |tree| kvm::offers(tree, bit) || kvm::handling(tree, bit) == Handling::Raw;
     world.host.trees().iter().any(|tree| offers(tree) == (step.effect == Effect::Added))
 }
 

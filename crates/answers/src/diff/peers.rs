@@ -409,9 +409,11 @@ impl Lack<'_> {
 
 /// Where a tree takes the flag from, or, if it does not know it, the newest tree that does.
 fn place(flag: &str, tree: usize) -> Option<Place> {
-    let row = linux::feature_by_id(tree, flag).or_else(|| linux::by_id(flag).last())?;
-    let at = if row.trees.contains(tree) { tree } else { row.trees.last().unwrap_or(tree) };
-    linux::place(at, row)
+    if let Some(row) = linux::feature_by_id(tree, flag) {
+        return linux::place(tree, row);
+    }
+    let row = linux::by_id(flag).last()?;
+    linux::place(row.trees.last().unwrap_or(tree), row)
 }
 
 /// Whether a vendor makes CPUs with this feature.

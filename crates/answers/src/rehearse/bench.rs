@@ -1,6 +1,6 @@
 //! A host on which guests are tried.
 
-use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::linux::release_of;
 use cpusieve_model::{CpuidBit, Register, Snapshot, Stage, State};
 use cpusieve_stages::linux::boot::Unlisted;
 use cpusieve_stages::vmm::Options;
@@ -37,7 +37,7 @@ impl<'a> Bench<'a> {
             None => {
                 let host = Kernel { release: before.kernel.as_deref(), unlisted, ..Kernel::new(Stage::Host) };
                 let found = kvm::predict(snapshot, &kvm::Question::new(host))?;
-                TREES.get(found.host.tree).map_or("", |tree| tree.version).to_owned()
+                release_of(found.host.tree).to_owned()
             }
         };
         Ok(Self { snapshot, unlisted, kernel, options })

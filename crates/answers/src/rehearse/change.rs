@@ -1,6 +1,7 @@
 //! What differs between a guest's CPU before and after, which piece of software does it, and since which release.
 
 use cpusieve_knowledge::linux;
+use cpusieve_knowledge::own;
 use cpusieve_knowledge::qemu::{self, Word};
 use cpusieve_knowledge::x86;
 use cpusieve_model::{Cite, CpuidBit, Place, Register, Stage, Step};
@@ -249,6 +250,15 @@ fn made_in(at: Stage, (leaf, register): (u32, Register), qemu: bool) -> Option<C
 /// Whether a bit is one of features, and not of a number.
 pub(super) fn is_feature(place: Place) -> bool {
     x86::by_place(place).is_some() || Word::of(place).and_then(qemu::word_position).is_some()
+}
+
+/// The kernel trees from one to another, both included. A tree of the user's own stands in the place of the compiled-in one
+/// that it is nearest to.
+pub(super) fn kernels(from: usize, to: usize) -> Vec<usize> {
+    let compiled = way(own::compiled(from), own::compiled(to));
+    let between = compiled.filter(|&tree| tree != own::compiled(from) && tree != own::compiled(to));
+    let last = (from != to).then_some(to);
+    std::iter::once(from).chain(between).chain(last).collect()
 }
 
 /// The positions from one release to another, both included, in the order of the upgrade.

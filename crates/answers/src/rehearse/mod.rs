@@ -367,12 +367,12 @@ fn changes(
 fn kernels(bench: &Bench<'_>, guest: &Guest, new: &Stack, between: &Between) -> Vec<Waypoint> {
     let (Some(from), Some(to)) = (between.before.tree, between.after.tree) else { return Vec::new() };
     let on = |tree: usize| {
+        let stack = Stack { kernel: Some(linux::release_of(tree).to_owned()), ..new.clone() };
         let tree = TREES.get(tree)?;
-        let stack = Stack { kernel: Some(tree.version.to_owned()), ..new.clone() };
         // A distribution's tree of the same number has the plain label.
         Some((tree.label.trim_end_matches("vanilla").to_owned(), bench.view(guest, &stack).ok()?))
     };
-    change::way(from, to).filter_map(on).collect()
+    change::kernels(from, to).into_iter().filter_map(on).collect()
 }
 
 /// The guest under every VMM from before to after.

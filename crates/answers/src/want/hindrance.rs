@@ -163,7 +163,7 @@ fn of_place(ground: &Ground<'_>, view: &View, place: Place) -> Option<Step> {
     if !in_silicon && !offering.is_empty() && hangs_on_cpu {
         return generic(Software::Silicon, "not-in-silicon", Stage::Silicon);
     }
-    if offering.contains(tree) && !hangs_on_cpu {
+    if kvm::offers(tree, bit) && !hangs_on_cpu {
         return generic(Software::Kvm, "own-answer", Stage::Kvm);
     }
     let by_kvm = view.kvm_step(bit).filter(|step| step.effect == Effect::Dropped).cloned();

@@ -8,8 +8,8 @@ mod kvm;
 mod models;
 mod qemu;
 
-use cpusieve_knowledge::linux;
 use cpusieve_knowledge::rules::{self, Condition, Rule};
+use cpusieve_knowledge::{linux, own};
 use cpusieve_model::{Place, Snapshot, Stage, Step};
 
 use super::change::{self, Change, Word};
@@ -149,10 +149,16 @@ impl Proposer<'_> {
     fn kernels_since(&mut self, at: Stage, is_so: impl Fn(usize) -> bool, since: Option<String>) {
         let Some((here, _)) = self.view.kernel(at) else { return };
         let newest = linux::TREES.len();
-        let newer = (here + 1..newest).find(|&tree| is_so(tree)).map(|tree| (tree, true));
-        let older = (0..here).rev().find(|&tree| is_so(tree)).map(|tree| (tree, false));
-        for (tree, newer) in newer.into_iter().chain(older) {
-            let onwards = newer && (tree..newest).all(&is_so);
+        // A tree of the user's own stands beside the compiled-in one that it is nearest to, and that may be so.
+        let (before, behind) =
+            if own::is_own(here) { (own::compiled(here) + 1, own::compiled(here)) } else { (here, here) };
+        let newer = (behind + 1..newest).find(|&tree| is_so(tree)).map(|tree| (tree, true));
+        let older = (0..before).rev().find(|&tree| is_so(tree)).map(|tree| (tree, false));
+        // A tree that was imported is proposed where no known release will do.
+        let known = newer.or(older).is_some();
+        let imported = own::positions().find(|&tree| !known && tree != here && is_so(tree)).map(|tree| (tree, true));
+        for (tree, newer) in newer.into_iter().chain(older).chain(imported) {
+            let onwards = newer && tree < newest && (tree..newest).all(&is_so);
             let since = since.clone().filter(|since| newer && since != change::kernel(tree));
             self.change(match at {
                 Stage::Guest => Change::GuestKernel { tree, newer, onwards },

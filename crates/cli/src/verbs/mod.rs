@@ -5,6 +5,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 mod flags;
 pub(crate) mod fleet;
+pub(crate) mod import;
 pub(crate) mod key;
 pub(crate) mod manual;
 pub(crate) mod models;

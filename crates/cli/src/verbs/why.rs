@@ -9,7 +9,7 @@ use cpusieve_answers::why::{self, Why};
 use cpusieve_answers::{name, reason::Reason};
 use cpusieve_knowledge::linux::NamingRule;
 use cpusieve_knowledge::x86::{self, Feature};
-use cpusieve_knowledge::{TreeSet, linux};
+use cpusieve_knowledge::{TreeSet, linux, own};
 use cpusieve_model::{Effect, Snapshot, State, Step};
 use cpusieve_stages::Machine;
 use serde_json::{Value, json};
@@ -223,9 +223,9 @@ pub(super) fn labels(trees: TreeSet) -> Vec<&'static str> {
 pub(super) fn span(trees: TreeSet) -> String {
     let label = |tree: usize| linux::TREES[tree].label;
     let mut parts: Vec<(usize, usize)> = Vec::new();
-    for tree in trees.iter().filter(|&tree| tree < linux::TREES.len()) {
+    for tree in trees.iter().filter(|&tree| linux::TREES.get(tree).is_some()) {
         match parts.last_mut() {
-            Some((_, last)) if *last + 1 == tree => *last = tree,
+            Some((_, last)) if *last + 1 == tree && !own::is_own(tree) => *last = tree,
             _ => parts.push((tree, tree)),
         }
     }

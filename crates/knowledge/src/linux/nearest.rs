@@ -1,6 +1,7 @@
 //! Which tree stands for a release.
 
 use super::{TREES, Tree};
+use crate::own;
 
 /// The tree that stands for a release, and how well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +40,9 @@ impl Nearest {
 
 /// The tree that stands for a release such as `6.1`, `6.1.0-56-cloud-amd64` or `5.14.0-427.el9`.
 ///
-/// A tree with that very label or version wins, then those with the same first two numbers, then those of the nearest
-/// older release, then the oldest. Where several have the same numbers:
+/// A registered tree ([`crate::own`]) whose label, built release or version this is wins, then a compiled-in tree with that
+/// very label or version, then those with the same first two numbers, then those of the nearest older release, then the
+/// oldest. Where several have the same numbers:
 ///
 /// - Ubuntu's trees stand for Ubuntu's kernels (`6.8.0-31-generic`), and for no others, if there is a choice;
 /// - then the youngest counts that is not younger than the release, as far as its third number tells ([`SINCE`] knows
@@ -61,6 +63,16 @@ impl Nearest {
 /// ```
 #[must_use]
 pub fn nearest(release: &str) -> Nearest {
+    let wanted = release.trim();
+    let named = |own: &own::Own| own.tree.label == wanted || own.release == Some(wanted);
+    // Another tree's own name is nearer than a version, which two trees may have.
+    let found =
+        own::all().find(|(_, own)| named(own)).or_else(|| own::all().find(|(_, own)| own.tree.version == wanted));
+    found.map_or_else(|| nearest_compiled(release), |(tree, _)| Nearest { tree, distance: Distance::Same })
+}
+
+/// [`nearest`] among the compiled-in trees alone.
+pub(crate) fn nearest_compiled(release: &str) -> Nearest {
     let release = release.trim();
     let release = release.strip_prefix('v').unwrap_or(release);
     if let Some(tree) = TREES.iter().position(|tree| tree.label == release) {
@@ -126,9 +138,17 @@ fn debian_count(text: &str) -> Option<u32> {
     count.parse().ok().filter(|_| debian)
 }
 
-/// The first two numbers of a release string; `6.19-rc3` and a bare `7.3` are fine.
-fn numbers(release: &str) -> Option<(u16, u16)> {
-    let (major, rest) = release.split_once('.')?;
+/// The release string by which [`nearest`] finds just this tree: its version, or its label where another tree has that
+/// version too. Empty if there is no such tree.
+#[must_use]
+pub fn release_of(tree: usize) -> &'static str {
+    let Some(known) = TREES.get(tree) else { return "" };
+    if nearest(known.version).tree == tree { known.version } else { known.label }
+}
+
+/// The first two numbers of a release string; `v6.1`, `6.19-rc3` and a bare `7.3` are fine.
+pub(crate) fn numbers(release: &str) -> Option<(u16, u16)> {
+    let (major, rest) = release.strip_prefix('v').unwrap_or(release).split_once('.')?;
     let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }

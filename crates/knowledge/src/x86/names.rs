@@ -23,7 +23,7 @@ pub fn resolve(name: &str) -> Vec<&'static Feature> {
         return named.iter().filter_map(|&(_, _, index)| FEATURES.get(usize::from(index))).collect();
     }
     if !name.ends_with(']') {
-        return Vec::new();
+        return super::imported().filter(|feature| fold(feature.id) == folded).collect();
     }
     let stands_there = |feature: &&Feature| {
         feature
@@ -31,7 +31,7 @@ pub fn resolve(name: &str) -> Vec<&'static Feature> {
             .iter()
             .any(|place| [format!("{place}"), format!("{place:#}")].iter().any(|text| fold(text) == folded))
     };
-    FEATURES.iter().filter(stands_there).collect()
+    FEATURES.iter().chain(super::imported()).filter(stands_there).collect()
 }
 
 /// How many suggestions are made at most.

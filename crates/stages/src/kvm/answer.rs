@@ -26,6 +26,7 @@ use cpusieve_model::{CpuidTable, KvmView, MsrTable, Step};
 
 use crate::linux::boot::{self, Assumption, Unlisted};
 pub use calls::Call;
+pub use condition::is_decided;
 pub use cpuid::answers;
 pub use finding::Finding;
 pub use module::{Backend, Module, load};

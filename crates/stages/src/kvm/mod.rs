@@ -7,6 +7,7 @@ mod home;
 pub mod msrs;
 
 use cpusieve_knowledge::kvm::{self, Adjust, By, Cap, CapKind, Handling, Op, Shape};
+use cpusieve_knowledge::own;
 use cpusieve_knowledge::rules::{self, Rule, RuleEffect, Software};
 use cpusieve_model::{
     Cite, CpuidBit, CpuidTable, Effect, Grounds, Place, Register, RuleId, Stage, State, Step, Vendor,
@@ -203,7 +204,7 @@ fn answered(host: &Machine<'_>, tree: usize, bit: CpuidBit, listed: Predicted) -
 
 /// Whether a later KVM offers the bit.
 fn offered_later(tree: usize, bit: CpuidBit) -> bool {
-    kvm::trees_offering(bit).iter().any(|other| other > tree)
+    kvm::trees_offering(bit).iter().any(|other| other > own::compiled(tree))
 }
 
 /// A rule that speaks of this feature by name, if its conditions surely hold.

@@ -75,6 +75,7 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
         let same = nearest.distance <= Distance::SameRelease;
         if machine.flags().is_none() || nearest.distance == Distance::Same || found.trees.contains(nearest.tree) {
             found.trees = TreeSet(1 << nearest.tree);
+            found.unknown.retain(|name| !prints(nearest.tree, name));
             found.because =
                 if same { Because::Release(release.to_owned()) } else { Because::NearRelease(release.to_owned()) };
         }
@@ -88,7 +89,7 @@ fn from_flags(machine: &Machine<'_>) -> Candidates {
     let trees = least(TreeSet(all()), &misnamed(flags, &printing));
     let of_linux = |rule: &&rules::Rule| rule.software == Software::Linux;
     let telling: Vec<&linux::Feature> = rules::by_feature()
-        .filter(|(_, rules)| rules.clone().filter(of_linux).any(|rule| splits(rule.trees, trees)))
+        .filter(|(_, rules)| rules.clone().filter(of_linux).any(|rule| splits(*rule.trees, trees)))
         .flat_map(|(name, _)| linux::by_shown(name))
         .collect();
     let mut contradictions = vec![0; linux::TREES.len()];
@@ -105,7 +106,7 @@ fn from_flags(machine: &Machine<'_>) -> Candidates {
 /// Whether some of these trees set or clear a flag by other rules than the others.
 #[must_use]
 pub fn differs(trees: TreeSet, name: &str) -> bool {
-    rules::of_feature(Software::Linux, name).any(|rule| splits(rule.trees, trees))
+    rules::of_feature(Software::Linux, name).any(|rule| splits(*rule.trees, trees))
 }
 
 /// Whether some of these trees are in a set, and others not.
@@ -132,10 +133,12 @@ fn misnamed(flags: &FlagList, printing: &[TreeSet]) -> Vec<usize> {
     for (name, printing) in flags.iter().zip(printing) {
         for feature in linux::by_shown(name) {
             for tree in feature.trees.iter() {
-                if feature.number() < last[tree] {
+                // Registered trees are nobody's guess.
+                let Some(last) = last.get_mut(tree) else { continue };
+                if feature.number() < *last {
                     misfits[tree] += 1;
                 } else {
-                    last[tree] = feature.number();
+                    *last = feature.number();
                 }
             }
         }
@@ -190,8 +193,7 @@ pub fn prints(tree: usize, name: &str) -> bool {
 
 /// The place of a name in this tree's line: word * 32 + bit.
 fn position(tree: usize, name: &str) -> Option<usize> {
-    let here = linux::by_shown(name).find(|feature| feature.trees.contains(tree));
-    here.map(linux::Feature::number)
+    linux::printed(tree, name).map(linux::Feature::number)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A predicted host and a predicted guest, as if both had been captured: what one lacks of the other is [`diff`](crate::diff::diff)'s answer.
 
-use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::linux::release_of;
 use cpusieve_knowledge::qemu::RELEASES;
 use cpusieve_model::{Cpu, CpuidTable, Cpuinfo, KvmView, LinuxView, MsrReading, QemuBinary, Snapshot};
 use cpusieve_stages::qemu::Command;
@@ -41,7 +41,7 @@ fn end(cpuid: CpuidTable, cpu: Cpu, kernel: &Prediction) -> Snapshot {
     let bugs = Some(kernel.boot.bugs.iter().copied().collect());
     let identity = cpu.cpuinfo.map(|cpuinfo| cpuinfo.identity).unwrap_or_default();
     let cpuinfo = Some(Cpuinfo { identity, flags, vmx_flags, bugs, ..Cpuinfo::default() });
-    let release = TREES.get(kernel.tree).map(|tree| tree.version.to_owned());
+    let release = Some(release_of(kernel.tree).to_owned()).filter(|release| !release.is_empty());
     Snapshot {
         cpus: vec![Cpu { cpuid, cpuinfo, ..Cpu { cpuinfo: None, ..cpu } }],
         linux: Some(LinuxView { release, ..LinuxView::default() }),

@@ -16,10 +16,9 @@ impl Proposer<'_> {
     /// KVM does not offer a bit that it should.
     pub(super) fn offer(&mut self, bit: CpuidBit) {
         let Some((tree, boot)) = self.view.kernel(Stage::Host) else { return };
-        let offering = kvm::trees_offering(bit);
-        if !offering.contains(tree) {
+        if !kvm::offers(tree, bit) {
             let since = reason::offered_since(bit, tree);
-            self.kernels_since(Stage::Host, |other| offering.contains(other), since);
+            self.kernels_since(Stage::Host, |other| kvm::offers(other, bit), since);
         }
         let mut words: Vec<&'static str> = Vec::new();
         if let Some(cap) = kvm::cap(tree, bit) {

@@ -125,7 +125,6 @@ impl Formula {
     }
 
     /// Whether nothing in it is undecided.
-    #[cfg(test)]
     fn is_known(&self) -> bool {
         match self {
             Self::All(parts) | Self::Any(parts) => parts.iter().all(Self::is_known),
@@ -134,6 +133,12 @@ impl Formula {
             _ => true,
         }
     }
+}
+
+/// Whether a condition, as the importer writes it, says something that can be decided; any other does not hold.
+#[must_use]
+pub fn is_decided(c: &str, tree: usize) -> bool {
+    Formula::parse(c, tree, &|_| None).is_known()
 }
 
 /// `vmx/capabilities.h:vmx_pebs_supported`.

@@ -2,6 +2,7 @@
 
 use cpusieve_knowledge::kvm::{self, Bound, Gate, How};
 use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::own;
 use cpusieve_model::{Register, Registers, Vendor};
 
 use super::module::{Backend, Module};
@@ -145,7 +146,8 @@ impl Module<'_> {
         let (physical, virtual_bits, guest) = (raw & 0xff, (raw >> 8 & 0xff).max(48), raw >> 16 & 0xff);
         let told = if guest == 0 { physical } else { guest };
         let release = self.release();
-        let stable_6_1 = TREES.get(self.tree).is_some_and(|tree| ["6.1", "6.1.192"].contains(&tree.label));
+        let stable_6_1 =
+            TREES.get(own::compiled(self.tree)).is_some_and(|tree| ["6.1", "6.1.192"].contains(&tree.label));
         let physical = match release {
             // The CPU's word for nested paging is believed always, ...
             (..=4, _) => told,

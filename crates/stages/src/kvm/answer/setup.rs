@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::own;
 
 use super::finding::Finding;
 use super::module::{Backend, Module};
@@ -205,7 +206,7 @@ const VMX_NEEDS: [(Switch, Need); 12] = [
 /// Mainline left the parameter out from 6.13 on, and so did stable trees.
 fn has_pt_mode(module: &Module<'_>) -> bool {
     const WITHOUT: [&str; 3] = ["5.10.262", "6.1", "6.1.192"];
-    let stable = TREES.get(module.tree).is_some_and(|tree| WITHOUT.contains(&tree.label));
+    let stable = TREES.get(own::compiled(module.tree)).is_some_and(|tree| WITHOUT.contains(&tree.label));
     module.release() < (6, 12) && !stable
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::own;
 use cpusieve_model::{MsrBit, State, Vendor};
 
 use super::state::Boot;
@@ -168,7 +169,7 @@ impl Boot<'_> {
             let value = config.get(&format!("CONFIG_{option}"));
             return Truth::seen(value.is_some_and(|value| value == "y" || value == "m"));
         }
-        let label = TREES.get(self.tree).map_or("", |tree| tree.label);
+        let label = TREES.get(own::compiled(self.tree)).map_or("", |tree| tree.label);
         let holds = !LEFT_OUT.contains(&(option, label));
         let on = self.assumptions.note(Key::Config(option), || Assumption {
             what: Cow::Owned(format!("CONFIG_{option}")),

@@ -3,6 +3,7 @@
 mod lists;
 
 use cpusieve_knowledge::linux::TREES;
+use cpusieve_knowledge::own;
 use cpusieve_model::Vendor;
 
 use super::program::NO_FEATURE;
@@ -158,7 +159,7 @@ impl Boot<'_> {
         let before = self.bugs;
         let (arch_cap, on) = self.arch_capabilities();
         self.set_bug_bits(arch_cap);
-        if !TREES.get(self.tree).is_some_and(|tree| READ.contains(&tree.label)) {
+        if !TREES.get(own::compiled(self.tree)).is_some_and(|tree| READ.contains(&tree.label)) {
             let what = "this release's lists of weak CPUs are those of the releases next to it";
             let lists = self.assumptions.note_words(what, true, "they were read in the releases of Debian");
             let young = YOUNG.iter().fold(0, |bugs, bug| bugs | self.program.bug(bug));

@@ -98,7 +98,7 @@ impl Program {
     /// The program of a tree; compiled when it is first asked for.
     pub(super) fn of(tree: usize) -> &'static Self {
         static PROGRAMS: [OnceLock<Program>; 64] = [const { OnceLock::new() }; 64];
-        let tree = tree.min(TREES.len() - 1);
+        let tree = if TREES.get(tree).is_some() { tree } else { TREES.len() - 1 };
         PROGRAMS[tree % PROGRAMS.len()].get_or_init(|| Self::compile(tree))
     }
 
@@ -188,8 +188,7 @@ fn number(tree: usize, macro_name: &str) -> u16 {
 }
 
 fn linux_levels(tree: usize, number: impl Fn(&str) -> u16) -> Vec<(u16, u32)> {
-    let levels = linux::LEVELS.iter().filter(|level| level.trees.contains(tree));
-    levels.map(|level| (number(level.macro_name), level.leaf)).collect()
+    linux::levels(tree).map(|level| (number(level.macro_name), level.leaf)).collect()
 }
 
 /// Those of some rules that hold for a tree and say what happens to features there.
