@@ -4,6 +4,7 @@
 //! same name in `src/` includes.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a build script reads tables and talks to cargo")]
 
+mod blocks;
 #[path = "../src/hash.rs"]
 mod hash;
 mod kvm;
