@@ -9,7 +9,7 @@ fn a_folder_and_a_stream_of_records_have_the_same_baseline() {
     let folder = Folder::new("stream");
     let mut stream = Vec::new();
     for name in ["clx-5.10", "icx-6.1"] {
-        folder.file(&format!("{name}.json"), &host(name));
+        folder.file(&format!("{name}.json"), host(name));
         let record: Value = serde_json::from_slice(&host(name)).unwrap();
         stream.extend_from_slice(record.to_string().as_bytes());
         stream.push(b'\n');
@@ -36,9 +36,9 @@ fn a_folder_and_a_stream_of_records_have_the_same_baseline() {
 #[test]
 fn a_broken_input_is_named_and_left_out_or_stops_a_strict_run() {
     let folder = Folder::new("broken");
-    folder.file("a.json", &host("clx-5.10"));
+    folder.file("a.json", host("clx-5.10"));
     folder.file("b.txt", b"Dear Sir or Madam,\n");
-    folder.file("c.json", &host("clx-5.10"));
+    folder.file("c.json", host("clx-5.10"));
     let output = run(&["fleet", "baseline", folder.path(), "--json"], b"");
     assert_eq!(output.status.code(), Some(3));
     assert!(errors(&output).contains("b.txt"));
@@ -70,8 +70,8 @@ fn a_guests_dump_is_no_host_and_nothing_is_no_fleet() {
 #[test]
 fn vendors_that_are_mixed_are_said() {
     let folder = Folder::new("mixed");
-    folder.file("a.json", &host("clx-5.10"));
-    folder.file("b.json", &host("milan-6.18"));
+    folder.file("a.json", host("clx-5.10"));
+    folder.file("b.json", host("milan-6.18"));
     let output = run(&["fleet", "baseline", folder.path(), "--json"], b"");
     assert_eq!(output.status.code(), Some(0));
     let found = json(&output);
@@ -82,8 +82,8 @@ fn vendors_that_are_mixed_are_said() {
 #[test]
 fn a_baseline_is_printed_for_whoever_starts_guests() {
     let folder = Folder::new("to");
-    let a = folder.file("a.json", &host("clx-5.10"));
-    let b = folder.file("b.json", &host("icx-6.1"));
+    let a = folder.file("a.json", host("clx-5.10"));
+    let b = folder.file("b.json", host("icx-6.1"));
     for (to, expected) in [
         ("qemu", "-cpu Cascadelake-Server-v"),
         ("libvirt", "<model fallback='forbid'>Cascadelake-Server-v"),
@@ -105,9 +105,9 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
 #[test]
 fn hosts_are_compared_in_both_directions() {
     let folder = Folder::new("compare");
-    let a = folder.file("a.json", &host("clx-5.10"));
-    let b = folder.file("b.json", &host("icx-6.1"));
-    let amd = folder.file("amd.json", &host("milan-6.18"));
+    let a = folder.file("a.json", host("clx-5.10"));
+    let b = folder.file("b.json", host("icx-6.1"));
+    let amd = folder.file("amd.json", host("milan-6.18"));
     let same = run(&["fleet", "compare", &a, &a, "--json"], b"");
     assert_eq!((same.status.code(), json(&same)["relation"].as_str()), (Some(0), Some("identical")));
     let one = json(&run(&["fleet", "compare", &a, &b, "--json"], b""));
@@ -149,8 +149,8 @@ fn policies_of_a_libvirt_cpu_count_as_libvirt_counts_them() {
 #[test]
 fn pools_gain_what_one_host_took() {
     let folder = Folder::new("pools");
-    folder.file("a.json", &host("clx-5.10"));
-    folder.file("b.json", &host("icx-6.1"));
+    folder.file("a.json", host("clx-5.10"));
+    folder.file("b.json", host("icx-6.1"));
     let output = run(&["fleet", "pools", folder.path(), "--k", "3", "--json"], b"");
     assert_eq!(output.status.code(), Some(0));
     let frontier = json(&output)["frontier"].as_array().unwrap().clone();
@@ -168,13 +168,13 @@ fn pools_gain_what_one_host_took() {
 #[test]
 fn drift_tells_what_changed_on_each_host() {
     let (old, new) = (Folder::new("drift-old"), Folder::new("drift-new"));
-    old.file("a.json", &host("clx-5.10"));
-    new.file("a.json", &host("clx-5.10"));
+    old.file("a.json", host("clx-5.10"));
+    new.file("a.json", host("clx-5.10"));
     let same = run(&["fleet", "drift", old.path(), new.path()], b"");
     assert_eq!(same.status.code(), Some(0), "{}", errors(&same));
-    old.file("b.json", &host("clx-5.10"));
-    new.file("b.json", &host("icx-6.1"));
-    new.file("c.json", &host("icx-6.1"));
+    old.file("b.json", host("clx-5.10"));
+    new.file("b.json", host("icx-6.1"));
+    new.file("c.json", host("icx-6.1"));
     let output = run(&["fleet", "drift", old.path(), new.path(), "--json"], b"");
     assert_eq!(output.status.code(), Some(1));
     let found = json(&output);

@@ -127,7 +127,7 @@ fn verify_asks_this_machines_kvm() {
 
 #[test]
 fn the_table_for_people_holds_every_register() {
-    let output = run(&["predict", "--until", "kvm", "-"], &host("k6.12-max"));
+    let output = run(&["predict", "--until", "kvm", "-"], host("k6.12-max"));
     let text = String::from_utf8(output.stdout).unwrap();
     for part in ["supported (", "emulated (", "feature MSRs (", "80000001   0  00000663", "not offered (", "added ("] {
         assert!(text.contains(part), "{part}: {text}");

@@ -29,14 +29,14 @@ fn a_recorded_trace_is_compared_with_the_host_that_it_is_of() {
     let other = read("guests-kvm/trace/k7.3-EPYC-Milan-trace-supported.txt.gz");
     assert_eq!(run(&arguments, &other).status.code(), Some(1));
     let lines: Vec<_> = trace.split_inclusive(|&byte| byte == b'\n').collect();
-    let short = run(&[&arguments[..], &["--json"]].concat(), &lines[..lines.len() - 5].concat());
+    let short = run(&[&arguments[..], &["--json"]].concat(), lines[..lines.len() - 5].concat());
     let found: Value = serde_json::from_slice(&short.stdout).unwrap();
     assert_eq!(found["host"]["predicted"]["short"], serde_json::json!([53]));
 }
 
 #[test]
 fn guests_in_other_programs_output() {
-    let output = run(&["trace", "--from", "-"], &read("../fuzz/seeds/trace/perf-script.txt"));
+    let output = run(&["trace", "--from", "-"], read("../fuzz/seeds/trace/perf-script.txt"));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "events were lost: {text}");
     for part in ["1 CPUIDs of guests", "CPU 0/KVM 208 (vCPU 0)", "40000000", "0xffffffff81001234", "4 events were lost"]

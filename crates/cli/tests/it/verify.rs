@@ -1,6 +1,6 @@
 //! `verify` as its users meet it: kept proofs replayed, this machine asked, nothing left running.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
