@@ -4,6 +4,7 @@
 //! same name in `src/` includes.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a build script reads tables and talks to cargo")]
 
+mod blocks;
 #[path = "../src/hash.rs"]
 mod hash;
 mod kvm;
@@ -19,8 +20,11 @@ mod vmm;
 mod x86;
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+
+use cpusieve_import::tables::{TreeList, rows};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -36,6 +40,29 @@ impl Tables {
         fs::read_to_string(&full).map_err(|error| format!("{}: {error}", full.display()).into())
     }
 
+    /// Runs `row` over the rows of a table of `N` columns; an error gets the table's path and the line.
+    fn each<const N: usize>(&self, path: &str, mut row: impl FnMut([&str; N]) -> Result<()>) -> Result<()> {
+        for (line, cells) in rows(&self.read(path)?) {
+            let cells = cells.try_into().map_err(|_| format!("{path}:{line}: expected {N} cells"))?;
+            row(cells).map_err(|error| format!("{path}:{line}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a table of `N` columns as a slice; `row` makes an expression of each row.
+    fn slice<const N: usize>(
+        &self,
+        out: &mut String,
+        declaration: &str,
+        path: &str,
+        mut row: impl FnMut([&str; N]) -> Result<String>,
+    ) -> Result<()> {
+        writeln!(out, "{declaration} = &[")?;
+        self.each(path, |cells| Ok(writeln!(out, "{},", row(cells)?)?))?;
+        writeln!(out, "];")?;
+        Ok(())
+    }
+
     /// The tables of a folder with this ending, by their paths below `knowledge/`, sorted.
     fn list(&self, folder: &str, ending: &str) -> Result<Vec<String>> {
         let mut paths = Vec::new();
@@ -48,6 +75,20 @@ impl Tables {
         paths.sort();
         Ok(paths)
     }
+}
+
+/// The releases of a VMM, as a slice.
+fn releases(out: &mut String, declaration: &str, releases: &TreeList) -> Result<()> {
+    writeln!(out, "{declaration}: &[Release] = &[")?;
+    for tree in &releases.trees {
+        writeln!(
+            out,
+            "Release {{ label: {:?}, version: {:?}, source: {:?} }},",
+            tree.label, tree.version, tree.source
+        )?;
+    }
+    writeln!(out, "];")?;
+    Ok(())
 }
 
 fn main() -> Result<()> {

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use cpusieve_model::Register;
-use toml::{Table, Value};
+use toml::Value;
 
+use crate::blocks::{Block, blocks};
 use crate::{Result, Tables};
 
 /// The files with messages; their order is that in which messages are looked for.
@@ -43,8 +44,8 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let mut ids = Vec::new();
     for file in FILES {
         let path = format!("messages/{file}.toml");
-        for row in blocks(tables, &path, "message")? {
-            let row = Row { path: &path, table: &row };
+        for row in &blocks(tables, &path, "message")? {
+            let row = Block::new(&path, row)?;
             let id = row.text("id")?;
             if ids.contains(&id) {
                 return Err(row.error("this identity stands twice").into());
@@ -56,69 +57,28 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     text.push_str(
         "];\n/// Model-specific registers, the first row that fits counting.\npub static MSRS: &[Msr] = &[\n",
     );
-    for row in blocks(tables, "messages/msrs.toml", "msr")? {
-        text.push_str(&Row { path: "messages/msrs.toml", table: &row }.msr()?);
+    for row in &blocks(tables, "messages/msrs.toml", "msr")? {
+        text.push_str(&Block::new("messages/msrs.toml", row)?.msr()?);
     }
     text.push_str("];\n/// Kinds of features, the first that has one counting.\npub static CLASSES: &[Class] = &[\n");
-    for row in blocks(tables, "messages/classes.toml", "class")? {
-        text.push_str(&Row { path: "messages/classes.toml", table: &row }.class()?);
+    for row in &blocks(tables, "messages/classes.toml", "class")? {
+        text.push_str(&Block::new("messages/classes.toml", row)?.class()?);
     }
     text.push_str(
         "];\n/// Names that CPUs are sold under, the first that fits counting.\npub static BRANDS: &[Brand] = &[\n",
     );
-    for row in blocks(tables, "messages/brands.toml", "brand")? {
-        text.push_str(&Row { path: "messages/brands.toml", table: &row }.brand()?);
+    for row in &blocks(tables, "messages/brands.toml", "brand")? {
+        text.push_str(&Block::new("messages/brands.toml", row)?.brand()?);
     }
     text.push_str("];\n/// Leaves of CPUID that are more than words of features.\npub static LEAVES: &[Leaf] = &[\n");
-    for row in blocks(tables, "messages/classes.toml", "leaf")? {
-        text.push_str(&Row { path: "messages/classes.toml", table: &row }.leaf()?);
+    for row in &blocks(tables, "messages/classes.toml", "leaf")? {
+        text.push_str(&Block::new("messages/classes.toml", row)?.leaf()?);
     }
     text.push_str("];\n");
     Ok(text)
 }
 
-fn blocks(tables: &Tables, path: &str, key: &str) -> Result<Vec<Table>> {
-    let file: Table = tables.read(path)?.parse().map_err(|error| format!("{path}: {error}"))?;
-    let rows = file.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
-    rows.into_iter()
-        .map(|row| match row {
-            Value::Table(table) => Ok(table),
-            _ => Err(format!("{path}: a row is not a table").into()),
-        })
-        .collect()
-}
-
-struct Row<'a> {
-    path: &'a str,
-    table: &'a Table,
-}
-
-impl Row<'_> {
-    fn error(&self, what: &str) -> String {
-        let name = |key: &str| self.table.get(key).and_then(Value::as_str).map(str::to_owned);
-        let id = name("id").or_else(|| name("name")).unwrap_or_default();
-        format!("{}: {id}: {what}", self.path)
-    }
-
-    fn optional(&self, key: &str) -> Result<Option<String>> {
-        match self.table.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.split_whitespace().collect::<Vec<_>>().join(" "))),
-            Some(_) => Err(self.error(&format!("`{key}` is not a string")).into()),
-        }
-    }
-
-    fn text(&self, key: &str) -> Result<String> {
-        self.optional(key)?.ok_or_else(|| self.error(&format!("`{key}` is missing")).into())
-    }
-
-    fn list(&self, key: &str) -> Result<Vec<String>> {
-        let wrong = || self.error(&format!("`{key}` is not a list of strings"));
-        let Some(value) = self.table.get(key) else { return Ok(Vec::new()) };
-        let items = value.as_array().ok_or_else(wrong)?;
-        items.iter().map(|item| Ok(item.as_str().ok_or_else(wrong)?.to_owned())).collect()
-    }
-
+impl Block<'_> {
     fn word(&self, key: &str, words: &[(&str, &'static str)]) -> Result<&'static str> {
         let text = self.text(key)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, name)| *name);

@@ -9,7 +9,7 @@ pub(crate) mod place;
 
 use std::fmt::Write as _;
 
-use cpusieve_import::tables::{TreeList, rows};
+use cpusieve_import::tables::TreeList;
 
 use self::names::Names;
 use self::place::{Bit, Word};
@@ -19,15 +19,7 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     let releases = TreeList::parse("qemu/releases.tsv", &tables.read("qemu/releases.tsv")?)?;
     let mut out = String::new();
     writeln!(out, "/// The QEMU releases that the tables were read from, oldest first.")?;
-    writeln!(out, "pub static RELEASES: &[Release] = &[")?;
-    for tree in &releases.trees {
-        writeln!(
-            out,
-            "Release {{ label: {:?}, version: {:?}, source: {:?} }},",
-            tree.label, tree.version, tree.source
-        )?;
-    }
-    writeln!(out, "];")?;
+    crate::releases(&mut out, "pub static RELEASES", &releases)?;
     words(tables, &releases, &mut out)?;
     bits(tables, &releases, &mut out)?;
     aliases(tables, &mut out)?;
@@ -55,29 +47,23 @@ pub(crate) struct BitRow {
 }
 
 pub(crate) fn bit_rows(tables: &Tables) -> Result<Vec<BitRow>> {
-    let text = tables.read("qemu/bits.tsv")?;
     let mut found = Vec::new();
-    for (line, cells) in rows(&text) {
-        let [place, name, named, unmigratable, migratable, no_autoenable, tcg] = cells[..] else {
-            return Err(format!("qemu/bits.tsv:{line}: expected 7 cells").into());
-        };
-        let place = Bit::parse(place).map_err(|error| format!("qemu/bits.tsv:{line}: {error}"))?;
+    tables.each("qemu/bits.tsv", |[place, name, named, unmigratable, migratable, no_autoenable, tcg]| {
+        let place = Bit::parse(place)?;
         let sets = [named, unmigratable, migratable, no_autoenable, tcg].map(str::to_owned);
         found.push(BitRow { place, name: (name != "-").then(|| name.to_owned()), sets });
-    }
+        Ok(())
+    })?;
     Ok(found)
 }
 
 /// Second names of properties, by `aliases.tsv`: alias, name.
 pub(crate) fn alias_rows(tables: &Tables) -> Result<Vec<(String, String)>> {
-    let text = tables.read("qemu/aliases.tsv")?;
     let mut found = Vec::new();
-    for (line, cells) in rows(&text) {
-        let [alias, name] = cells[..] else {
-            return Err(format!("qemu/aliases.tsv:{line}: expected alias and name").into());
-        };
+    tables.each("qemu/aliases.tsv", |[alias, name]| {
         found.push((alias.to_owned(), name.to_owned()));
-    }
+        Ok(())
+    })?;
     found.sort();
     Ok(found)
 }
@@ -89,17 +75,11 @@ fn set(releases: &TreeList, text: &str) -> Result<String> {
 
 fn words(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
     let mut order = Vec::new();
-    writeln!(out, "static WORDS: &[FeatureWord] = &[")?;
-    let text = tables.read("qemu/words.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [word, present] = cells[..] else {
-            return Err(format!("qemu/words.tsv:{line}: expected register and releases").into());
-        };
+    tables.slice(out, "static WORDS: &[FeatureWord]", "qemu/words.tsv", |[word, present]| {
         let word = Word::parse(word)?;
-        writeln!(out, "FeatureWord {{ word: {}, releases: {} }},", word.expression(), set(releases, present)?)?;
         order.push(word);
-    }
-    writeln!(out, "];")?;
+        Ok(format!("FeatureWord {{ word: {}, releases: {} }}", word.expression(), set(releases, present)?))
+    })?;
     let mut by_word: Vec<usize> = (0..order.len()).collect();
     by_word.sort_by_key(|&index| order[index]);
     writeln!(out, "static WORDS_SORTED: &[u8] = &{by_word:?};")?;
@@ -146,11 +126,7 @@ fn aliases(tables: &Tables, out: &mut String) -> Result<()> {
 
 fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
     let mut found = Vec::new();
-    let text = tables.read("qemu/fixups.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [place, effect, present, condition, cite] = cells[..] else {
-            return Err(format!("qemu/fixups.tsv:{line}: expected 5 cells").into());
-        };
+    tables.each("qemu/fixups.tsv", |[place, effect, present, condition, cite]| {
         let (word, mask) = match place.ends_with(']') {
             true => Bit::parse(place).map(|bit| (bit.word, 1_u64 << bit.bit))?,
             false => (Word::parse(place)?, u64::MAX),
@@ -159,9 +135,9 @@ fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> 
             "adds" => "FixupEffect::Adds",
             "removes" => "FixupEffect::Removes",
             "replaces" => "FixupEffect::Replaces",
-            _ => return Err(format!("qemu/fixups.tsv:{line}: `{effect}` is no effect").into()),
+            _ => return Err(format!("`{effect}` is no effect").into()),
         };
-        let conditions = conditions(condition).map_err(|error| format!("qemu/fixups.tsv:{line}: {error}"))?;
+        let conditions = conditions(condition)?;
         let fixup = format!(
             "Fixup {{ word: {}, mask: {mask:#x}, effect: {effect}, releases: {}, \
              conditions: &[{conditions}], cite: {cite:?} }},",
@@ -169,7 +145,8 @@ fn fixups(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> 
             set(releases, present)?,
         );
         found.push((word, fixup));
-    }
+        Ok(())
+    })?;
     // Stable: the fix-ups of one register stay in the order of the code.
     found.sort_by_key(|(word, _)| *word);
     writeln!(
@@ -211,24 +188,21 @@ fn conditions(text: &str) -> Result<String> {
 
 fn constants(tables: &Tables, releases: &TreeList, out: &mut String) -> Result<()> {
     writeln!(out, "/// Registers that QEMU fills by itself, of leaves that features live in.")?;
-    writeln!(out, "pub static CONSTANTS: &[Constant] = &[")?;
-    let text = tables.read("qemu/constants.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [word, value, present, condition, cite] = cells[..] else {
-            return Err(format!("qemu/constants.tsv:{line}: expected 5 cells").into());
-        };
-        let value = match value {
-            "word" => "ConstantValue::FeatureWord".to_owned(),
-            _ => format!("ConstantValue::Fixed({:#x})", u32::from_str_radix(value, 16)?),
-        };
-        writeln!(
-            out,
-            "Constant {{ word: {}, value: {value}, releases: {}, conditions: &[{}], cite: {cite:?} }},",
-            Word::parse(word)?.expression(),
-            set(releases, present)?,
-            conditions(condition)?,
-        )?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
+    tables.slice(
+        out,
+        "pub static CONSTANTS: &[Constant]",
+        "qemu/constants.tsv",
+        |[word, value, present, condition, cite]| {
+            let value = match value {
+                "word" => "ConstantValue::FeatureWord".to_owned(),
+                _ => format!("ConstantValue::Fixed({:#x})", u32::from_str_radix(value, 16)?),
+            };
+            Ok(format!(
+                "Constant {{ word: {}, value: {value}, releases: {}, conditions: &[{}], cite: {cite:?} }}",
+                Word::parse(word)?.expression(),
+                set(releases, present)?,
+                conditions(condition)?
+            ))
+        },
+    )
 }

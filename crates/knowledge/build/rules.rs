@@ -7,6 +7,7 @@ use cpusieve_import::tables::TreeList;
 use cpusieve_model::Register;
 use toml::{Table, Value};
 
+use crate::blocks::Block;
 use crate::{Result, Tables, slots};
 
 /// The files, with the table of releases that their `trees` are sets of.
@@ -103,42 +104,7 @@ fn software_name(software: &str) -> &'static str {
     }
 }
 
-/// One block of a file, with what an error needs to name it.
-struct Block<'a> {
-    path: &'a str,
-    table: &'a Table,
-}
-
-impl<'a> Block<'a> {
-    fn new(path: &'a str, value: &'a Value) -> Result<Self> {
-        let table = value.as_table().ok_or_else(|| format!("{path}: a rule is not a table"))?;
-        Ok(Self { path, table })
-    }
-
-    fn error(&self, what: &str) -> String {
-        let id = self.table.get("id").and_then(Value::as_str).unwrap_or("a block without id");
-        format!("{}: {id}: {what}", self.path)
-    }
-
-    fn optional(&self, key: &str) -> Result<Option<String>> {
-        match self.table.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.split_whitespace().collect::<Vec<_>>().join(" "))),
-            Some(_) => Err(self.error(&format!("`{key}` is not a string")).into()),
-        }
-    }
-
-    fn text(&self, key: &str) -> Result<String> {
-        self.optional(key)?.ok_or_else(|| self.error(&format!("`{key}` is missing")).into())
-    }
-
-    fn list(&self, key: &str) -> Result<Vec<String>> {
-        let wrong = || self.error(&format!("`{key}` is not a list of strings"));
-        let Some(value) = self.table.get(key) else { return Ok(Vec::new()) };
-        let items = value.as_array().ok_or_else(wrong)?;
-        items.iter().map(|item| Ok(item.as_str().ok_or_else(wrong)?.to_owned())).collect()
-    }
-
+impl Block<'_> {
     fn id(&self) -> Result<String> {
         let id = self.text("id")?;
         let well_formed = id.len() == 7

@@ -1,11 +1,9 @@
 //! `knowledge/vmm/`: what Firecracker and Cloud Hypervisor do to KVM's answer: bits, CPU templates, MSRs of the boot.
 
-use std::fmt::Write as _;
-
-use cpusieve_import::tables::{TreeList, rows};
+use cpusieve_import::tables::TreeList;
 
 use crate::qemu::place::{Bit, Word};
-use crate::{Result, Tables};
+use crate::{Result, Tables, releases};
 
 /// The two VMMs, as the tables and as Rust name them, with the table of their releases.
 const VMMS: [(&str, &str, &str); 2] = [
@@ -27,15 +25,8 @@ pub(crate) fn generate(tables: &Tables) -> Result<String> {
     }
     let mut out = String::new();
     for vmm in &known {
-        writeln!(out, "static {}_RELEASES: &[Release] = &[", vmm.table.replace('-', "_").to_uppercase())?;
-        for tree in &vmm.releases.trees {
-            writeln!(
-                out,
-                "Release {{ label: {:?}, version: {:?}, source: {:?} }},",
-                tree.label, tree.version, tree.source
-            )?;
-        }
-        writeln!(out, "];")?;
+        let declaration = format!("static {}_RELEASES", vmm.table.replace('-', "_").to_uppercase());
+        releases(&mut out, &declaration, &vmm.releases)?;
     }
     bits(tables, &known, &mut out)?;
     boot_msrs(tables, &known, &mut out)?;
@@ -58,34 +49,31 @@ impl Known {
 }
 
 fn bits(tables: &Tables, known: &[Known], out: &mut String) -> Result<()> {
-    writeln!(out, "static BIT_EDITS: &[BitEdit] = &[")?;
-    let text = tables.read("vmm/bits.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [vmm, place, effect, condition, releases, rule] = cells[..] else {
-            return Err(format!("vmm/bits.tsv:{line}: expected 6 cells").into());
-        };
-        let vmm = Known::find(known, vmm)?;
-        let Bit { word: Word::Cpuid { leaf, subleaf, register }, bit } = Bit::parse(place)? else {
-            return Err(format!("vmm/bits.tsv:{line}: `{place}` is no bit of CPUID").into());
-        };
-        let sets = match effect {
-            "sets" => true,
-            "clears" => false,
-            _ => return Err(format!("vmm/bits.tsv:{line}: `{effect}` is no effect").into()),
-        };
-        let conditions: Vec<&str> =
-            condition.split('+').filter_map(|part| condition_name(part).transpose()).collect::<Result<_>>()?;
-        writeln!(
-            out,
-            "BitEdit {{ vmm: Vmm::{}, bit: CpuidBit::new({leaf:#x}, {subleaf:#x}, Register::{register:?}, {bit}), \
-             sets: {sets}, conditions: &[{}], releases: {}, rule: {rule:?} }},",
-            vmm.rust,
-            conditions.join(", "),
-            vmm.set(releases)?,
-        )?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
+    tables.slice(
+        out,
+        "static BIT_EDITS: &[BitEdit]",
+        "vmm/bits.tsv",
+        |[vmm, place, effect, condition, releases, rule]| {
+            let vmm = Known::find(known, vmm)?;
+            let Bit { word: Word::Cpuid { leaf, subleaf, register }, bit } = Bit::parse(place)? else {
+                return Err(format!("`{place}` is no bit of CPUID").into());
+            };
+            let sets = match effect {
+                "sets" => true,
+                "clears" => false,
+                _ => return Err(format!("`{effect}` is no effect").into()),
+            };
+            let conditions: Vec<&str> =
+                condition.split('+').filter_map(|part| condition_name(part).transpose()).collect::<Result<_>>()?;
+            Ok(format!(
+                "BitEdit {{ vmm: Vmm::{}, bit: CpuidBit::new({leaf:#x}, {subleaf:#x}, Register::{register:?}, {bit}), \
+             sets: {sets}, conditions: &[{}], releases: {}, rule: {rule:?} }}",
+                vmm.rust,
+                conditions.join(", "),
+                vmm.set(releases)?
+            ))
+        },
+    )
 }
 
 fn condition_name(text: &str) -> Result<Option<&'static str>> {
@@ -102,33 +90,20 @@ fn condition_name(text: &str) -> Result<Option<&'static str>> {
 }
 
 fn boot_msrs(tables: &Tables, known: &[Known], out: &mut String) -> Result<()> {
-    writeln!(out, "static BOOT_MSRS: &[BootMsr] = &[")?;
-    let text = tables.read("vmm/boot-msrs.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [vmm, index, value, releases, cite] = cells[..] else {
-            return Err(format!("vmm/boot-msrs.tsv:{line}: expected 5 cells").into());
-        };
+    tables.slice(out, "static BOOT_MSRS: &[BootMsr]", "vmm/boot-msrs.tsv", |[vmm, index, value, releases, cite]| {
         let vmm = Known::find(known, vmm)?;
-        writeln!(
-            out,
-            "BootMsr {{ vmm: Vmm::{}, index: {:#x}, value: {:#x}, releases: {}, cite: Cite({cite:?}) }},",
+        Ok(format!(
+            "BootMsr {{ vmm: Vmm::{}, index: {:#x}, value: {:#x}, releases: {}, cite: Cite({cite:?}) }}",
             vmm.rust,
             u32::from_str_radix(index, 16)?,
             u64::from_str_radix(value, 16)?,
-            vmm.set(releases)?,
-        )?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
+            vmm.set(releases)?
+        ))
+    })
 }
 
 fn templates(tables: &Tables, firecracker: &Known, out: &mut String) -> Result<()> {
-    writeln!(out, "static TEMPLATE_ROWS: &[TemplateRow] = &[")?;
-    let text = tables.read("vmm/templates.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [template, place, flags, bits, releases] = cells[..] else {
-            return Err(format!("vmm/templates.tsv:{line}: expected 5 cells").into());
-        };
+    tables.slice(out, "static TEMPLATE_ROWS: &[TemplateRow]", "vmm/templates.tsv", |[template, place, flags, bits, releases]| {
         let (place, width) = match Word::parse(place)? {
             Word::Msr { index } => (format!("TemplatePlace::Msr {{ index: {index:#x} }}"), 64),
             Word::Cpuid { leaf, subleaf, register } => (
@@ -141,16 +116,11 @@ fn templates(tables: &Tables, firecracker: &Known, out: &mut String) -> Result<(
             ),
         };
         let (mask, value) = three_valued(bits, width)
-            .ok_or_else(|| format!("vmm/templates.tsv:{line}: expected {width} of 0, 1, x"))?;
-        writeln!(
-            out,
-            "TemplateRow {{ template: {template:?}, place: {place}, bits: BitFilter {{ mask: {mask:#x}, value: {value:#x} }}, \
-             releases: {} }},",
-            firecracker.set(releases)?,
-        )?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
+            .ok_or_else(|| format!("expected {width} of 0, 1, x"))?;
+        Ok(format!("TemplateRow {{ template: {template:?}, place: {place}, bits: BitFilter {{ mask: {mask:#x}, value: {value:#x} }}, \
+             releases: {} }}",
+            firecracker.set(releases)?))
+    })
 }
 
 /// The bits that are written, and their values; none if it is not `width` of 0, 1 and x.
@@ -168,56 +138,50 @@ fn three_valued(text: &str, width: usize) -> Option<(u64, u64)> {
 }
 
 fn template_hosts(tables: &Tables, firecracker: &Known, out: &mut String) -> Result<()> {
-    writeln!(out, "static TEMPLATE_HOSTS: &[TemplateHosts] = &[")?;
-    let text = tables.read("vmm/template-hosts.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [template, vendor, hosts, releases] = cells[..] else {
-            return Err(format!("vmm/template-hosts.tsv:{line}: expected 4 cells").into());
-        };
-        let vendor = match vendor {
-            "intel" => "Vendor::Intel",
-            "amd" => "Vendor::Amd",
-            _ => return Err(format!("vmm/template-hosts.tsv:{line}: `{vendor}` is no vendor here").into()),
-        };
-        let signature = |text: &str| u32::from_str_radix(text, 16);
-        let hosts = match (hosts, hosts.strip_prefix(">=")) {
-            ("*", _) => "Hosts::All".to_owned(),
-            (_, Some(first)) => format!("Hosts::From({:#x})", signature(first)?),
-            _ => format!(
-                "Hosts::These(&{:?})",
-                hosts.split(',').map(signature).collect::<std::result::Result<Vec<_>, _>>()?
-            ),
-        };
-        writeln!(
-            out,
-            "TemplateHosts {{ template: {template:?}, vendor: {vendor}, hosts: {hosts}, releases: {} }},",
-            firecracker.set(releases)?,
-        )?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
+    tables.slice(
+        out,
+        "static TEMPLATE_HOSTS: &[TemplateHosts]",
+        "vmm/template-hosts.tsv",
+        |[template, vendor, hosts, releases]| {
+            let vendor = match vendor {
+                "intel" => "Vendor::Intel",
+                "amd" => "Vendor::Amd",
+                _ => return Err(format!("`{vendor}` is no vendor here").into()),
+            };
+            let signature = |text: &str| u32::from_str_radix(text, 16);
+            let hosts = match (hosts, hosts.strip_prefix(">=")) {
+                ("*", _) => "Hosts::All".to_owned(),
+                (_, Some(first)) => format!("Hosts::From({:#x})", signature(first)?),
+                _ => format!(
+                    "Hosts::These(&{:?})",
+                    hosts.split(',').map(signature).collect::<std::result::Result<Vec<_>, _>>()?
+                ),
+            };
+            Ok(format!(
+                "TemplateHosts {{ template: {template:?}, vendor: {vendor}, hosts: {hosts}, releases: {} }}",
+                firecracker.set(releases)?
+            ))
+        },
+    )
 }
 
 fn hyperv_leaves(tables: &Tables, vmm: &Known, out: &mut String) -> Result<()> {
-    writeln!(out, "static HYPERV_LEAVES: &[HypervLeaf] = &[")?;
-    let text = tables.read("vmm/hyperv.tsv")?;
-    for (line, cells) in rows(&text) {
-        let [leaf, eax, ebx, ecx, edx, releases] = cells[..] else {
-            return Err(format!("vmm/hyperv.tsv:{line}: expected 6 cells").into());
-        };
-        let number = |text: &str| u32::from_str_radix(text, 16);
-        writeln!(
-            out,
-            "HypervLeaf {{ leaf: {:#x}, registers: Registers {{ eax: {:#x}, ebx: {:#x}, ecx: {:#x}, edx: {:#x} }}, \
-             releases: {} }},",
-            number(leaf)?,
-            number(eax)?,
-            number(ebx)?,
-            number(ecx)?,
-            number(edx)?,
-            vmm.set(releases)?,
-        )?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
+    tables.slice(
+        out,
+        "static HYPERV_LEAVES: &[HypervLeaf]",
+        "vmm/hyperv.tsv",
+        |[leaf, eax, ebx, ecx, edx, releases]| {
+            let number = |text: &str| u32::from_str_radix(text, 16);
+            Ok(format!(
+                "HypervLeaf {{ leaf: {:#x}, registers: Registers {{ eax: {:#x}, ebx: {:#x}, ecx: {:#x}, edx: {:#x} }}, \
+             releases: {} }}",
+                number(leaf)?,
+                number(eax)?,
+                number(ebx)?,
+                number(ecx)?,
+                number(edx)?,
+                vmm.set(releases)?
+            ))
+        },
+    )
 }

@@ -16,29 +16,27 @@ pub(crate) fn generate(source: &Source, out: &mut String) -> Result<()> {
 }
 
 fn dependencies(source: &Source, out: &mut String) -> Result<()> {
-    writeln!(out, "static DEPENDENCIES: &[Dependency] = &[")?;
-    source.each("qemu/dependencies.tsv", |cells| {
-        let [from, from_bits, to, to_bits, present] = cells[..] else { return Err("expected 5 cells".into()) };
-        let (from, to) = (Word::parse(from)?, Word::parse(to)?);
-        writeln!(
-            out,
-            "Dependency {{ from: ({}, {:#x}), to: ({}, {:#x}), releases: TreeSet({:#x}) }},",
-            from.expression(),
-            source.names.mask(from, from_bits)?,
-            to.expression(),
-            source.names.mask(to, to_bits)?,
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+    source.tables.slice(
+        out,
+        "static DEPENDENCIES: &[Dependency]",
+        "qemu/dependencies.tsv",
+        |[from, from_bits, to, to_bits, present]| {
+            let (from, to) = (Word::parse(from)?, Word::parse(to)?);
+            Ok(format!(
+                "Dependency {{ from: ({}, {:#x}), to: ({}, {:#x}), releases: {} }}",
+                from.expression(),
+                source.names.mask(from, from_bits)?,
+                to.expression(),
+                source.names.mask(to, to_bits)?,
+                source.set(present)?
+            ))
+        },
+    )
 }
 
 fn properties(source: &Source, out: &mut String) -> Result<()> {
     let mut found = Vec::new();
-    source.each("qemu/properties.tsv", |cells| {
-        let [name, kind, default, types, present] = cells[..] else { return Err("expected 5 cells".into()) };
+    source.tables.each("qemu/properties.tsv", |[name, kind, default, types, present]| {
         let (target, kind) = match kind.strip_prefix("alias:") {
             Some(target) => (Some(target), "PropertyKind::Bool".to_owned()),
             None => (None, property_kind(kind)?),
@@ -85,78 +83,64 @@ fn property_kind(text: &str) -> Result<String> {
 }
 
 fn descriptors(source: &Source, out: &mut String) -> Result<()> {
-    writeln!(out, "static DESCRIPTORS: &[CacheDescriptor] = &[")?;
-    source.each("qemu/descriptors.tsv", |cells| {
-        let [code, kind, level, size, ways, line, present] = cells[..] else { return Err("expected 7 cells".into()) };
-        let kind = match kind {
-            "data" => "Data",
-            "instruction" => "Instruction",
-            "unified" => "Unified",
-            _ => return Err(format!("`{kind}` is no kind of cache").into()),
-        };
-        writeln!(
-            out,
-            "CacheDescriptor {{ code: {:#x}, kind: CacheKind::{kind}, level: {}, size: {}, associativity: {}, \
-             line_size: {}, releases: TreeSet({:#x}) }},",
-            u8::from_str_radix(code, 16)?,
-            level.parse::<u8>()?,
-            bytes(size)?,
-            ways.parse::<u32>()?,
-            line.parse::<u32>()?,
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+    source.tables.slice(
+        out,
+        "static DESCRIPTORS: &[CacheDescriptor]",
+        "qemu/descriptors.tsv",
+        |[code, kind, level, size, ways, line, present]| {
+            let kind = match kind {
+                "data" => "Data",
+                "instruction" => "Instruction",
+                "unified" => "Unified",
+                _ => return Err(format!("`{kind}` is no kind of cache").into()),
+            };
+            Ok(format!(
+                "CacheDescriptor {{ code: {:#x}, kind: CacheKind::{kind}, level: {}, size: {}, associativity: {}, \
+             line_size: {}, releases: {} }}",
+                u8::from_str_radix(code, 16)?,
+                level.parse::<u8>()?,
+                bytes(size)?,
+                ways.parse::<u32>()?,
+                line.parse::<u32>()?,
+                source.set(present)?
+            ))
+        },
+    )
 }
 
 fn xsave(source: &Source, out: &mut String) -> Result<()> {
-    writeln!(out, "static EXT_SAVE_AREAS: &[ExtSaveArea] = &[")?;
-    source.each("qemu/xsave.tsv", |cells| {
-        let [bit, name, register, size, offset, features, present] = cells[..] else {
-            return Err("expected 7 cells".into());
-        };
+    source.tables.slice(out, "static EXT_SAVE_AREAS: &[ExtSaveArea]", "qemu/xsave.tsv", |[bit, name, register, size, offset, features, present]| {
         let supervisor = match register {
             "xcr0" => false,
             "xss" => true,
             _ => return Err(format!("`{register}`: expected xcr0 or xss").into()),
         };
         let offset = if offset == "-" { None } else { Some(offset.parse::<u32>()?) };
-        writeln!(
-            out,
-            "ExtSaveArea {{ bit: {}, name: {name:?}, supervisor: {supervisor}, size: {}, standard_offset: {offset:?}, \
-             features: &[{}], releases: TreeSet({:#x}) }},",
+        Ok(format!("ExtSaveArea {{ bit: {}, name: {name:?}, supervisor: {supervisor}, size: {}, standard_offset: {offset:?}, \
+             features: &[{}], releases: {} }}",
             bit.parse::<u8>()?,
             size.parse::<u32>()?,
             places(features)?,
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+            source.set(present)?))
+    })
 }
 
 fn hyperv(source: &Source, out: &mut String) -> Result<()> {
-    writeln!(out, "static HYPERV_PROPERTIES: &[HypervProperty] = &[")?;
-    source.each("qemu/hyperv.tsv", |cells| {
-        let [property, bits, needs, passthrough, description, present] = cells[..] else {
-            return Err("expected 6 cells".into());
-        };
-        let needs: Vec<&str> = needs.split_whitespace().filter(|&name| name != "-").collect();
-        writeln!(
-            out,
-            "HypervProperty {{ property: {property:?}, bits: &[{}], needs: &{needs:?}, passthrough: {}, \
-             description: {description:?}, releases: TreeSet({:#x}) }},",
-            places(bits)?,
-            passthrough == "yes",
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+    source.tables.slice(
+        out,
+        "static HYPERV_PROPERTIES: &[HypervProperty]",
+        "qemu/hyperv.tsv",
+        |[property, bits, needs, passthrough, description, present]| {
+            let needs: Vec<&str> = needs.split_whitespace().filter(|&name| name != "-").collect();
+            Ok(format!(
+                "HypervProperty {{ property: {property:?}, bits: &[{}], needs: &{needs:?}, passthrough: {}, \
+             description: {description:?}, releases: {} }}",
+                places(bits)?,
+                passthrough == "yes",
+                source.set(present)?
+            ))
+        },
+    )
 }
 
 fn places(text: &str) -> Result<String> {

@@ -15,46 +15,45 @@ pub(crate) fn generate(source: &Source, out: &mut String) -> Result<()> {
 fn machines(source: &Source, out: &mut String) -> Result<()> {
     let mut names: Vec<(String, usize)> = Vec::new();
     let mut count = 0;
-    writeln!(out, "static MACHINES: &[Machine] = &[")?;
-    source.each("qemu/machines.tsv", |cells| {
-        let [name, present, kind, version, alias, cpu_version, cpu, irqchip, max_cpus, deprecated] = cells[..] else {
-            return Err("expected 10 cells".into());
-        };
-        let kind = match kind {
-            "pc" => "Pc",
-            "q35" => "Q35",
-            "microvm" => "Microvm",
-            "isapc" => "Isapc",
-            "none" => "None",
-            "xenfv" => "Xenfv",
-            "other" => "Other",
-            _ => return Err(format!("`{kind}` is no kind of machine").into()),
-        };
-        let cpu_version = match cpu_version {
-            "legacy" => "Legacy",
-            "1" => "One",
-            "latest" => "Latest",
-            _ => return Err(format!("`{cpu_version}` is no default version").into()),
-        };
-        let version = if version == "-" { "None".to_owned() } else { format!("Some({:?})", release(version)?) };
-        let present_name = |text: &str| (text != "-").then(|| text.to_owned());
-        let aliases: Vec<String> = present_name(alias).into_iter().collect();
-        writeln!(
-            out,
-            "Machine {{ name: {name:?}, aliases: &{aliases:?}, kind: MachineKind::{kind}, version: {version}, \
+    source.tables.slice(
+        out,
+        "static MACHINES: &[Machine]",
+        "qemu/machines.tsv",
+        |[name, present, kind, version, alias, cpu_version, cpu, irqchip, max_cpus, deprecated]| {
+            let kind = match kind {
+                "pc" => "Pc",
+                "q35" => "Q35",
+                "microvm" => "Microvm",
+                "isapc" => "Isapc",
+                "none" => "None",
+                "xenfv" => "Xenfv",
+                "other" => "Other",
+                _ => return Err(format!("`{kind}` is no kind of machine").into()),
+            };
+            let cpu_version = match cpu_version {
+                "legacy" => "Legacy",
+                "1" => "One",
+                "latest" => "Latest",
+                _ => return Err(format!("`{cpu_version}` is no default version").into()),
+            };
+            let version = if version == "-" { "None".to_owned() } else { format!("Some({:?})", release(version)?) };
+            let present_name = |text: &str| (text != "-").then(|| text.to_owned());
+            let aliases: Vec<String> = present_name(alias).into_iter().collect();
+            let row = format!(
+                "Machine {{ name: {name:?}, aliases: &{aliases:?}, kind: MachineKind::{kind}, version: {version}, \
              default_cpu_version: DefaultCpuVersion::{cpu_version}, default_cpu: {:?}, deprecated: {:?}, \
-             irqchip_split_default: {}, max_cpus: {}, releases: TreeSet({:#x}) }},",
-            present_name(cpu),
-            present_name(deprecated),
-            irqchip == "split",
-            max_cpus.parse::<u32>()?,
-            source.set_bits(present)?,
-        )?;
-        names.extend(aliases.into_iter().chain([name.to_owned()]).map(|name| (name, count)));
-        count += 1;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
+             irqchip_split_default: {}, max_cpus: {}, releases: {} }}",
+                present_name(cpu),
+                present_name(deprecated),
+                irqchip == "split",
+                max_cpus.parse::<u32>()?,
+                source.set(present)?,
+            );
+            names.extend(aliases.into_iter().chain([name.to_owned()]).map(|name| (name, count)));
+            count += 1;
+            Ok(row)
+        },
+    )?;
     names.sort();
     writeln!(out, "static MACHINE_NAMES: &[(&str, u16)] = &{names:?};")?;
     Ok(())
@@ -71,50 +70,46 @@ fn release(text: &str) -> Result<(u16, u16)> {
 
 fn compat(source: &Source, out: &mut String) -> Result<()> {
     let mut last = (u16::MAX, u16::MAX);
-    writeln!(out, "static COMPAT: &[CompatProperty] = &[")?;
-    source.each("qemu/compat.tsv", |cells| {
-        let [table, driver, property, value, present] = cells[..] else { return Err("expected 5 cells".into()) };
-        let table = release(table)?;
-        if table > last {
-            return Err("tables must stand newest first".into());
-        }
-        last = table;
-        let driver = if driver == "*" { "" } else { driver };
-        writeln!(
-            out,
-            "CompatProperty {{ table: {table:?}, driver: {driver:?}, property: {property:?}, value: {value:?}, \
-             releases: TreeSet({:#x}) }},",
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+    source.tables.slice(
+        out,
+        "static COMPAT: &[CompatProperty]",
+        "qemu/compat.tsv",
+        |[table, driver, property, value, present]| {
+            let table = release(table)?;
+            if table > last {
+                return Err("tables must stand newest first".into());
+            }
+            last = table;
+            let driver = if driver == "*" { "" } else { driver };
+            Ok(format!(
+                "CompatProperty {{ table: {table:?}, driver: {driver:?}, property: {property:?}, value: {value:?}, \
+             releases: {} }}",
+                source.set(present)?
+            ))
+        },
+    )
 }
 
 fn defaults(source: &Source, out: &mut String) -> Result<()> {
-    writeln!(out, "static DEFAULTS: &[DefaultProperty] = &[")?;
-    source.each("qemu/defaults.tsv", |cells| {
-        let [accelerator, property, value, condition, except, present] = cells[..] else {
-            return Err("expected 6 cells".into());
-        };
-        let accelerator = accelerator_name(accelerator)?;
-        let except = match except.strip_prefix("i440fx..") {
-            Some(version) => format!("Some({:?})", release(version)?),
-            None if except == "-" => "None".to_owned(),
-            None => return Err(format!("`{except}`: expected i440fx..VERSION").into()),
-        };
-        writeln!(
-            out,
-            "DefaultProperty {{ accelerator: Accelerator::{accelerator}, property: {property:?}, value: {value:?}, \
-             conditions: &[{}], except_i440fx_up_to: {except}, releases: TreeSet({:#x}) }},",
-            conditions(condition)?,
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+    source.tables.slice(
+        out,
+        "static DEFAULTS: &[DefaultProperty]",
+        "qemu/defaults.tsv",
+        |[accelerator, property, value, condition, except, present]| {
+            let accelerator = accelerator_name(accelerator)?;
+            let except = match except.strip_prefix("i440fx..") {
+                Some(version) => format!("Some({:?})", release(version)?),
+                None if except == "-" => "None".to_owned(),
+                None => return Err(format!("`{except}`: expected i440fx..VERSION").into()),
+            };
+            Ok(format!(
+                "DefaultProperty {{ accelerator: Accelerator::{accelerator}, property: {property:?}, value: {value:?}, \
+             conditions: &[{}], except_i440fx_up_to: {except}, releases: {} }}",
+                conditions(condition)?,
+                source.set(present)?
+            ))
+        },
+    )
 }
 
 fn accelerator_name(text: &str) -> Result<&'static str> {
@@ -126,24 +121,23 @@ fn accelerator_name(text: &str) -> Result<&'static str> {
 }
 
 fn max(source: &Source, out: &mut String) -> Result<()> {
-    writeln!(out, "static MAX_PROPERTIES: &[MaxProperty] = &[")?;
-    source.each("qemu/max.tsv", |cells| {
-        let [accelerator, property, value, when, present] = cells[..] else { return Err("expected 5 cells".into()) };
-        let moment = match when {
-            "init" => "Init",
-            "unset:lm" => "FamilyUnset { lm: true }",
-            "unset:!lm" => "FamilyUnset { lm: false }",
-            _ => return Err(format!("`{when}` is no moment").into()),
-        };
-        writeln!(
-            out,
-            "MaxProperty {{ accelerator: Accelerator::{}, property: {property:?}, value: {value:?}, \
-             moment: MaxMoment::{moment}, releases: TreeSet({:#x}) }},",
-            accelerator_name(accelerator)?,
-            source.set_bits(present)?
-        )?;
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
-    Ok(())
+    source.tables.slice(
+        out,
+        "static MAX_PROPERTIES: &[MaxProperty]",
+        "qemu/max.tsv",
+        |[accelerator, property, value, when, present]| {
+            let moment = match when {
+                "init" => "Init",
+                "unset:lm" => "FamilyUnset { lm: true }",
+                "unset:!lm" => "FamilyUnset { lm: false }",
+                _ => return Err(format!("`{when}` is no moment").into()),
+            };
+            Ok(format!(
+                "MaxProperty {{ accelerator: Accelerator::{}, property: {property:?}, value: {value:?}, \
+             moment: MaxMoment::{moment}, releases: {} }}",
+                accelerator_name(accelerator)?,
+                source.set(present)?
+            ))
+        },
+    )
 }

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use cpusieve_import::tables::rows;
-
 use super::Source;
 use super::place::Word;
 use crate::Result;
@@ -25,23 +23,25 @@ struct Caches {
 
 fn caches(source: &Source, out: &mut String) -> Result<Vec<Caches>> {
     let mut found: Vec<Caches> = Vec::new();
-    source.each("qemu/caches.tsv", |cells| {
-        let [table, cache, present, size, line, ways, partitions, sets, lines_per_tag, shared, properties] = cells[..]
-        else {
-            return Err("expected 11 cells".into());
-        };
-        let expression =
-            cache_expression(cache, size, line, ways, partitions, sets, lines_per_tag, shared, properties)?;
-        let releases = source.set_bits(present)?;
-        match found.last_mut().filter(|last| last.name == table && last.releases == releases && last.caches.len() < 4) {
-            Some(last) => last.caches.push((cache.to_owned(), expression)),
-            None => {
-                let caches = vec![(cache.to_owned(), expression)];
-                found.push(Caches { name: table.to_owned(), releases, caches });
+    source.tables.each(
+        "qemu/caches.tsv",
+        |[table, cache, present, size, line, ways, partitions, sets, lines_per_tag, shared, properties]| {
+            let expression =
+                cache_expression(cache, size, line, ways, partitions, sets, lines_per_tag, shared, properties)?;
+            let releases = source.set_bits(present)?;
+            match found
+                .last_mut()
+                .filter(|last| last.name == table && last.releases == releases && last.caches.len() < 4)
+            {
+                Some(last) => last.caches.push((cache.to_owned(), expression)),
+                None => {
+                    let caches = vec![(cache.to_owned(), expression)];
+                    found.push(Caches { name: table.to_owned(), releases, caches });
+                }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     writeln!(out, "/// Every cache table of any release.\npub static CACHES: &[Caches] = &[")?;
     for table in &found {
         let names: Vec<&str> = table.caches.iter().map(|(name, _)| name.as_str()).collect();
@@ -135,8 +135,7 @@ struct WordRow {
 
 fn words(source: &Source) -> Result<Vec<WordRow>> {
     let mut found = Vec::new();
-    source.each("qemu/model-words.tsv", |cells| {
-        let [model, word, present, bits] = cells[..] else { return Err("expected 4 cells".into()) };
+    source.tables.each("qemu/model-words.tsv", |[model, word, present, bits]| {
         let word = Word::parse(word)?;
         let value = source.names.mask(word, bits)?;
         found.push(WordRow { model: model.to_owned(), releases: source.set_bits(present)?, word, value });
@@ -156,10 +155,7 @@ struct VersionRow {
 
 fn versions(source: &Source, caches: &[Caches]) -> Result<Vec<VersionRow>> {
     let mut found: Vec<VersionRow> = Vec::new();
-    source.each("qemu/versions.tsv", |cells| {
-        let [model, number, present, alias, table, note, properties] = cells[..] else {
-            return Err("expected 7 cells".into());
-        };
+    source.tables.each("qemu/versions.tsv", |[model, number, present, alias, table, note, properties]| {
         let (number, releases) = (number.parse::<u8>()?, source.set_bits(present)?);
         let alias = (alias != "-").then(|| alias.to_owned());
         let note = (note != "-").then_some(note);
@@ -199,9 +195,11 @@ fn models(
     out: &mut String,
 ) -> Result<ModelRows> {
     let mut found: ModelRows = Vec::new();
-    writeln!(out, "static MODELS: &[Model] = &[")?;
-    source.each("qemu/models.tsv", |cells| {
-        let [
+    source.tables.slice(
+        out,
+        "static MODELS: &[Model]",
+        "qemu/models.tsv",
+        |[
             name,
             present,
             vendor,
@@ -215,35 +213,30 @@ fn models(
             leaf_1f,
             model_id,
             deprecated,
-        ] = cells[..]
-        else {
-            return Err("expected 13 cells".into());
-        };
-        let releases = source.set_bits(present)?;
-        let values = values(words, name, releases)?;
-        let own = versions.iter().filter(|row| row.model == name);
-        let versions: Vec<&str> = own.map(|row| row.expression.as_str()).collect();
-        writeln!(
-            out,
-            "Model {{ name: {name:?}, level: {:#x}, xlevel: {:#x}, vendor: {vendor:?}, family: {}, model: {}, \
+        ]| {
+            let releases = source.set_bits(present)?;
+            let values = values(words, name, releases)?;
+            let own = versions.iter().filter(|row| row.model == name);
+            let versions: Vec<&str> = own.map(|row| row.expression.as_str()).collect();
+            found.push((name.to_owned(), releases));
+            Ok(format!(
+                "Model {{ name: {name:?}, level: {:#x}, xlevel: {:#x}, vendor: {vendor:?}, family: {}, model: {}, \
              stepping: {}, model_id: {model_id:?}, words: &[{}], caches: {}, avx10_version: {}, \
-             force_cpuid_0x1f: {}, deprecated: {:?}, releases: TreeSet({releases:#x}), versions: &[{}] }},",
-            u32::from_str_radix(level, 16)?,
-            u32::from_str_radix(xlevel, 16)?,
-            family.parse::<u32>()?,
-            model.parse::<u32>()?,
-            stepping.parse::<u32>()?,
-            values,
-            table_expression(caches, table, releases)?,
-            avx10.parse::<u8>()?,
-            leaf_1f == "yes",
-            (deprecated != "-").then_some(deprecated),
-            versions.join(", "),
-        )?;
-        found.push((name.to_owned(), releases));
-        Ok(())
-    })?;
-    writeln!(out, "];")?;
+             force_cpuid_0x1f: {}, deprecated: {:?}, releases: TreeSet({releases:#x}), versions: &[{}] }}",
+                u32::from_str_radix(level, 16)?,
+                u32::from_str_radix(xlevel, 16)?,
+                family.parse::<u32>()?,
+                model.parse::<u32>()?,
+                stepping.parse::<u32>()?,
+                values,
+                table_expression(caches, table, releases)?,
+                avx10.parse::<u8>()?,
+                leaf_1f == "yes",
+                (deprecated != "-").then_some(deprecated),
+                versions.join(", "),
+            ))
+        },
+    )?;
     for row in words.iter().map(|row| &row.model).chain(versions.iter().map(|row| &row.model)) {
         if !found.iter().any(|(name, _)| name == row) {
             return Err(format!("qemu/models.tsv has no model `{row}`").into());
@@ -287,16 +280,13 @@ fn resolve(models: &ModelRows, versions: &[VersionRow], out: &mut String) -> Res
 }
 
 impl Source<'_> {
-    /// Runs `row` over the rows of a table; an error gets the table's name and the line.
-    pub(super) fn each(&self, file: &str, mut row: impl FnMut(&[&str]) -> Result<()>) -> Result<()> {
-        for (line, cells) in rows(&self.tables.read(file)?) {
-            row(&cells).map_err(|error| format!("{file}:{line}: {error}"))?;
-        }
-        Ok(())
-    }
-
     /// The set of releases in a cell, as bits.
     pub(super) fn set_bits(&self, text: &str) -> Result<u64> {
         Ok(self.releases.parse_set(text)?.0)
+    }
+
+    /// The set of releases in a cell, as an expression.
+    pub(super) fn set(&self, text: &str) -> Result<String> {
+        super::set(self.releases, text)
     }
 }

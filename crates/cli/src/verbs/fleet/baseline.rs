@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::load::{Loaded, load_from};
 use super::sources::Sources;
 use super::{Asked, Done, Failure, assumptions, definitions, label, libvirt, setting};
-use crate::args::{BaselineOptions, FleetTo as To, Switch};
+use crate::args::{BaselineOptions, Switch, To};
 use crate::json;
 use crate::page::{self, HEAD, LOST, QUIET, counted, styled};
 use crate::worth::Worths;

@@ -2,59 +2,30 @@
 //!
 //! The browser is Debian's `chromium` with `chromium-driver`, without a window and without a network; where they are
 //! missing, the tests about it say so and end.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    clippy::disallowed_methods,
-    reason = "tests run programs, read what they write, and say what they skip"
-)]
 
 mod browser;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::{env, fs, process};
+use std::fs;
+use std::path::Path;
+use std::process::Output;
 
 use browser::{Browser, DOWN, ENTER, ESCAPE};
 use serde_json::{Value, json};
 
+use crate::common::{Folder, corpus, run as program};
+
 /// The largest that a page may be, in bytes.
 const LARGEST: usize = 500_000;
 
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/examples")
-}
-
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(arguments).output().unwrap()
-}
-
-/// A folder that lives as long as the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("cpusieve-report-{}-{name}", process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    program(arguments, "")
 }
 
 fn hybrid(folder: &Folder) -> String {
-    let (host, guest) = (examples().join("hybrid-host.flags"), examples().join("hybrid-guest.flags"));
-    let page = folder.path("report.html");
-    let done = run(&["report", "diff", host.to_str().unwrap(), guest.to_str().unwrap(), "-o", &page]);
+    let (host, guest) = (corpus("examples/hybrid-host.flags"), corpus("examples/hybrid-guest.flags"));
+    let page = folder.at("report.html");
+    let done = run(&["report", "diff", &host, &guest, "-o", &page]);
     assert!(done.status.success(), "{done:?}");
     assert!(done.stdout.is_empty() && done.stderr.is_empty(), "{done:?}");
     page
@@ -70,7 +41,7 @@ fn held(page: &str, element: &str) -> Value {
 
 /// Hosts of AMD's family 19H, no two of which have the same features.
 fn fleet(folder: &Folder, hosts: usize) -> String {
-    let hosts_folder = folder.path("hosts");
+    let hosts_folder = folder.at("hosts");
     fs::create_dir_all(&hosts_folder).unwrap();
     for host in 0..hosts {
         let spread = |salt: usize| (host + 1).wrapping_mul(0x9e37_79b9 + 2 * salt) >> 3;
@@ -97,30 +68,29 @@ fn a_page_is_one_small_file_with_its_answer_inside() {
     let folder = Folder::new("file");
     let page = fs::read_to_string(hybrid(&folder)).unwrap();
     assert!(page.len() <= LARGEST, "{} bytes", page.len());
-    let (host, guest) = (examples().join("hybrid-host.flags"), examples().join("hybrid-guest.flags"));
-    let answer = run(&["diff", host.to_str().unwrap(), guest.to_str().unwrap(), "--json"]);
+    let (host, guest) = (corpus("examples/hybrid-host.flags"), corpus("examples/hybrid-guest.flags"));
+    let answer = run(&["diff", &host, &guest, "--json"]);
     assert_eq!(held(&page, "answer"), serde_json::from_slice::<Value>(&answer.stdout).unwrap());
     assert_eq!(held(&page, "data")["page"]["features"].as_array().unwrap().len(), 141);
 }
 
 #[test]
 fn without_a_file_the_page_goes_to_standard_output() {
-    let (host, guest) = (examples().join("hybrid-host.flags"), examples().join("hybrid-guest.flags"));
-    let page = run(&["report", "diff", host.to_str().unwrap(), guest.to_str().unwrap()]);
+    let (host, guest) = (corpus("examples/hybrid-host.flags"), corpus("examples/hybrid-guest.flags"));
+    let page = run(&["report", "diff", &host, &guest]);
     assert!(page.status.success() && page.stdout.starts_with(b"<!DOCTYPE html>"));
-    let svg = run(&["report", "diff", host.to_str().unwrap(), guest.to_str().unwrap(), "--svg"]);
+    let svg = run(&["report", "diff", &host, &guest, "--svg"]);
     assert!(svg.status.success() && svg.stdout.starts_with(b"<svg"));
     let twice = run(&["report", "diff", "-", "-"]);
     assert_eq!(twice.status.code(), Some(2));
-    let nowhere =
-        run(&["report", "diff", host.to_str().unwrap(), guest.to_str().unwrap(), "-o", "/nonexistent/x.html"]);
+    let nowhere = run(&["report", "diff", &host, &guest, "-o", "/nonexistent/x.html"]);
     assert_eq!(nowhere.status.code(), Some(2));
 }
 
 #[test]
 fn a_rehearsal_is_read_as_its_json() {
     let folder = Folder::new("rehearsal");
-    let path = folder.path("upgrade.json");
+    let path = folder.at("upgrade.json");
     fs::write(&path, r#"{"format": 1, "before": {"vmm": "7.2"}, "after": {"vmm": "10.0"}, "hosts": []}"#).unwrap();
     let page = run(&["report", "rehearse", &path]);
     assert!(page.status.success() && String::from_utf8(page.stdout).unwrap().contains("QEMU 7.2 → 10.0"));
@@ -134,7 +104,7 @@ fn a_rehearsal_is_read_as_its_json() {
 fn two_hundred_hosts_fit_into_a_page() {
     let folder = Folder::new("fleet");
     let hosts = fleet(&folder, 200);
-    let path = folder.path("fleet.html");
+    let path = folder.at("fleet.html");
     let done = run(&["report", "fleet", "--qemu", "10.0", "--host-kernel", "6.12", &hosts, "-o", &path]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let page = fs::read_to_string(path).unwrap();
@@ -249,7 +219,7 @@ fn in_a_browser_a_fleet_is_looked_at_by_cell_and_by_host() {
     let Some(mut browser) = Browser::start() else { return };
     let folder = Folder::new("cells");
     let hosts = fleet(&folder, 200);
-    let path = folder.path("fleet.html");
+    let path = folder.at("fleet.html");
     let done = run(&["report", "fleet", "--qemu", "10.0", "--host-kernel", "6.12", "--k", "2", &hosts, "-o", &path]);
     assert!(done.status.success());
     browser.open(&path);
@@ -285,11 +255,11 @@ fn in_a_browser_a_hostile_name_stays_a_name() {
     let Some(mut browser) = Browser::start() else { return };
     let folder = Folder::new("hostile");
     let evil = "</script><script>document.title='hacked'</script> <img/src=x/onerror=document.title='hacked'>";
-    let (host, guest) = (folder.path("host.flags"), folder.path("guest.flags"));
+    let (host, guest) = (folder.at("host.flags"), folder.at("guest.flags"));
     fs::write(&host, format!("processor\t: 0\nflags\t\t: fpu tsc msr acpi mmx sse sse2 lm cpuid pni vmx {evil}\n"))
         .unwrap();
     fs::write(&guest, "fpu tsc msr mmx sse sse2 lm cpuid pni vmx hypervisor").unwrap();
-    let path = folder.path("report.html");
+    let path = folder.at("report.html");
     let done = run(&["report", "diff", &host, &guest, "-o", &path]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     browser.open(&path);
@@ -316,7 +286,7 @@ fn opens_in(browser: &mut Browser, page: &str) -> f64 {
 fn in_a_browser_a_page_opens_at_once() {
     let Some(mut browser) = Browser::start() else { return };
     let folder = Folder::new("time");
-    let (page, blank) = (hybrid(&folder), folder.path("blank.html"));
+    let (page, blank) = (hybrid(&folder), folder.at("blank.html"));
     fs::write(&blank, "<!DOCTYPE html><title>blank</title>").unwrap();
     let (blank, page) = (opens_in(&mut browser, &blank), opens_in(&mut browser, &page));
     eprintln!("opened in {page:.0} ms, a blank page in {blank:.0} ms (the best of nine)");

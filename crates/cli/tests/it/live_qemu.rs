@@ -1,12 +1,5 @@
 //! The QEMUs that this machine has, asked live under TCG, which needs no hardware: what every model expands to, and the
 //! feature words of a paused vCPU. `CPUSIEVE_QEMU` names more binaries, separated as in `PATH`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests start programs and say why they are skipped"
-)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,47 +1,19 @@
 //! `trace` as its users meet it. What needs tracefs or ptrace is skipped, with the reason printed, where they are missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run the program and say what they skip"
-)]
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cpusieve_trace::tracefs::{Files, Mounted};
 use serde_json::Value;
 
-fn start(arguments: &[&str]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cpusieve"));
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = start(arguments);
-    // A program that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-fn file(path: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
-    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    if path.extension().is_some_and(|end| end == "gz") {
-        let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).unwrap();
-        return text;
-    }
-    bytes
-}
+use crate::common::{read, run, start};
 
 #[test]
 fn a_recorded_trace_is_compared_with_the_host_that_it_is_of() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/guests-kvm");
-    let trace = file("corpus/guests-kvm/trace/k6.1-max-trace-supported.txt.gz");
+    let trace = read("guests-kvm/trace/k6.1-max-trace-supported.txt.gz");
     let host = root.join("k6.1-max.json");
     let arguments = ["trace", "--from", "-", "--host", host.to_str().unwrap()];
     let output = run(&[&arguments[..], &["--json"]].concat(), &trace);
@@ -54,17 +26,17 @@ fn a_recorded_trace_is_compared_with_the_host_that_it_is_of() {
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.contains("1 complete KVM_GET_SUPPORTED_CPUID of 58 calls as predicted"), "{text}");
     // Another host's trace, and one that is cut off.
-    let other = file("corpus/guests-kvm/trace/k7.3-EPYC-Milan-trace-supported.txt.gz");
+    let other = read("guests-kvm/trace/k7.3-EPYC-Milan-trace-supported.txt.gz");
     assert_eq!(run(&arguments, &other).status.code(), Some(1));
     let lines: Vec<_> = trace.split_inclusive(|&byte| byte == b'\n').collect();
-    let short = run(&[&arguments[..], &["--json"]].concat(), &lines[..lines.len() - 5].concat());
+    let short = run(&[&arguments[..], &["--json"]].concat(), lines[..lines.len() - 5].concat());
     let found: Value = serde_json::from_slice(&short.stdout).unwrap();
     assert_eq!(found["host"]["predicted"]["short"], serde_json::json!([53]));
 }
 
 #[test]
 fn guests_in_other_programs_output() {
-    let output = run(&["trace", "--from", "-"], &file("fuzz/seeds/trace/perf-script.txt"));
+    let output = run(&["trace", "--from", "-"], read("../fuzz/seeds/trace/perf-script.txt"));
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "events were lost: {text}");
     for part in ["1 CPUIDs of guests", "CPU 0/KVM 208 (vCPU 0)", "40000000", "0xffffffff81001234", "4 events were lost"]

@@ -1,79 +1,15 @@
 //! `fleet` as its users meet it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program and read its output")]
-
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::{env, fs, process};
 
 use serde_json::Value;
 
-/// A folder that lives as long as the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("cpusieve-fleet-{}-{name}", process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A real host's record.
-fn host(name: &str) -> Vec<u8> {
-    let file = format!("../../corpus/qemu-oracle/hosts/{name}.json.gz");
-    let packed = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
-    let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(&*packed).read_to_end(&mut plain).unwrap();
-    plain
-}
-
-fn run(arguments: &[&str], stdin: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut pipe = child.stdin.take().unwrap();
-    let bytes = stdin.to_vec();
-    let writer = std::thread::spawn(move || drop(pipe.write_all(&bytes)));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    output
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use crate::common::{Folder, errors, host, json, run, text};
 
 #[test]
 fn a_folder_and_a_stream_of_records_have_the_same_baseline() {
     let folder = Folder::new("stream");
     let mut stream = Vec::new();
     for name in ["clx-5.10", "icx-6.1"] {
-        folder.file(&format!("{name}.json"), &host(name));
+        folder.file(&format!("{name}.json"), host(name));
         let record: Value = serde_json::from_slice(&host(name)).unwrap();
         stream.extend_from_slice(record.to_string().as_bytes());
         stream.push(b'\n');
@@ -100,19 +36,19 @@ fn a_folder_and_a_stream_of_records_have_the_same_baseline() {
 #[test]
 fn a_broken_input_is_named_and_left_out_or_stops_a_strict_run() {
     let folder = Folder::new("broken");
-    folder.file("a.json", &host("clx-5.10"));
+    folder.file("a.json", host("clx-5.10"));
     folder.file("b.txt", b"Dear Sir or Madam,\n");
-    folder.file("c.json", &host("clx-5.10"));
+    folder.file("c.json", host("clx-5.10"));
     let output = run(&["fleet", "baseline", folder.path(), "--json"], b"");
     assert_eq!(output.status.code(), Some(3));
-    assert!(text(&output.stderr).contains("b.txt"));
+    assert!(errors(&output).contains("b.txt"));
     let found = json(&output);
     assert_eq!(found["hosts"], 2);
     assert!(found["skipped"][0]["input"].as_str().unwrap().ends_with("b.txt"));
     assert!(found["duplicates"][0]["input"].as_str().unwrap().ends_with("c.json"));
     let strict = run(&["fleet", "baseline", folder.path(), "--strict"], b"");
     assert_eq!(strict.status.code(), Some(2));
-    assert!(strict.stdout.is_empty() && text(&strict.stderr).contains("b.txt"));
+    assert!(strict.stdout.is_empty() && errors(&strict).contains("b.txt"));
 }
 
 #[test]
@@ -123,19 +59,19 @@ fn a_guests_dump_is_no_host_and_nothing_is_no_fleet() {
     let guest = folder.file("guest.cpuid", dump);
     let output = run(&["fleet", "baseline", &guest], b"");
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("a guest's dump"), "{}", text(&output.stderr));
+    assert!(errors(&output).contains("a guest's dump"), "{}", errors(&output));
     let empty = run(&["fleet", "baseline", "-"], b"");
     assert_eq!(empty.status.code(), Some(2));
     let missing = run(&["fleet", "baseline", "no-such-file"], b"");
     assert_eq!(missing.status.code(), Some(2));
-    assert!(text(&missing.stderr).contains("no-such-file"));
+    assert!(errors(&missing).contains("no-such-file"));
 }
 
 #[test]
 fn vendors_that_are_mixed_are_said() {
     let folder = Folder::new("mixed");
-    folder.file("a.json", &host("clx-5.10"));
-    folder.file("b.json", &host("milan-6.18"));
+    folder.file("a.json", host("clx-5.10"));
+    folder.file("b.json", host("milan-6.18"));
     let output = run(&["fleet", "baseline", folder.path(), "--json"], b"");
     assert_eq!(output.status.code(), Some(0));
     let found = json(&output);
@@ -146,8 +82,8 @@ fn vendors_that_are_mixed_are_said() {
 #[test]
 fn a_baseline_is_printed_for_whoever_starts_guests() {
     let folder = Folder::new("to");
-    let a = folder.file("a.json", &host("clx-5.10"));
-    let b = folder.file("b.json", &host("icx-6.1"));
+    let a = folder.file("a.json", host("clx-5.10"));
+    let b = folder.file("b.json", host("icx-6.1"));
     for (to, expected) in [
         ("qemu", "-cpu Cascadelake-Server-v"),
         ("libvirt", "<model fallback='forbid'>Cascadelake-Server-v"),
@@ -158,7 +94,7 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
     ] {
         let output = run(&["fleet", "baseline", &a, &b, "--qemu", "10.0", "--to", to], b"");
         assert_eq!(output.status.code(), Some(0), "{to}");
-        assert!(text(&output.stdout).contains(expected), "{to}: {}", text(&output.stdout));
+        assert!(text(&output).contains(expected), "{to}: {}", text(&output));
     }
     // What that libvirt has no name for is not written as if it had.
     let old = run(&["fleet", "baseline", &a, &b, "--qemu", "10.0", "--to", "libvirt", "--libvirt", "9.0"], b"");
@@ -174,9 +110,9 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
 #[test]
 fn hosts_are_compared_in_both_directions() {
     let folder = Folder::new("compare");
-    let a = folder.file("a.json", &host("clx-5.10"));
-    let b = folder.file("b.json", &host("icx-6.1"));
-    let amd = folder.file("amd.json", &host("milan-6.18"));
+    let a = folder.file("a.json", host("clx-5.10"));
+    let b = folder.file("b.json", host("icx-6.1"));
+    let amd = folder.file("amd.json", host("milan-6.18"));
     let same = run(&["fleet", "compare", &a, &a, "--json"], b"");
     assert_eq!((same.status.code(), json(&same)["relation"].as_str()), (Some(0), Some("identical")));
     let one = json(&run(&["fleet", "compare", &a, &b, "--json"], b""));
@@ -218,8 +154,8 @@ fn policies_of_a_libvirt_cpu_count_as_libvirt_counts_them() {
 #[test]
 fn pools_gain_what_one_host_took() {
     let folder = Folder::new("pools");
-    folder.file("a.json", &host("clx-5.10"));
-    folder.file("b.json", &host("icx-6.1"));
+    folder.file("a.json", host("clx-5.10"));
+    folder.file("b.json", host("icx-6.1"));
     let output = run(&["fleet", "pools", folder.path(), "--k", "3", "--json"], b"");
     assert_eq!(output.status.code(), Some(0));
     let found = json(&output);
@@ -305,13 +241,13 @@ fn a_definition_is_compared_by_libvirts_map() {
 #[test]
 fn drift_tells_what_changed_on_each_host() {
     let (old, new) = (Folder::new("drift-old"), Folder::new("drift-new"));
-    old.file("a.json", &host("clx-5.10"));
-    new.file("a.json", &host("clx-5.10"));
+    old.file("a.json", host("clx-5.10"));
+    new.file("a.json", host("clx-5.10"));
     let same = run(&["fleet", "drift", old.path(), new.path()], b"");
-    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stderr));
-    old.file("b.json", &host("clx-5.10"));
-    new.file("b.json", &host("icx-6.1"));
-    new.file("c.json", &host("icx-6.1"));
+    assert_eq!(same.status.code(), Some(0), "{}", errors(&same));
+    old.file("b.json", host("clx-5.10"));
+    new.file("b.json", host("icx-6.1"));
+    new.file("c.json", host("icx-6.1"));
     let output = run(&["fleet", "drift", old.path(), new.path(), "--json"], b"");
     assert_eq!(output.status.code(), Some(1));
     let found = json(&output);

@@ -1,36 +1,15 @@
 //! `why` on what people paste, as its users meet it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run the program, read files and say why they are skipped"
-)]
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::{env, fs, process};
+use std::{env, fs};
 
 use regex_lite::RegexBuilder;
 use serde_json::Value;
 
-fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that was told all by its arguments need not read.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
-}
+use crate::common::{Folder, run, text_of};
 
 fn text(arguments: &[&str], input: &str) -> String {
-    let output = run(arguments, input);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    text_of(&run(arguments, input), 0)
 }
 
 fn json(arguments: &[&str], input: &str) -> Value {
@@ -73,11 +52,10 @@ fn a_good_answer_names_what_the_notes_of_collected_messages_ask_for() {
 #[test]
 fn a_paste_comes_from_arguments_a_file_or_standard_input() {
     let from_stdin = json(&["why", "-"], PASTE);
-    let path = env::temp_dir().join(format!("cpusieve-{}-paste.log", process::id()));
-    fs::write(&path, PASTE).unwrap();
-    assert_eq!(json(&["why", "--file", path.to_str().unwrap()], ""), from_stdin);
-    assert_eq!(json(&["why", path.to_str().unwrap()], ""), from_stdin);
-    fs::remove_file(&path).unwrap();
+    let folder = Folder::new("paste");
+    let path = folder.file("paste.log", PASTE);
+    assert_eq!(json(&["why", "--file", &path], ""), from_stdin);
+    assert_eq!(json(&["why", &path], ""), from_stdin);
     assert_eq!(json(&["why", PASTE], ""), from_stdin);
     let lines: Vec<&str> = PASTE.lines().collect();
     assert_eq!(json(&[&["why"], &lines[..]].concat(), ""), from_stdin);

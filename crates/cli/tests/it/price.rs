@@ -1,16 +1,13 @@
 //! `price` as a program: what it says, never how fast anything is.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
-fn price(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cpusieve")).arg("price").args(arguments).output().unwrap()
-}
+use crate::common::{errors, run, text};
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+fn price(arguments: &[&str]) -> Output {
+    run(&[&["price"], arguments].concat(), "")
 }
 
 #[test]
@@ -39,7 +36,7 @@ fn a_price_has_its_interval_its_ways_and_its_machine() {
 #[test]
 fn a_table_fits_its_width_and_names_the_machine() {
     let output = price(&["popcnt", "sse4_1", "--for", "1"]);
-    let text = text(&output.stdout);
+    let text = text(&output);
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let words: Vec<&str> = text.split_whitespace().collect();
     assert!(words.join(" ").contains("intervals of 95 %"), "{text}");
@@ -48,14 +45,14 @@ fn a_table_fits_its_width_and_names_the_machine() {
 
 #[test]
 fn names_are_understood_in_every_spelling_and_near_ones_are_suggested() {
-    let listed = text(&price(&["SHA-NI", "lzcnt", "--list"]).stdout);
+    let listed = text(&price(&["SHA-NI", "lzcnt", "--list"]));
     assert!(listed.contains("SHA-256") && listed.contains("LZCNT") && !listed.contains("GCM"), "{listed}");
     let wrong = price(&["aess"]);
-    assert_eq!((wrong.status.code(), text(&wrong.stdout).as_str()), (Some(2), ""));
-    assert!(text(&wrong.stderr).contains("near it: aes"), "{}", text(&wrong.stderr));
+    assert_eq!((wrong.status.code(), text(&wrong).as_str()), (Some(2), ""));
+    assert!(errors(&wrong).contains("near it: aes"), "{}", errors(&wrong));
     let without_work = price(&["fpu"]);
     assert_eq!(without_work.status.code(), Some(2));
-    assert!(text(&without_work.stderr).contains("no work here uses fpu"));
+    assert!(errors(&without_work).contains("no work here uses fpu"));
 }
 
 #[test]

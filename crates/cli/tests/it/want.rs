@@ -1,45 +1,20 @@
 //! `want` as its users meet it: exit status, JSON, and what is to be pasted.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
 
-use std::fs;
-use std::io::{Read as _, Write as _};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 
+use crate::common::{errors, host as record, json_of, run as program, text};
+
 /// Asks on a host of the QEMU oracle, with its kernel named.
 fn run(host: &str, arguments: &[&str]) -> Output {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../corpus/qemu-oracle/hosts/{host}.json.gz"));
-    let mut record = Vec::new();
-    flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut record).unwrap();
     let kernel = host.rsplit('-').next().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .args(["want", "--host-kernel", kernel, "--guest-kernel", "6.12", "--machine", "q35"])
-        .args(arguments)
-        .arg("-")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(&record);
-    child.wait_with_output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    let asked = ["want", "--host-kernel", kernel, "--guest-kernel", "6.12", "--machine", "q35"];
+    program(&[&asked, arguments, &["-"]].concat(), record(host))
 }
 
 fn answer(host: &str, arguments: &[&str], status: i32) -> Value {
-    let output = run(host, &[arguments, &["--json"]].concat());
-    assert_eq!(output.status.code(), Some(status), "{}", errors(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
+    json_of(&run(host, &[arguments, &["--json"]].concat()), status)
 }
 
 #[test]

@@ -1,39 +1,30 @@
 //! `import` as its users meet it: a tree is read, used by name and by release, listed and forgotten.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
-
-mod source_tree;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use cpusieve_import::linux::{LinuxFacts, Shown};
 use serde_json::Value;
 
+use crate::common::{Folder, corpus, errors as error, program, text_of};
+use crate::source_tree;
+
 /// A folder of this test alone, with a configuration folder in it.
-struct Home(PathBuf);
+struct Home(Folder);
 
 impl Home {
     fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("cpusieve-import-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        Self(folder)
+        Self(Folder::new(name))
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-            .args(arguments)
-            .current_dir(&self.0)
-            .env_remove("CPUSIEVE_CONFIG")
-            .env("XDG_CONFIG_HOME", self.0.join("config"))
-            .output()
-            .unwrap()
+        let mut program = program();
+        program.args(arguments).current_dir(self.0.path());
+        program.env_remove("CPUSIEVE_CONFIG").env("XDG_CONFIG_HOME", self.0.at("config")).output().unwrap()
     }
 
     fn text(&self, status: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", error(&output));
-        String::from_utf8(output.stdout).unwrap()
+        text_of(&self.run(arguments), status)
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
@@ -47,21 +38,6 @@ impl Home {
         assert!(output.stdout.is_empty());
         error(&output)
     }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn corpus(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus").join(file);
-    path.to_str().unwrap().to_owned()
 }
 
 fn words(value: &Value) -> Vec<&str> {

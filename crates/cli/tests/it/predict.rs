@@ -1,17 +1,11 @@
 //! `predict` as its users meet it: the words of real kernels, refusals, JSON.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run the program and say what they skip"
-)]
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
+
+use crate::common::{json_of, read, run as program};
 
 /// Boots of Intel, AMD and Zhaoxin models under old and new kernels, with parameters that change features.
 const BOOTS: [&str; 7] = [
@@ -25,44 +19,23 @@ const BOOTS: [&str; 7] = [
 ];
 
 fn run(arguments: &[&str], input: &[u8]) -> Output {
-    verb("predict", arguments, input)
-}
-
-fn verb(verb: &str, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .arg(verb)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
+    program(&[&["predict"], arguments].concat(), input)
 }
 
 fn answer(arguments: &[&str], input: &[u8]) -> Value {
-    let output = run(&[arguments, &["--json", "-"]].concat(), input);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    json_of(&run(&[arguments, &["--json", "-"]].concat(), input), 0)
 }
 
 fn words(value: &Value) -> Vec<&str> {
     value.as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect()
 }
 
-/// A captured boot, as JSON.
+/// A line of the first CPU in a text of `/proc/cpuinfo`.
+/// A captured boot.
 fn boot(name: &str) -> Vec<u8> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/guests-tcg");
-    let path = folder.join(format!("{name}.json.gz"));
-    let mut bytes = Vec::new();
-    let file = fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
-    bytes
+    read(&format!("guests-tcg/{name}.json.gz"))
 }
 
-/// A line of the first CPU in a text of `/proc/cpuinfo`.
 fn line<'a>(cpuinfo: &'a str, name: &str) -> Vec<&'a str> {
     let fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
     let words = fields.into_iter().find(|(key, _)| key.trim() == name).map(|(_, words)| words);
@@ -198,7 +171,7 @@ fn why_tells_of_the_hosts_kernel_what_predict_does() {
     let predicted = answer(&["--until", "host"], &bytes);
     let mut checked = 0;
     for flag in ["rep_good", "cpuid", "nopl", "hypervisor", "avx2"] {
-        let output = verb("why", &[flag, "--host", "-", "--json"], &bytes);
+        let output = program(&["why", flag, "--host", "-", "--json"], &bytes);
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
         let at_host = |steps: &Value| {
             let steps = steps.as_array().unwrap();

@@ -1,23 +1,17 @@
 //! `price --cpu A --cpu B`: what is said where nothing can be priced, and that a guest does measure itself.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run the program and say why they are skipped"
-)]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use cpusieve_price::guests::{self, Asked, compare};
 use cpusieve_probe::guest;
 use serde_json::Value;
 
+use crate::common::{errors, run as program, text};
+
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_cpusieve")).arg("price").args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    let output = program(&[&["price"], arguments].concat(), "");
+    (output.status.code().unwrap(), text(&output), errors(&output))
 }
 
 #[test]

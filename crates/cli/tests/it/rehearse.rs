@@ -1,60 +1,22 @@
 //! `rehearse` as its users meet it: exit status, JSON, what is left out, and a page that fits.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
 
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
-/// A folder of its own, removed in the end.
-struct Folder(PathBuf);
+use crate::common::{Folder, errors, host as record, json_of, run as program, text};
 
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cpusieve-rehearse-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, bytes).unwrap();
-        path.display().to_string()
-    }
-
-    /// A host of the QEMU oracle.
-    fn host(&self, host: &str) -> String {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../corpus/qemu-oracle/hosts/{host}.json.gz"));
-        let mut record = Vec::new();
-        flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_end(&mut record).unwrap();
-        self.put(&format!("{host}.json"), &record)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// A host of the QEMU oracle, as a file.
+fn host(folder: &Folder, name: &str) -> String {
+    folder.file(&format!("{name}.json"), record(name))
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cpusieve")).arg("rehearse").args(arguments).output().unwrap()
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    program(&[&["rehearse"], arguments].concat(), "")
 }
 
 fn answer(arguments: &[&str], status: i32) -> Value {
-    let output = run(&[arguments, &["--json"]].concat());
-    assert_eq!(output.status.code(), Some(status), "{}", errors(&output));
-    serde_json::from_slice(&output.stdout).unwrap()
+    json_of(&run(&[arguments, &["--json"]].concat()), status)
 }
 
 const DOMAIN: &[u8] = b"<domain type='kvm'>
@@ -67,7 +29,7 @@ const DOMAIN: &[u8] = b"<domain type='kvm'>
 #[test]
 fn a_domain_that_libvirt_will_not_take_back_is_named_with_libvirts_words() {
     let folder = Folder::new("domain");
-    let (host, guest) = (folder.host("milan-6.18"), folder.put("web1.xml", DOMAIN));
+    let (host, guest) = (host(&folder, "milan-6.18"), folder.file("web1.xml", DOMAIN));
     let found = answer(&["--qemu", "7.2..10.0", &host, "--guests", &guest], 1);
     assert_eq!(found["format"], 1);
     let guest = &found["hosts"][0]["guests"][0];
@@ -83,7 +45,7 @@ fn a_domain_that_libvirt_will_not_take_back_is_named_with_libvirts_words() {
 #[test]
 fn an_upgrade_of_the_kernel_says_who_takes_a_flag_and_ends_with_commands() {
     let folder = Folder::new("kernel");
-    let host = folder.host("milan-6.18");
+    let host = host(&folder, "milan-6.18");
     let arguments = ["--host-kernel", "6.12..6.18", "--qemu", "10.0..10.0", "--machine", "pc-q35-10.0", &host];
     let found = answer(&arguments, 1);
     let lost = &found["hosts"][0]["guests"][0]["lost"][0];
@@ -105,7 +67,7 @@ fn an_upgrade_of_the_kernel_says_who_takes_a_flag_and_ends_with_commands() {
 #[test]
 fn nothing_changes_where_nothing_is_upgraded_for_the_guest() {
     let folder = Folder::new("same");
-    let host = folder.host("milan-6.18");
+    let host = host(&folder, "milan-6.18");
     let arguments = [
         "--host-kernel",
         "6.12..6.18",
@@ -124,7 +86,7 @@ fn nothing_changes_where_nothing_is_upgraded_for_the_guest() {
 #[test]
 fn firecracker_gets_a_template() {
     let folder = Folder::new("firecracker");
-    let host = folder.host("spr-6.18");
+    let host = host(&folder, "spr-6.18");
     let arguments = ["--vmm", "firecracker", "--host-kernel", "6.1..6.18", "--kvm-param", "nested=0..0", &host];
     let found = answer(&arguments, 1);
     let guest = &found["hosts"][0]["guests"][0];
@@ -139,10 +101,10 @@ fn firecracker_gets_a_template() {
 #[test]
 fn what_cannot_be_used_is_named_and_left_out() {
     let folder = Folder::new("broken");
-    let host = folder.host("milan-6.18");
-    let broken = folder.put("broken.json", b"{\"kind\":");
-    let guest = folder.put("guest.txt", b"CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x68747541 ecx=0x444d4163 edx=0x69746e65\n   0x00000001 0x00: eax=0x00a20f12 ebx=0x00000000 ecx=0x80000000 edx=0x00008001\n");
-    let no_domain = folder.put("no.xml", b"<domain>\n<");
+    let host = host(&folder, "milan-6.18");
+    let broken = folder.file("broken.json", b"{\"kind\":");
+    let guest = folder.file("guest.txt", b"CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x68747541 ecx=0x444d4163 edx=0x69746e65\n   0x00000001 0x00: eax=0x00a20f12 ebx=0x00000000 ecx=0x80000000 edx=0x00008001\n");
+    let no_domain = folder.file("no.xml", b"<domain>\n<");
     let output = run(&["--qemu", "7.2..10.0", &host, &broken, &guest, "--cpu", "EPYC", "--guests", &no_domain]);
     assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
     let said = errors(&output);
@@ -157,7 +119,7 @@ fn what_cannot_be_used_is_named_and_left_out() {
 #[test]
 fn questions_that_mean_nothing_are_refused() {
     let folder = Folder::new("usage");
-    let host = folder.host("milan-6.18");
+    let host = host(&folder, "milan-6.18");
     for (arguments, words) in [
         (&[][..], "nothing is upgraded"),
         (&["--host-kernel", "6.1..6.1"], "nothing is upgraded"),

@@ -1,39 +1,12 @@
 //! `models` as its users meet it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "tests run the program and read its output"
-)]
-
-use std::io::{Read as _, Write as _};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// Runs the program with a recorded host on its standard input.
-fn run(arguments: &[&str]) -> Output {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle/hosts/spr-6.18.json.gz");
-    let mut host = Vec::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut host).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .arg("models")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that does not need the host does not read.
-    let _ = child.stdin.take().unwrap().write_all(&host);
-    child.wait_with_output().unwrap()
-}
+use crate::common::{Folder, host, run, text_of};
 
+/// Asks on a host with Sapphire Rapids.
 fn text(arguments: &[&str], status: i32) -> String {
-    let output = run(arguments);
-    assert_eq!(output.status.code(), Some(status), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    text_of(&run(&[&["models"], arguments].concat(), host("spr-6.18")), status)
 }
 
 fn value(arguments: &[&str], status: i32) -> Value {
@@ -122,7 +95,7 @@ SandyBridge and SandyBridge-IBRS (QEMU 10.0 on pc-q35-10.0)
 #[test]
 fn wrong_names_are_answered_with_the_right_ones() {
     let wrong = |arguments: &[&str], words: &str| {
-        let output = run(arguments);
+        let output = run(&[&["models"], arguments].concat(), "");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
         assert!(said.contains(words), "{said}");
@@ -143,9 +116,8 @@ fn a_host_without_kvm_leaves_the_definitions() {
     // GenuineIntel, family 6, with FPU and CMOV, and no VMX.
     let dump = "CPU:\n   0x00000000 0x00: eax=0x00000001 ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69\n   \
                 0x00000001 0x00: eax=0x000906ed ebx=0x00000800 ecx=0x00000000 edx=0x07008021\n";
-    let path = std::env::temp_dir().join(format!("cpusieve-models-{}", std::process::id()));
-    std::fs::write(&path, dump).unwrap();
-    let host = ["--qemu", "10.0", "--host", path.to_str().unwrap()];
+    let folder = Folder::new("models");
+    let host = ["--qemu", "10.0", "--host", &folder.file("host.cpuid", dump)];
     let list = value(&host, 3);
     assert!(list["host_unknown"].as_str().unwrap().contains("vmx"), "{}", list["host_unknown"]);
     assert!(list["models"].as_array().unwrap().iter().all(|model| model["runs"].is_null()));
@@ -155,5 +127,4 @@ fn a_host_without_kvm_leaves_the_definitions() {
         "{page}"
     );
     assert_eq!(value(&[&["host"], &host[..]].concat(), 3)["features"], Value::Null);
-    std::fs::remove_file(path).unwrap();
 }

@@ -1,44 +1,23 @@
 //! The program as its users meet it: text, JSON, exit status, bad input.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program and read its output")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::{env, fs, process};
+use std::path::Path;
+use std::process::Output;
+use std::{env, fs};
 
 use serde_json::Value;
 
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/examples").join(name)
+use crate::common::{Folder, corpus, errors, run as program, text};
+
+fn example(name: &str) -> String {
+    corpus(&format!("examples/{name}"))
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    program(arguments, "")
 }
 
 fn diff(a: &str, b: &str, more: &[&str]) -> Output {
-    let (a, b) = (example(a), example(b));
-    run(&[&["diff", a.to_str().unwrap(), b.to_str().unwrap()], more].concat())
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// A file that lives as long as the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, content: &[u8]) -> Self {
-        let path = env::temp_dir().join(format!("cpusieve-{}-{name}", process::id()));
-        fs::write(&path, content).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    run(&[&["diff", &example(a), &example(b)], more].concat())
 }
 
 #[test]
@@ -46,7 +25,7 @@ fn the_readme_shows_what_the_program_prints() {
     let output = diff("hybrid-host.flags", "hybrid-guest.flags", &[]);
     assert_eq!(output.status.code(), Some(1));
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
-    let printed = text(&output.stdout);
+    let printed = text(&output);
     assert!(readme.contains(printed.trim_end()), "the README's first screen is not what is printed:\n{printed}");
 }
 
@@ -79,13 +58,14 @@ fn equal_ends_end_with_status_0_and_different_ones_with_1() {
 
 #[test]
 fn bad_input_ends_with_status_2_and_names_the_file() {
-    let empty = Scratch::new("empty", b"");
-    let binary = Scratch::new("binary", &[0xff, 0x00, 0x9c, 0x01].repeat(1000));
+    let folder = Folder::new("bad");
+    let empty = folder.file("empty", b"");
+    let binary = folder.file("binary", [0xff, 0x00, 0x9c, 0x01].repeat(1000));
     let host = example("hybrid-host.flags");
-    for bad in [empty.0.to_str().unwrap(), binary.0.to_str().unwrap(), "/nowhere/at/all", "/"] {
-        let output = run(&["diff", host.to_str().unwrap(), bad]);
-        assert_eq!(output.status.code(), Some(2), "{bad}: {}", text(&output.stderr));
-        assert!(text(&output.stderr).contains(bad), "{}", text(&output.stderr));
+    for bad in [&*empty, &binary, "/nowhere/at/all", "/"] {
+        let output = run(&["diff", &host, bad]);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {}", errors(&output));
+        assert!(errors(&output).contains(bad), "{}", errors(&output));
         assert!(output.stdout.is_empty());
     }
     assert_eq!(run(&["diff", "-", "-"]).status.code(), Some(2));
@@ -96,12 +76,12 @@ fn bad_input_ends_with_status_2_and_names_the_file() {
 fn a_typo_gets_a_suggestion() {
     let output = run(&["why", "avx521f"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("avx512f"), "{}", text(&output.stderr));
+    assert!(errors(&output).contains("avx512f"), "{}", errors(&output));
 }
 
 #[test]
 fn a_hidden_feature_is_explained() {
-    let shown = text(&run(&["why", "spec_ctrl"]).stdout);
+    let shown = text(&run(&["why", "spec_ctrl"]));
     for words in ["18*32+26", "mkcapflags.sh", "ibrs", "ibpb"] {
         assert!(shown.contains(words), "{words} is missing:\n{shown}");
     }
@@ -129,20 +109,21 @@ fn no_colour_reaches_a_pipe() {
 #[test]
 fn a_record_of_this_machine_is_read_back() {
     let output = run(&["record", "--only", "cpuid"]);
-    let scratch = Scratch::new("record", &output.stdout);
+    let folder = Folder::new("record");
+    let path = folder.file("record", &output.stdout);
     let parsed = cpusieve_formats::read("record", &output.stdout);
     assert!(!parsed.has_errors(), "{:?}", parsed.diagnostics);
     assert!(!parsed.snapshot.cpus.is_empty());
     // A machine compared with itself is the same, whatever it is.
-    let path = scratch.0.to_str().unwrap();
-    assert_eq!(run(&["diff", path, path]).status.code(), Some(0));
+    assert_eq!(run(&["diff", &path, &path]).status.code(), Some(0));
 }
 
 #[test]
 fn a_whole_record_holds_the_flags_of_this_machine() {
-    let scratch = Scratch::new("whole", &run(&["record"]).stdout);
-    let output = run(&["diff", scratch.0.to_str().unwrap(), "/proc/cpuinfo", "--json"]);
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let folder = Folder::new("whole");
+    let path = folder.file("record", run(&["record"]).stdout);
+    let output = run(&["diff", &path, "/proc/cpuinfo", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(value["relation"], "Equal");
 }
@@ -161,15 +142,16 @@ fn the_bare_program_says_what_this_machine_is() {
 #[test]
 fn what_an_input_says_does_not_reach_the_terminal_as_a_command() {
     let lscpu = br#"{"lscpu":[{"field":"Flags:","data":"fpu vme de pse \u001b]0;title\u0007 tsc msr sse"}]}"#;
-    let scratch = Scratch::new("escape.json", lscpu);
-    let output = run(&["diff", scratch.0.to_str().unwrap(), example("hybrid-host.flags").to_str().unwrap(), "--json"]);
+    let folder = Folder::new("escape");
+    let path = folder.file("lscpu.json", lscpu);
+    let output = run(&["diff", &path, &example("hybrid-host.flags"), "--json"]);
     let value: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(value["unknown"], serde_json::json!(["?]0;title?"]));
 }
 
 #[test]
 fn the_long_form_tells_each_cause_once() {
-    let shown = text(&diff("hybrid-host.flags", "hybrid-guest.flags", &["--long"]).stdout);
+    let shown = text(&diff("hybrid-host.flags", "hybrid-guest.flags", &["--long"]));
     assert_eq!(shown.matches("KVM does not look at the CPU for this leaf.").count(), 1, "{shown}");
     assert!(shown.contains("hwp_epp         CPUID.06H:EAX[10]\n"), "{shown}");
 }
@@ -186,7 +168,7 @@ fn a_monitor_takes_wrong_usage_for_unknown_and_not_for_critical() {
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}");
-        let printed = text(&output.stdout);
+        let printed = text(&output);
         if arguments.contains(&"--json") {
             let value: Value = serde_json::from_str(&printed).unwrap();
             assert_eq!((&value["format"], &value["status"]), (&1.into(), &"UNKNOWN".into()));
@@ -194,7 +176,7 @@ fn a_monitor_takes_wrong_usage_for_unknown_and_not_for_critical() {
             assert!(printed.starts_with("CPUSIEVE UNKNOWN - ") && printed.lines().count() == 1, "{printed}");
         }
     }
-    assert!(text(&run(&["check", "--bad"]).stderr).contains("Usage: cpusieve check"));
+    assert!(errors(&run(&["check", "--bad"])).contains("Usage: cpusieve check"));
     assert_eq!(run(&["check", "--help"]).status.code(), Some(0));
     // Every other verb: wrong usage.
     for arguments in [&["key", "--bad"][..], &["--bad"], &["name"], &["chek"]] {

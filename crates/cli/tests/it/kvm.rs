@@ -1,41 +1,17 @@
 //! `predict --until kvm` and `verify` as their users meet them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run the program and say what they skip"
-)]
-
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use cpusieve_model::KvmCpuidEntry;
 use serde_json::Value;
 
-fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
+use crate::common::{json_of, read, run};
 
 fn answer(arguments: &[&str], input: &[u8], status: i32) -> Value {
-    let output = run(&[arguments, &["--json", "-"]].concat(), input);
-    assert_eq!(output.status.code(), Some(status), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    json_of(&run(&[arguments, &["--json", "-"]].concat(), input), status)
 }
 
 /// A captured host with KVM.
 fn host(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/guests-kvm").join(format!("{name}.json"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    read(&format!("guests-kvm/{name}.json"))
 }
 
 /// The entries of a capture, as the JSON of `predict` prints them.
@@ -151,7 +127,7 @@ fn verify_asks_this_machines_kvm() {
 
 #[test]
 fn the_table_for_people_holds_every_register() {
-    let output = run(&["predict", "--until", "kvm", "-"], &host("k6.12-max"));
+    let output = run(&["predict", "--until", "kvm", "-"], host("k6.12-max"));
     let text = String::from_utf8(output.stdout).unwrap();
     for part in ["supported (", "emulated (", "feature MSRs (", "80000001   0  00000663", "not offered (", "added ("] {
         assert!(text.contains(part), "{part}: {text}");

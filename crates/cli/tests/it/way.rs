@@ -1,44 +1,14 @@
 //! `predict --until vcpu` and `--until guest` as their users meet them, against real QEMUs and real guests.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program and read the corpus")]
-
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that refuses its arguments does not read.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    child.wait_with_output().unwrap()
-}
-
-fn answer(arguments: &[&str], input: &[u8], status: i32) -> Value {
-    let output = run(&[&["predict"], arguments, &["--json", "-"]].concat(), input);
-    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn corpus(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus").join(file)
-}
-
-fn unpacked(file: &str) -> Vec<u8> {
-    let path = corpus(file);
-    let packed = std::fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
-    bytes
-}
+use crate::common::{host, json_of, read, run};
 
 /// The arguments that a row of the oracle was made with.
+fn answer(arguments: &[&str], input: &[u8], status: i32) -> Value {
+    json_of(&run(&[&["predict"], arguments, &["--json", "-"]].concat(), input), status)
+}
+
 fn arguments(row: &Value) -> Vec<&str> {
     let mut arguments = vec!["--until", "vcpu", "--machine", row["machine"].as_str().unwrap_or("q35")];
     for (option, key) in [("--qemu", "ver"), ("--cpu", "cpu"), ("--smp", "smp")] {
@@ -54,11 +24,11 @@ fn arguments(row: &Value) -> Vec<&str> {
 fn tables_and_warnings_are_qemus() {
     let mut compared = 0;
     for (set, every) in [("models-10.0", 9), ("opts-11.1", 13), ("opts-7.2", 17), ("mach-5.2", 23), ("smp-10.0", 7)] {
-        let rows = String::from_utf8(unpacked(&format!("qemu-oracle/results-{set}.jsonl.gz"))).unwrap();
+        let rows = String::from_utf8(read(&format!("qemu-oracle/results-{set}.jsonl.gz"))).unwrap();
         for row in rows.lines().step_by(every) {
             let row: Value = serde_json::from_str(row).unwrap();
             let failed = row["rc"] != 0;
-            let host = unpacked(&format!("qemu-oracle/hosts/{}.json.gz", row["host"].as_str().unwrap()));
+            let host = host(row["host"].as_str().unwrap());
             let found = answer(&arguments(&row), &host, i32::from(failed));
             let vcpu = &found["vcpu"];
             let plain = |line: &Value| line.as_str().unwrap().trim_start_matches("warning: ").to_owned();
@@ -89,7 +59,7 @@ fn tables_and_warnings_are_qemus() {
 
 #[test]
 fn a_guest_is_predicted_from_its_hosts_record() {
-    let bytes = std::fs::read(corpus("guests-kvm/k6.1-max.json")).unwrap();
+    let bytes = read("guests-kvm/k6.1-max.json");
     let capture: Value = serde_json::from_slice(&bytes).unwrap();
     let guest = capture["l2"].as_array().unwrap().iter().find(|guest| guest["cpu_arg"] == "Skylake-Server").unwrap();
     let release = guest["kernel_release"].as_str().unwrap();
@@ -113,7 +83,7 @@ fn a_guest_is_predicted_from_its_hosts_record() {
 
 #[test]
 fn a_wrong_cpu_is_answered_in_qemus_words() {
-    let host = unpacked("qemu-oracle/hosts/spr-6.18.json.gz");
+    let host = host("spr-6.18");
     let asked = ["--until", "guest", "--qemu", "5.2", "--cpu", "Icelake-Server,+amx-tile"];
     let found = answer(&asked, &host, 1);
     assert_eq!(found["vcpu"]["error"], "Property 'Icelake-Server-x86_64-cpu.amx-tile' not found");
@@ -128,7 +98,7 @@ fn a_wrong_cpu_is_answered_in_qemus_words() {
 
 #[test]
 fn firecracker_stands_where_qemu_stands() {
-    let host = unpacked("qemu-oracle/hosts/icx-6.1.json.gz");
+    let host = host("icx-6.1");
     let route = ["--until", "guest", "--vmm", "firecracker", "--template", "T2", "--host-kernel", "6.1"];
     let found = answer(&route, &host, 0);
     let has = |flag: &str| found["guest"]["flags"].as_array().unwrap().iter().any(|word| word == flag);

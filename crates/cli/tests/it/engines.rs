@@ -2,19 +2,13 @@
 //!
 //! Both are Python packages (`pip install duckdb pyspark`, and Java for Spark), looked for with `CPUSIEVE_PYTHON`, or
 //! `python3`. What is missing is said, and its part left out.
-#![cfg(feature = "store")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run programs, read their output and say what they saw"
-)]
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs, process};
+use std::{env, fs};
 
 use serde_json::Value;
+
+use crate::common::{Folder, corpus, errors, read, run, text};
 
 /// Answers each query with its first row, as JSON, in `duckdb`.
 const DUCKDB: &str = "
@@ -35,22 +29,14 @@ for path in sys.argv[1:]:
     print(json.dumps([{name: v if isinstance(v, str) else int(v) for name, v in row.asDict().items()} for row in rows]))
 ";
 
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn ours(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(arguments).output().unwrap();
-    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let output = run(arguments, "");
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}", errors(&output));
+    text(&output)
 }
 
 /// The rows that an engine answers each query with; `None` if it is not there.
-fn answers(engine: &str, module: &str, script: &str, queries: &[&Path]) -> Option<Vec<Vec<Value>>> {
+fn answers(engine: &str, module: &str, script: &str, queries: &[String]) -> Option<Vec<Vec<Value>>> {
     let python = env::var_os("CPUSIEVE_PYTHON").unwrap_or_else(|| "python3".into());
     let there = Command::new(&python).args(["-c", &format!("import {module}")]).output();
     if !there.is_ok_and(|there| there.status.success()) {
@@ -68,37 +54,29 @@ fn answers(engine: &str, module: &str, script: &str, queries: &[&Path]) -> Optio
 }
 
 /// A fleet of the corpus's hosts, packed.
-fn packed(folder: &Path) -> String {
-    use std::io::Read as _;
-    let hosts = folder.join("hosts");
-    fs::create_dir_all(&hosts).unwrap();
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/qemu-oracle/hosts");
-    for entry in fs::read_dir(corpus).unwrap() {
-        let file = entry.unwrap().path();
-        let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&*fs::read(&file).unwrap()).read_to_end(&mut plain).unwrap();
-        let name = file.file_stem().unwrap();
-        fs::write(hosts.join(name), &plain).unwrap();
-        fs::write(hosts.join("again").with_extension(name), &plain).unwrap();
+fn packed(folder: &Folder) -> String {
+    for entry in fs::read_dir(corpus("qemu-oracle/hosts")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let record = read(&format!("qemu-oracle/hosts/{name}"));
+        let name = name.trim_end_matches(".gz");
+        folder.file(&format!("hosts/{name}"), &record);
+        folder.file(&format!("hosts/again-{name}"), &record);
     }
-    let file = folder.join("fleet.parquet").to_str().unwrap().to_owned();
-    ours(&["fleet", "pack", "--parquet", &file, hosts.to_str().unwrap()]);
+    let file = folder.at("fleet.parquet");
+    ours(&["fleet", "pack", "--parquet", &file, &folder.at("hosts")]);
     file
 }
 
 fn compare(engine: &str, module: &str, script: &str) {
-    let folder = Folder(env::temp_dir().join(format!("cpusieve-engines-{}-{engine}", process::id())));
-    let file = packed(&folder.0);
+    let folder = Folder::new(engine);
+    let file = packed(&folder);
     let questions = [("baseline", None), ("features", None), ("kinds", None), ("who", Some("avx512f"))];
     let mut queries = Vec::new();
     for (question, feature) in questions {
         let mut arguments = vec!["fleet", "sql", question, "--engine", engine, &file];
         arguments.extend(feature.iter().flat_map(|feature| ["--feature", feature]));
-        let query = folder.0.join(question);
-        fs::write(&query, ours(&arguments)).unwrap();
-        queries.push(query);
+        queries.push(folder.file(question, ours(&arguments)));
     }
-    let queries: Vec<&Path> = queries.iter().map(PathBuf::as_path).collect();
     let Some(found) = answers(engine, module, script, &queries) else { return };
     let [baseline, features, kinds, who] = found.as_slice() else { panic!("{found:?}") };
     let known: Value = serde_json::from_str(&ours(&["fleet", "baseline", &file, "--json"])).unwrap();

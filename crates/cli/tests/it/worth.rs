@@ -1,54 +1,18 @@
 //! What features are worth, beside their names: from a file that `price --json` wrote, or from the table that ships.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program")]
-
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use cpusieve_knowledge::price::MACHINES;
 use serde_json::Value;
+
+use crate::common::{Folder, errors, host as oracle, run as program, text};
 
 const PRICES: &str = r#"{"format":1,"machine":{"generation":"Zen 9","date":"2031-02-03"},"prices":[
     {"feature":"aes","work":"gcm","title":"AES-256-GCM, 16 KiB","ratio":{"median":11.24,"low":11,"high":11.5,"n":20}},
     {"feature":"sha_ni","work":"sha","title":"SHA-256, 16 KiB","ratio":{"median":3.24,"low":3.2,"high":3.3,"n":20}},
     {"feature":"popcnt","work":"count","title":"counting","ratio":{"median":1.0,"low":0.9,"high":1.1,"n":20}}]}"#;
 
-/// A folder of its own for one test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("cpusieve-worth-{name}-{}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-/// The record of a host of the QEMU oracle.
-fn oracle(host: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../corpus/qemu-oracle/hosts/{host}.json.gz"));
-    let mut record = String::new();
-    flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut record).unwrap();
-    record
+    let output = program(arguments, "");
+    (output.status.code().unwrap(), text(&output), errors(&output))
 }
 
 #[test]
@@ -88,8 +52,7 @@ fn what_a_table_says_is_used_where_no_file_is_given() {
 fn predict_and_want_know_it_too() {
     let folder = Folder::new("predict");
     let prices = folder.file("price.json", PRICES);
-    let record = Command::new(env!("CARGO_BIN_EXE_cpusieve")).args(["record", "--only", "cpuid"]).output().unwrap();
-    let record = folder.file("here.json", &String::from_utf8(record.stdout).unwrap());
+    let record = folder.file("here.json", program(&["record", "--only", "cpuid"], "").stdout);
     let predict = ["predict", "--until", "host", "--host-kernel", "6.12", "--price", &prices, &record];
     let (_, json, errors) = run(&[&predict[..], &["--json"]].concat());
     let json: Value = serde_json::from_str(&json).unwrap_or_else(|_| unreachable!("{errors}"));
@@ -97,7 +60,7 @@ fn predict_and_want_know_it_too() {
     assert_eq!(json["price"]["aes"].is_array(), has_aes);
     let (_, text, _) = run(&predict);
     assert_eq!(text.contains("aes 11x AES-256-GCM"), has_aes, "{text}");
-    let host = folder.file("host.json", &oracle("spr-6.18"));
+    let host = folder.file("host.json", oracle("spr-6.18"));
     let want = ["want", "aes", "--host-kernel", "6.18", "--guest-kernel", "6.12", "--price", &prices, &host];
     let (_, text, errors) = run(&want);
     assert!(text.contains("worth: aes 11x AES-256-GCM (Zen 9, 2031-02)"), "{text}{errors}");
@@ -110,7 +73,7 @@ fn predict_and_want_know_it_too() {
 fn a_fleet_is_told_what_its_weakest_host_costs() {
     let folder = Folder::new("fleet");
     let prices = folder.file("price.json", PRICES);
-    let hosts = ["spr-6.18", "milan-6.18"].map(|host| folder.file(&format!("{host}.json"), &oracle(host)));
+    let hosts = ["spr-6.18", "milan-6.18"].map(|host| folder.file(&format!("{host}.json"), oracle(host)));
     let arguments =
         ["fleet", "baseline", "--host-kernel", "6.18", "--nested", "--price", &prices, &hosts[0], &hosts[1]];
     let (status, text, errors) = run(&arguments);

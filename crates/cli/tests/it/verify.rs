@@ -1,68 +1,27 @@
 //! `verify` as its users meet it: kept proofs replayed, this machine asked, nothing left running.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests run the program and say what they skip"
-)]
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{fs, thread};
 
 use serde_json::Value;
 
-fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_cpusieve"))
-}
+use crate::common::{Folder, json_of, program, read, run as program_with};
 
 fn run(arguments: &[&str], input: &str) -> Output {
-    let mut child = program()
-        .arg("verify")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A program that asks the machine does not read.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    child.wait_with_output().unwrap()
+    program_with(&[&["verify"], arguments].concat(), input)
 }
 
 fn answer(arguments: &[&str], input: &str, status: i32) -> Value {
-    let output = run(&[arguments, &["--json", "-"]].concat(), input);
-    let found = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-    assert_eq!(output.status.code(), Some(status), "{found:#} {}", String::from_utf8_lossy(&output.stderr));
-    found
+    json_of(&run(&[arguments, &["--json", "-"]].concat(), input), status)
 }
 
 /// A proof that was kept.
 fn kept() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../corpus/proofs/k6.12-max.json.gz");
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
-    text
-}
-
-/// A folder that lives as long as the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("cpusieve-verify-{}-{name}", process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+    String::from_utf8(read("proofs/k6.12-max.json.gz")).unwrap()
 }
 
 #[test]
@@ -139,7 +98,7 @@ fn what_a_record_does_not_hold_is_named() {
 #[test]
 fn this_machine_is_asked_and_each_part_is_compared_or_named() {
     let folder = Folder::new("live");
-    let (keep, clock) = (folder.0.join("proof.json"), Instant::now());
+    let (keep, clock) = (folder.join("proof.json"), Instant::now());
     let output = run(&["--host", "--kvm", "--vcpu", "--qemu", "--json", "--keep", keep.to_str().unwrap()], "");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     let status = output.status.code().unwrap();
@@ -165,14 +124,14 @@ fn this_machine_is_asked_and_each_part_is_compared_or_named() {
 
 /// A program that calls itself QEMU and then does what `then` says; a kernel image that is none.
 fn pretend(folder: &Folder, then: &str) -> PathBuf {
-    let program = folder.0.join("qemu-system-x86_64");
+    let program = folder.join("qemu-system-x86_64");
     let script =
         format!("#!/bin/sh\ncase \"$*\" in *--version*) echo QEMU emulator version 7.2.22; exit;; esac\n{then}\n");
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut image = vec![0; 0x400];
     image[0x202..0x206].copy_from_slice(b"HdrS");
-    let kernel = folder.0.join("vmlinuz");
+    let kernel = folder.join("vmlinuz");
     fs::write(&kernel, image).unwrap();
     kernel
 }
@@ -181,7 +140,7 @@ fn pretend(folder: &Folder, then: &str) -> PathBuf {
 fn a_guest_that_does_not_report_is_told_with_its_last_lines() {
     let folder = Folder::new("panics");
     let kernel = pretend(&folder, "echo '[ 1.2] Kernel panic - not syncing: no init'; echo Call Trace");
-    let path = format!("{}:/usr/bin:/bin", folder.0.display());
+    let path = format!("{}:/usr/bin:/bin", folder.path());
     let output = program().args(["verify", "--guest", "--kernel"]).arg(&kernel).env("PATH", path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -196,7 +155,7 @@ fn a_guest_that_does_not_report_is_told_with_its_last_lines() {
 #[test]
 fn a_guest_that_hangs_and_a_qemu_that_aborts_end_in_time_with_their_last_lines() {
     let folder = Folder::new("hangs");
-    let number = folder.0.join("number");
+    let number = folder.join("number");
     let hangs = format!("echo $$ > {}; echo the last words of a guest; exec sleep 60", number.display());
     let aborts = "echo qemu-system-x86_64: error: failed to set MSR 0x48f >&2; kill -ABRT $$";
     for (then, told) in [
@@ -204,7 +163,7 @@ fn a_guest_that_hangs_and_a_qemu_that_aborts_end_in_time_with_their_last_lines()
         (aborts, &["signal: 6", "failed to set MSR 0x48f"]),
     ] {
         let kernel = pretend(&folder, then);
-        let path = format!("{}:/usr/bin:/bin", folder.0.display());
+        let path = format!("{}:/usr/bin:/bin", folder.path());
         let clock = Instant::now();
         let mut verify = program();
         verify.args(["verify", "--guest", "--json", "--limit", "1", "--kernel"]).arg(&kernel).env("PATH", path);
@@ -222,9 +181,9 @@ fn a_guest_that_hangs_and_a_qemu_that_aborts_end_in_time_with_their_last_lines()
 #[test]
 fn whoever_is_killed_leaves_no_guest_behind() {
     let folder = Folder::new("killed");
-    let number = folder.0.join("number");
+    let number = folder.join("number");
     let kernel = pretend(&folder, &format!("echo $$ > {}; exec sleep 60", number.display()));
-    let path = format!("{}:/usr/bin:/bin", folder.0.display());
+    let path = format!("{}:/usr/bin:/bin", folder.path());
     let mut child = program().args(["verify", "--guest", "--kernel"]).arg(&kernel).env("PATH", path).spawn().unwrap();
     let written = |path: &Path| fs::read_to_string(path).ok().filter(|text| text.ends_with('\n'));
     let wait = |done: &dyn Fn() -> bool| {

@@ -1,6 +1,5 @@
 //! A kernel source tree that is made up from what the repository's tables say of a real one, with changes: a new flag, a
 //! new word for an old one. Only the files are there that are read for Linux's half.
-#![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -2,31 +2,26 @@
 //!
 //! In the book, what stands under a command is what it prints, up to a line `...`; a block that is marked `machine` shows
 //! what depends on the machine, so only its status is looked at. `CPUSIEVE_BLESS=1` writes what is printed into the book.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests run the program and read its output")]
-
-mod source_tree;
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, thread};
 
-fn root() -> PathBuf {
-    fs::canonicalize(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).unwrap()
-}
+use crate::common::{Folder, root};
+use crate::source_tree;
 
 /// A folder with the files that examples name, and the corpus.
-struct Sandbox(PathBuf);
+struct Sandbox(Folder);
 
 impl Sandbox {
     fn new(name: &str) -> Self {
-        let folder = env::temp_dir().join(format!("cpusieve-{}-{name}", process::id()));
-        fs::create_dir_all(folder.join("hosts")).unwrap();
-        let sandbox = Self(folder);
+        let sandbox = Self(Folder::new(name));
+        fs::create_dir(sandbox.0.at("hosts")).unwrap();
         let corpus = root().join("corpus");
-        symlink(&corpus, sandbox.0.join("corpus")).unwrap();
-        let copy = |from: &str, to: &str| fs::copy(corpus.join(from), sandbox.0.join(to)).unwrap();
+        symlink(&corpus, sandbox.0.at("corpus")).unwrap();
+        let copy = |from: &str, to: &str| fs::copy(corpus.join(from), sandbox.0.at(to)).unwrap();
         for to in ["host.json", "old.json", "hosts/one.json", "proof.json"] {
             copy("guests-kvm/k6.12-max.json", to);
         }
@@ -36,16 +31,16 @@ impl Sandbox {
         copy("examples/hybrid-host.flags", "host.cpuinfo");
         copy("examples/hybrid-guest.flags", "guest.cpuinfo");
         for folder in ["2025-06", "2025-07"] {
-            fs::create_dir(sandbox.0.join(folder)).unwrap();
+            fs::create_dir(sandbox.0.at(folder)).unwrap();
             copy("guests-kvm/k6.1-max.json", &format!("{folder}/one.json"));
         }
         copy("examples/hybrid-host.flags", "host");
         copy("examples/hybrid-guest.flags", "guest");
         let log = "qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.07H:EBX.hle [bit 4]\n";
-        fs::write(sandbox.0.join("qemu.log"), log).unwrap();
-        fs::write(sandbox.0.join("baseline.json"), r#"{"format":1,"features":["aes"]}"#).unwrap();
+        sandbox.0.file("qemu.log", log);
+        sandbox.0.file("baseline.json", r#"{"format":1,"features":["aes"]}"#);
         source_tree::write(&sandbox.0.join("linux"), "6.12", "-mine");
-        fs::write(sandbox.0.join("guest.xml"), "<cpu match='exact'><model>Haswell</model></cpu>").unwrap();
+        sandbox.0.file("guest.xml", "<cpu match='exact'><model>Haswell</model></cpu>");
         sandbox
     }
 
@@ -55,10 +50,10 @@ impl Sandbox {
         let paths = env::var_os("PATH").unwrap_or_default();
         let paths = [program.parent().unwrap().to_owned()].into_iter().chain(env::split_paths(&paths));
         // Into files: a pipe that nobody reads would stop the program.
-        let (stdout, stderr) = (self.0.join(".stdout"), self.0.join(".stderr"));
+        let (stdout, stderr) = (self.0.at(".stdout"), self.0.at(".stderr"));
         let mut child = Command::new("timeout")
             .args(["60", "sh", "-c", line])
-            .current_dir(&self.0)
+            .current_dir(self.0.path())
             .env("PATH", env::join_paths(paths).unwrap())
             // What is imported here is nobody else's.
             .env("CPUSIEVE_CONFIG", "config")
@@ -76,12 +71,6 @@ impl Sandbox {
             thread::sleep(Duration::from_millis(2));
         };
         Output { status, stdout: fs::read(stdout).unwrap(), stderr: fs::read(stderr).unwrap() }
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
