@@ -98,7 +98,7 @@ fn a_baseline_is_printed_for_whoever_starts_guests() {
     }
     // What that libvirt has no name for is not written as if it had.
     let old = run(&["fleet", "baseline", &a, &b, "--qemu", "10.0", "--to", "libvirt", "--libvirt", "9.0"], b"");
-    let (old, versions) = (text(&old.stdout), ["-v2</model>", "-v3</model>", "-v4</model>", "-v5</model>"]);
+    let (old, versions) = (text(&old), ["-v2</model>", "-v3</model>", "-v4</model>", "-v5</model>"]);
     let is_versioned = versions.iter().any(|version| old.contains(version));
     assert_eq!(is_versioned, old.contains("libvirt 9.0 has no name for: the model"), "{old}");
     let template = run(&["fleet", "baseline", &a, &b, "--to", "firecracker"], b"");
@@ -187,7 +187,7 @@ fn definitions_of_libvirt_have_a_baseline_of_their_own() {
     let westmere = folder.file("a.xml", &definition("Westmere", &["invtsc", "pclmuldq"]));
     let nehalem = folder.file("b.xml", &definition("Nehalem", &["invtsc", "aes"]));
     let output = run(&["fleet", "baseline", &westmere, &nehalem, "--json"], b"");
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = json(&output);
     let of = &found["definition"];
     assert_eq!((&of["model"], &of["vendor"], &of["fallback"]), (&"Westmere".into(), &"Intel".into(), &"allow".into()));
@@ -200,13 +200,13 @@ fn definitions_of_libvirt_have_a_baseline_of_their_own() {
     let all = json(&run(&["fleet", "baseline", folder.path(), "--migratable", "off", "--json"], b""));
     assert_eq!(all["definition"]["require"][0], "invtsc");
     let pasted = run(&["fleet", "baseline", folder.path(), "--to", "libvirt"], b"");
-    assert!(text(&pasted.stdout).contains("<model fallback='allow'>Westmere</model>"), "{}", text(&pasted.stdout));
-    assert_eq!(text(&run(&["fleet", "baseline", folder.path(), "--to", "qemu"], b"").stdout), "-cpu Westmere\n");
+    assert!(text(&pasted).contains("<model fallback='allow'>Westmere</model>"), "{}", text(&pasted));
+    assert_eq!(text(&run(&["fleet", "baseline", folder.path(), "--to", "qemu"], b"")), "-cpu Westmere\n");
     // From standard input, several in one file, and what is to blame.
     let list = [b"<cpus>".as_slice(), &definition("Westmere", &[]), &definition("Nehelem", &[]), b"</cpus>"].concat();
     let unknown = run(&["fleet", "baseline", "-"], &list);
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(text(&unknown.stderr).contains("no CPU model `Nehelem` (it has `Nehalem`)"), "{}", text(&unknown.stderr));
+    assert!(errors(&unknown).contains("no CPU model `Nehelem` (it has `Nehalem`)"), "{}", errors(&unknown));
     folder.file("c.json", &host("icx-6.1"));
     let mixed = run(&["fleet", "baseline", folder.path(), "--json"], b"");
     assert_eq!((mixed.status.code(), json(&mixed)["skipped"].as_array().unwrap().len()), (Some(3), 1));
@@ -230,8 +230,8 @@ fn a_definition_is_compared_by_libvirts_map() {
     // Every name is libvirt's, and a wrong one is told with its place.
     let wrong = compare(&guest("wrong.xml", "<feature policy='require' name='pclmulqdq'/>"));
     assert_eq!((wrong.status.code(), wrong.stdout.is_empty()), (Some(2), true));
-    assert!(text(&wrong.stderr).contains("wrong.xml:3: libvirt"), "{}", text(&wrong.stderr));
-    assert!(text(&wrong.stderr).contains("it calls that `pclmuldq`"), "{}", text(&wrong.stderr));
+    assert!(errors(&wrong).contains("wrong.xml:3: libvirt"), "{}", errors(&wrong));
+    assert!(errors(&wrong).contains("it calls that `pclmuldq`"), "{}", errors(&wrong));
     let old = run(&["fleet", "compare", &host, &guest("old.xml", ""), "--libvirt", "9.0.0", "--json"], b"");
     assert!(json(&old)["assumed"].as_array().unwrap().is_empty());
     let qemu = json(&run(&["fleet", "compare", &host, &host, "--qemu", "10.0", "--json"], b""));

@@ -89,10 +89,12 @@ pub(crate) fn nearest_compiled(release: &str) -> Nearest {
     };
     let trees = || TREES.iter().enumerate().filter(|(_, tree)| tree.release == found);
     if found != wanted {
-        let of =
-            |source: &str| trees().filter(|(_, tree)| tree.source.starts_with(source)).map(|(index, _)| index).last();
-        let tree =
-            of(distribution(release)).or_else(|| of("kernel.org")).or_else(|| trees().last().map(|(index, _)| index));
+        let of = |source: &str| {
+            trees().filter(|(_, tree)| tree.source.starts_with(source)).map(|(index, _)| index).next_back()
+        };
+        let tree = of(distribution(release))
+            .or_else(|| of("kernel.org"))
+            .or_else(|| trees().next_back().map(|(index, _)| index));
         return Nearest { tree: tree.unwrap_or(0), distance: Distance::Older };
     }
     let builder = distribution(release);
