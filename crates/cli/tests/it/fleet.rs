@@ -184,8 +184,8 @@ fn definition(model: &str, features: &[&str]) -> Vec<u8> {
 #[test]
 fn definitions_of_libvirt_have_a_baseline_of_their_own() {
     let folder = Folder::new("definitions");
-    let westmere = folder.file("a.xml", &definition("Westmere", &["invtsc", "pclmuldq"]));
-    let nehalem = folder.file("b.xml", &definition("Nehalem", &["invtsc", "aes"]));
+    let westmere = folder.file("a.xml", definition("Westmere", &["invtsc", "pclmuldq"]));
+    let nehalem = folder.file("b.xml", definition("Nehalem", &["invtsc", "aes"]));
     let output = run(&["fleet", "baseline", &westmere, &nehalem, "--json"], b"");
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let found = json(&output);
@@ -207,7 +207,7 @@ fn definitions_of_libvirt_have_a_baseline_of_their_own() {
     let unknown = run(&["fleet", "baseline", "-"], &list);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(errors(&unknown).contains("no CPU model `Nehelem` (it has `Nehalem`)"), "{}", errors(&unknown));
-    folder.file("c.json", &host("icx-6.1"));
+    folder.file("c.json", host("icx-6.1"));
     let mixed = run(&["fleet", "baseline", folder.path(), "--json"], b"");
     assert_eq!((mixed.status.code(), json(&mixed)["skipped"].as_array().unwrap().len()), (Some(3), 1));
 }
@@ -215,7 +215,7 @@ fn definitions_of_libvirt_have_a_baseline_of_their_own() {
 #[test]
 fn a_definition_is_compared_by_libvirts_map() {
     let folder = Folder::new("compared");
-    let host = folder.file("host.xml", &definition("Westmere", &["invtsc"]));
+    let host = folder.file("host.xml", definition("Westmere", &["invtsc"]));
     let guest = |name: &str, inner: &str| {
         folder.file(name, format!("<cpu match='strict'>\n<model>Nehalem</model>\n{inner}</cpu>").as_bytes())
     };
