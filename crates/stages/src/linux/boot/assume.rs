@@ -47,11 +47,12 @@ impl Register {
 }
 
 /// Options that the distribution's kernel of a tree leaves out (its cloud image's configuration).
-const LEFT_OUT: [(&str, &str); 5] = [
+const LEFT_OUT: [(&str, &str); 6] = [
     ("X86_5LEVEL", "5.10"),
     ("X86_5LEVEL", "5.10.262"),
     ("X86_KERNEL_IBT", "6.1"),
     ("X86_KERNEL_IBT", "6.1.192"),
+    ("INTEL_TDX_HOST", "7.1.13"),
     ("INTEL_TDX_HOST", "7.3"),
 ];
 
