@@ -128,6 +128,15 @@ fn what_kvm_has_decides() {
     assert!(output.cpuid.iter().all(|entry| entry.leaf != 0x4000_0010));
 }
 
+/// KVM is not given subleaves without a size, or more than a hundred entries; a guest under TCG reads them all.
+#[test]
+fn a_guest_under_tcg_reads_what_no_table_holds() {
+    let (output, _) = told(None, None, ("7.2", "pc", "1", "Opteron_G4,check=off", &[]));
+    let second = output.cpuid.iter().find(|entry| (entry.leaf, entry.subleaf) == (0xd, 1)).unwrap();
+    assert_eq!((second.registers.eax, second.registers.ebx), (0, 0x340));
+    assert!(told(None, None, ("10.0", "pc", "1", "qemu64,level-func7=200,check=off", &[])).1.is_empty());
+}
+
 /// 7.2 warns of a zero also where it then refuses.
 #[test]
 fn a_topology_is_warned_of_and_refused() {

@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use cpusieve_model::{KvmCpuidEntry, Registers};
+use cpusieve_model::{KvmCpuidEntry, Registers, has_subleaves};
 use thiserror::Error;
 
 use super::{Running, View, cpu_x86_cpuid, hypervisor, topology};
@@ -15,6 +15,8 @@ use crate::qemu::release::{V7_2, V10_0};
 
 /// `KVM_MAX_CPUID_ENTRIES`.
 const MAX_ENTRIES: usize = 100;
+/// More than all leaves and subleaves that are not zeros: under TCG there is no table, and no end to it.
+const MOST_EMULATED: usize = 1024;
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`.
 const SIGNIFICANT_INDEX: u32 = 1;
 /// `KVM_CPUID_FLAG_STATEFUL_FUNC`.
@@ -52,9 +54,14 @@ pub(crate) enum TableFull {
 /// a 64-bit kernel that has not switched on anything; what is not in it is zero up to the level.
 pub(crate) fn build(cpu: &Cpu<'_>) -> Result<Vec<KvmCpuidEntry>, TableFull> {
     let view = View::new(cpu, Running { long_mode: true, ..Running::RESET });
-    let mut slots = Slots { entries: Vec::with_capacity(MAX_ENTRIES / 2), used: 0 };
+    let most = if view.is_kvm() { MAX_ENTRIES } else { MOST_EMULATED };
+    let mut slots = Slots { entries: Vec::with_capacity(MAX_ENTRIES / 2), used: 0, most };
     hypervisor::fill(&view, &mut slots)?;
-    basic(&view, &mut slots)?;
+    if view.is_kvm() {
+        basic(&view, &mut slots)?
+    } else {
+        emulated(&view, &mut slots)?
+    }
     extended(&view, &mut slots)?;
     centaur(&view, &mut slots)?;
     hypervisor::fill_frequencies(&view, &mut slots)?;
@@ -65,6 +72,8 @@ pub(crate) fn build(cpu: &Cpu<'_>) -> Result<Vec<KvmCpuidEntry>, TableFull> {
 pub(super) struct Slots {
     entries: Vec<KvmCpuidEntry>,
     used: usize,
+    /// The most entries.
+    most: usize,
 }
 
 const EMPTY: KvmCpuidEntry =
@@ -73,7 +82,7 @@ const EMPTY: KvmCpuidEntry =
 impl Slots {
     /// The next slot, as it was left.
     pub(super) fn take(&mut self, leaf: u32, subleaf: u32) -> Result<&mut KvmCpuidEntry, TableFull> {
-        if self.used >= MAX_ENTRIES {
+        if self.used >= self.most {
             return Err(TableFull::NoSpace { leaf, subleaf });
         }
         if self.used >= self.entries.len() {
@@ -85,7 +94,7 @@ impl Slots {
 
     /// Whether there is a slot for `leaf`, which the level `level` of this value announced.
     fn room(&self, view: &View<'_>, leaf: u32, level: &'static str, value: u32) -> Result<(), TableFull> {
-        match self.used < MAX_ENTRIES {
+        match self.used < self.most {
             true => Ok(()),
             false if view.since(V10_0) => Err(TableFull::NoSpace { leaf, subleaf: 0 }),
             false => Err(TableFull::Unsupported { level, value }),
@@ -158,6 +167,26 @@ fn basic(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
             0x1f => {}
             0x12 if view.since(V7_2) => enclaves(view, slots)?,
             _ if counts_subleaves(view, leaf) => counted(view, slots, leaf)?,
+            _ => slots.plain_unless_zero(leaf, cpu_x86_cpuid(view, leaf, 0))?,
+        }
+    }
+    Ok(())
+}
+
+/// Leaves 0 to `level` as a guest under TCG reads them: every subleaf that is not all zeros, announced or not.
+fn emulated(view: &View<'_>, slots: &mut Slots) -> Result<(), TableFull> {
+    for leaf in leaves(0, view.cpu.level) {
+        match leaf {
+            0x4 | 0xb => until_end(view, slots, leaf)?,
+            0x1f if topology::has_leaf_1f(view) => until_end(view, slots, leaf)?,
+            _ if has_subleaves(leaf) => {
+                for subleaf in 0..64 {
+                    let registers = cpu_x86_cpuid(view, leaf, subleaf);
+                    if !registers.is_zero() {
+                        slots.indexed(leaf, subleaf, registers)?;
+                    }
+                }
+            }
             _ => slots.plain_unless_zero(leaf, cpu_x86_cpuid(view, leaf, 0))?,
         }
     }
