@@ -51,8 +51,8 @@ pub(crate) struct Arguments {
     /// Print JSON (format 1) instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// The folder with imported kernel trees, instead of $XDG_CONFIG_HOME/cpusieve
-    #[arg(long, global = true, value_name = "DIR", hide_short_help = true)]
+    /// The folder with imported kernel trees; the help of `import` says where it is otherwise.
+    #[arg(long, global = true, value_name = "DIR", hide = true)]
     pub(crate) config: Option<PathBuf>,
 }
 

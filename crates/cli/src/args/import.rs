@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 pub(super) const IMPORT_EXAMPLES: &str = "\
-What is read: the tables of arch/x86 (flags, bugs, VMX flags, capability words, dependencies) and of
-arch/x86/kvm (what KVM offers, and under which conditions). What functions do beside them is taken from
-the nearest known tree. The tree is used wherever a kernel release is named NAME, or is the tree's own:
+What is read: the tables of arch/x86 (flags, bugs, VMX flags, capability words, dependencies) and of \
+arch/x86/kvm (what KVM offers, and under which conditions). What functions do beside them is taken from \
+the nearest known tree. The tree is used wherever a kernel release is named NAME, or is the tree's own: \
 `uname -r` of a kernel built there, or its version. QEMU cannot be imported.
 
 Examples:
@@ -17,7 +17,8 @@ Examples:
   cpusieve predict --until kvm --host-kernel mine host.json
   cpusieve import remove mine
 
-Trees lie in $CPUSIEVE_CONFIG, $XDG_CONFIG_HOME/cpusieve or ~/.config/cpusieve, one file each.";
+Trees lie in the folder of --config DIR, which every verb takes, else in $CPUSIEVE_CONFIG, \
+$XDG_CONFIG_HOME/cpusieve or ~/.config/cpusieve, one file each.";
 
 /// Options of `import`.
 #[derive(Debug, Args)]
