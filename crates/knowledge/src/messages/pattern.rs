@@ -243,7 +243,10 @@ fn follow(rest: &[Piece], lower: &str, mut at: usize) -> Option<(usize, Vec<Take
             }
         }
     }
-    Some((at, taken))
+    // `without avx` is not said where `without avx2` is.
+    let letter = lower.get(..at)?.ends_with(|c: char| c.is_ascii_lowercase());
+    let cut = letter && lower.get(at..)?.starts_with(|c: char| c.is_ascii_digit());
+    (!cut || matches!(rest.last(), Some(Piece::Take(_)))).then_some((at, taken))
 }
 
 /// Where a gap with these words after it ends at the latest, on a boundary between characters.
@@ -359,6 +362,13 @@ mod tests {
         assert_eq!(word("0x10a to", Take::Hex), Some((0, 5)));
         assert_eq!(word("xyz", Take::Hex), None);
         assert_eq!(word("48) does", Take::Number), Some((0, 2)));
+    }
+
+    #[test]
+    fn names_are_not_cut_before_their_numbers() {
+        let says = &[Piece::Text("without avx")];
+        assert_eq!(occurrences(says, "without avx, or so", 0..1).len(), 1);
+        assert!(occurrences(says, "without avx2", 0..1).is_empty());
     }
 
     #[test]
