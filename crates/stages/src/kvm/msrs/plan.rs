@@ -113,7 +113,7 @@ impl Plan {
         };
         let mut rows: Vec<Row> = Vec::with_capacity(256);
         let mut registers: Vec<Register> = Vec::new();
-        for bits in msrs::FEATURE_BITS.iter().filter(|bits| bits.trees.contains(tree)) {
+        for bits in msrs::all_feature_bits(tree) {
             let at = rows.len();
             match registers.last_mut().filter(|register| register.index == bits.index) {
                 Some(register) => register.rows.end = at + 1,
