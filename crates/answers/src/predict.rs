@@ -104,13 +104,17 @@ pub enum NoPrediction {
 /// If the input shows no CPUID, or the release that was asked for is none.
 pub fn predict(snapshot: &Snapshot, kernel: &Kernel<'_>) -> Result<Prediction, NoPrediction> {
     let (seen, chosen) = choose(snapshot, kernel)?;
-    Ok(booted(snapshot, seen, chosen))
+    let in_long_mode = in_long_mode(snapshot, seen.cpuid);
+    Ok(booted(seen, in_long_mode.as_ref(), chosen))
 }
 
-/// Boots the kernel that was chosen.
-fn booted(snapshot: &Snapshot, seen: Input<'_>, Chosen { tree, config, assumed }: Chosen<'_>) -> Prediction {
-    let in_long_mode = in_long_mode(snapshot, seen.cpuid);
-    let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
+/// Boots the kernel that was chosen; `in_long_mode` is CPUID as it sees it, if it was dumped in another mode.
+fn booted(
+    seen: Input<'_>,
+    in_long_mode: Option<&CpuidTable>,
+    Chosen { tree, config, assumed }: Chosen<'_>,
+) -> Prediction {
+    let cpuid = in_long_mode.unwrap_or(seen.cpuid);
     let boot = boot::boot(&Input { config, cpuid, ..seen }, tree);
     let assumed = assumed
         .into_iter()

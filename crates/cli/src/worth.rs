@@ -1,6 +1,7 @@
 //! What a feature is worth, beside its name: from a measurement that was given (`--price FILE`), else from the table that
 //! ships with cpusieve.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,9 +20,9 @@ const NOTABLE: f64 = 1.1;
 
 /// One work of one feature.
 struct Price {
-    feature: String,
-    work: String,
-    title: String,
+    feature: Cow<'static, str>,
+    work: Cow<'static, str>,
+    title: Cow<'static, str>,
     /// Median, lower end, upper end.
     ratio: [f64; 3],
     /// The index of the source.
@@ -55,6 +56,7 @@ impl Worths {
             known.add_measured(measured);
         }
         let given = known.prices.len();
+        known.prices.reserve(MACHINES.iter().map(|machine| machine.prices.len()).sum());
         for machine in MACHINES {
             let source = known.sources.len();
             let (name, date) = (machine.name.to_owned(), machine.date.to_owned());
@@ -64,7 +66,7 @@ impl Worths {
                 let elsewhere = known.prices.iter().skip(given);
                 let newer = elsewhere.filter(|price| price.source != source).any(|price| price.feature == row.feature);
                 if !measured && !newer {
-                    let (feature, work, title) = (row.feature.to_owned(), row.work.to_owned(), row.title.to_owned());
+                    let (feature, work, title) = (row.feature.into(), row.work.into(), row.title.into());
                     let ratio = [row.ratio.median, row.ratio.low, row.ratio.high];
                     known.prices.push(Price { feature, work, title, ratio, source });
                 }
@@ -79,7 +81,7 @@ impl Worths {
         self.sources.push(Source { machine, date: measured.machine.date.unwrap_or_default(), table: false });
         self.prices.extend(measured.rows.into_iter().map(|row| {
             let ratio = [row.ratio.median, row.ratio.low, row.ratio.high];
-            Price { feature: row.feature, work: row.work, title: row.title, ratio, source }
+            Price { feature: row.feature.into(), work: row.work.into(), title: row.title.into(), ratio, source }
         }));
     }
 
@@ -171,9 +173,9 @@ mod tests {
 
     fn worths() -> Worths {
         let price = |feature: &str, title: &str, median: f64, source| Price {
-            feature: feature.to_owned(),
-            work: title.to_lowercase(),
-            title: title.to_owned(),
+            feature: feature.to_owned().into(),
+            work: title.to_lowercase().into(),
+            title: title.to_owned().into(),
             ratio: [median, median * 0.95, median * 1.05],
             source,
         };

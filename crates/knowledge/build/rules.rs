@@ -69,9 +69,9 @@ fn print(
     let position: BTreeMap<&String, usize> = rules.keys().enumerate().map(|(index, id)| (id, index)).collect();
     let mut text = String::from("/// All rules, by identity.\npub static RULES: &[Rule] = &[\n");
     rules.values().for_each(|rule| text.push_str(rule));
-    text.push_str(
-        "];\n/// All conditions of KVM's code, by identity.\npub static KVM_CONDITIONS: &[KvmCondition] = &[\n",
-    );
+    text.push_str("];\n");
+    slots::write(&mut text, "RULES", rules.keys().map(String::as_str))?;
+    text.push_str("/// All conditions of KVM's code, by identity.\npub static KVM_CONDITIONS: &[KvmCondition] = &[\n");
     conditions.values().for_each(|condition| text.push_str(condition));
     text.push_str("];\n");
     for (name, list) in lists {
@@ -90,6 +90,7 @@ fn print(
         let _ = writeln!(text, "({when:?}, Software::{}, {}),", software_name(software), position[id]);
     }
     text.push_str("];\n");
+    slots::write(&mut text, "BY_WHEN", by_when.keys().map(|(when, _)| when.as_str()))?;
     Ok(text)
 }
 

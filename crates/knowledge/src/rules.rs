@@ -220,7 +220,7 @@ include!(concat!(env!("OUT_DIR"), "/rules.rs"));
 /// The rule with this identity.
 #[must_use]
 pub fn rule(id: &str) -> Option<&'static Rule> {
-    RULES.binary_search_by(|rule| rule.id.0.cmp(id)).ok().map(|index| &RULES[index])
+    RULES_SLOTS.find(id, |position| RULES.get(position).map(|rule| rule.id.0)).and_then(|index| RULES.get(index))
 }
 
 /// The rules about a feature, in order of identity.
@@ -251,7 +251,7 @@ pub fn function(name: &str) -> Option<usize> {
 /// The generic rule of a situation.
 #[must_use]
 pub fn generic(software: Software, when: &str) -> Option<&'static Rule> {
-    let start = BY_WHEN.partition_point(|(other, ..)| *other < when);
+    let start = BY_WHEN_SLOTS.find(when, |position| BY_WHEN.get(position).map(|(other, ..)| *other))?;
     let same = BY_WHEN.get(start..).unwrap_or(&[]).iter().take_while(|(other, ..)| *other == when);
     let index = same.into_iter().find(|(_, of, _)| *of == software).map(|(.., index)| *index)?;
     RULES.get(usize::from(index))

@@ -40,6 +40,9 @@ mod tests {
         for rule in RULES {
             let found = |feature: &&&str| rules::of_feature(rule.software, feature).any(|found| found == rule);
             assert_eq!(rule.features.iter().filter(found).count(), rule.features.len(), "{}", rule.id);
+            assert_eq!(rules::rule(rule.id.0), Some(rule));
+            let is_generic = rule.when.filter(|_| rule.features.is_empty());
+            assert!(is_generic.is_none_or(|when| rules::generic(rule.software, when) == Some(rule)), "{}", rule.id);
         }
         for (position, (name, _)) in rules::functions().iter().enumerate() {
             assert_eq!(rules::function(name), Some(position));
@@ -48,6 +51,7 @@ mod tests {
         for other in ["", "nosuchflag", "NO_SUCH_MACRO", "avx512fx", "AVX512"] {
             assert_eq!(linux::by_shown(other).chain(linux::by_id(other)).chain(linux::by_macro(other)).next(), None);
             assert_eq!(rules::function(other), None);
+            assert_eq!((rules::rule(other), rules::generic(rules::Software::Linux, other)), (None, None));
             assert_eq!(qemu::by_name(other).next(), None);
         }
         let empty = super::Slots(&[]);

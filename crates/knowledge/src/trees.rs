@@ -24,6 +24,12 @@ impl TreeSet {
         self.0 == 0
     }
 
+    /// Whether one release alone is in the set.
+    #[must_use]
+    pub const fn is_single(self) -> bool {
+        self.0.count_ones() == 1
+    }
+
     /// The releases that are in either.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

@@ -314,7 +314,8 @@ impl CpuidTable {
 
 impl FromIterator<CpuidEntry> for CpuidTable {
     fn from_iter<I: IntoIterator<Item = CpuidEntry>>(entries: I) -> Self {
-        let mut table = Self::default();
+        let entries = entries.into_iter();
+        let mut table = Self { entries: Vec::with_capacity(entries.size_hint().0) };
         for entry in entries {
             table.insert(entry.leaf, entry.subleaf, entry.registers);
         }

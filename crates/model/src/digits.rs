@@ -12,6 +12,18 @@ pub(crate) fn lower_hex(to: &mut impl fmt::Write, number: u64, least: u32) -> fm
     written(to, number, least, b'a')
 }
 
+/// A number as C writes it: `0x1f`.
+///
+/// Explanations hold many, and a formatter would take longer than what they explain.
+#[must_use]
+pub fn hexadecimal(number: u64) -> String {
+    let mut text = String::with_capacity(18);
+    text.push_str("0x");
+    // A text takes everything.
+    let _ = lower_hex(&mut text, number, 1);
+    text
+}
+
 fn written(to: &mut impl fmt::Write, number: u64, least: u32, ten: u8) -> fmt::Result {
     let needed = (u64::BITS - number.leading_zeros()).div_ceil(4).max(least).max(1);
     for digit in (0..needed).rev() {
@@ -48,6 +60,7 @@ mod tests {
                 let (mut upper, mut lower) = (String::new(), String::new());
                 hex(&mut upper, number, least).unwrap();
                 lower_hex(&mut lower, number, least).unwrap();
+                assert_eq!(hexadecimal(number), format!("{number:#x}"));
                 let width = least as usize;
                 assert_eq!((upper, lower), (format!("{number:0width$X}"), format!("{number:0width$x}")));
             }

@@ -32,10 +32,11 @@ mod template;
 
 pub use capture::{Captures, GuestCapture, MachineCapture, SurveyCapture, VcpuCapture};
 pub use cpuid::{CpuidEntry, CpuidTable, Register, Registers, Vendor, has_subleaves};
+pub use digits::hexadecimal;
 pub use domain::{Domain, DomainCpu, DomainFeature, DomainPolicy, DomainTimer, DomainTopology};
 pub use grounds::Grounds;
 pub use msr::{MsrReading, MsrTable};
-pub use place::{CpuidBit, LinuxBit, MsrBit, Place};
+pub use place::{CpuidBit, LinuxBit, MsrBit, Place, msr_name};
 pub use snapshot::{
     Cpu, CpuIdentity, Cpuinfo, FlagList, KvmCpuidEntry, KvmView, LinuxView, MissingPart, ModelExpansion, QemuBinary,
     Snapshot,

@@ -304,9 +304,10 @@ impl<'a> Machine<'a> {
     pub fn capability(&self, tree: usize, id: &str) -> Sight {
         match self.prints(id) {
             Some(printed) => {
-                let shows = || linux::feature_by_id(tree, id).is_some_and(|row| row.shown.is_some());
-                let says = printed || shows();
-                let evidence = says.then(|| self.flag_evidence(known_name(id), printed));
+                let row = linux::feature_by_id(tree, id);
+                let says = printed || row.is_some_and(|row| row.shown.is_some());
+                let name = || row.map_or_else(|| known_name(id), |row| Cow::Borrowed(row.id()));
+                let evidence = says.then(|| self.flag_evidence(name(), printed));
                 Sight { state: if says { State::from_bit(printed) } else { State::Unknown }, evidence }
             }
             None => Sight::default(),

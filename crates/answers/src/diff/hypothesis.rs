@@ -34,7 +34,6 @@ pub(super) fn choose<'a>(
     (lost, gained): (&[&'a str], &[&'a str]),
     started: Option<(usize, Command<'a>)>,
 ) -> Chosen<'a> {
-    let subjects = subjects(host, guest, lost, gained);
     // Flags that were concluded are those of one kernel, whichever may really run there.
     let guest_trees = guest.concluded_for.map_or_else(|| guest.trees(), |tree| TreeSet(1 << tree));
     let guest_tree = guest_trees.last().unwrap_or(linux::TREES.len() - 1);
@@ -44,6 +43,23 @@ pub(super) fn choose<'a>(
         None => (0..qemu::RELEASES.len()).rev().collect(),
     };
     let trees = host.trees();
+    let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
+    let first = World {
+        guest: Some(guest),
+        guest_tree,
+        qemu: newest,
+        guest_proves: false,
+        whole: false,
+        ..World::of_host(host)
+    };
+    if let (Some((release, command)), true) = (started, trees.is_single() && guest_trees.is_single()) {
+        // Nothing is left to choose.
+        let qemu_fits = TreeSet(1 << release);
+        let mut chosen = Chosen { world: first, host_decided: false, tied: trees, qemu_told: told, qemu_fits };
+        chosen.start(release, command);
+        return chosen;
+    }
+    let subjects = subjects(host, guest, lost, gained);
     let only =
         |holds: &dyn Fn(&Subject<'a>) -> bool| subjects.iter().filter(|subject| holds(subject)).collect::<Vec<_>>();
     // A named model may lack what was lost, whichever the kernel, and a captured CPUID does not tell the two apart; but
@@ -54,15 +70,6 @@ pub(super) fn choose<'a>(
         counts && subject.bit.is_some_and(|bit| differs_by_tree(trees, subject.name, bit))
     });
     let tells_guest = only(&|subject| subject.bit.is_none() && kernel::differs(guest_trees, subject.name));
-    let newest = releases.first().copied().unwrap_or(qemu::RELEASES.len() - 1);
-    let first = World {
-        guest: Some(guest),
-        guest_tree,
-        qemu: newest,
-        guest_proves: false,
-        whole: false,
-        ..World::of_host(host)
-    };
     let by_tree: Vec<(usize, World<'a>)> = trees
         .iter()
         .map(|host_tree| World { host_tree, ..first })

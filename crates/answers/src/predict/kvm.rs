@@ -103,12 +103,12 @@ pub struct Seen {
 pub fn predict(snapshot: &Snapshot, question: &Question<'_>) -> Result<KvmPrediction, NoPrediction> {
     let (seen, chosen) = choose(snapshot, &question.kernel)?;
     let config = chosen.config;
-    let mut host = booted(snapshot, seen, chosen);
+    let in_long_mode = in_long_mode(snapshot, seen.cpuid);
+    let mut host = booted(seen, in_long_mode.as_ref(), chosen);
     let tree = host.tree;
     let others = other_kernels(snapshot, boot::Input { config, ..seen }, tree);
     // The host's own is lent for as long as KVM asks it.
     let kernels: Vec<Output> = std::iter::once(std::mem::take(&mut host.boot)).chain(others).collect();
-    let in_long_mode = in_long_mode(snapshot, seen.cpuid);
     let cpuid = in_long_mode.as_ref().unwrap_or(seen.cpuid);
     let params = params::merged(snapshot, question.params, tree)?;
     let input = answer::Input {

@@ -95,6 +95,11 @@ pub fn feature_msrs(tree: usize) -> impl Iterator<Item = &'static ListedMsr> {
     in_tree(FEATURE_MSRS, tree, |msr| msr.trees)
 }
 
+/// What is done to all feature MSRs in this tree, by MSR, and of one in order.
+pub fn all_feature_bits(tree: usize) -> impl Iterator<Item = &'static FeatureBits> {
+    in_tree(FEATURE_BITS, tree, |bits| bits.trees)
+}
+
 /// What is done to this feature MSR in this tree, in order.
 pub fn feature_bits(tree: usize, index: u32) -> impl Iterator<Item = &'static FeatureBits> {
     let start = FEATURE_BITS.partition_point(|bits| bits.index < index);

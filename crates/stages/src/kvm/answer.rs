@@ -30,8 +30,9 @@ pub use condition::is_decided;
 pub use cpuid::answers;
 pub use finding::Finding;
 pub use module::{Backend, Module, load};
-pub(crate) use plan::release;
+pub(crate) use plan::{Slot, release, slot_of};
 pub use pmu::PmuCapability;
+pub(crate) use setup::Switch;
 pub(crate) use xstate::{enabled_components, xstate_required_size};
 
 /// What KVM finds when its modules are loaded and its ioctls are called.

@@ -50,9 +50,10 @@ impl Answered {
             params: captured.map_or(&none, |kvm| &kvm.params),
             permitted: 0,
         };
-        let made = answer::answer(&input, tree);
+        let module = answer::load(&input, tree).ok()?;
+        let made = answer::answers(&module);
         let predicted = made.view.supported_table()?;
-        let msrs = answer::load(&input, tree).map(|module| feature_msrs(&module, seen.microcode)).unwrap_or_default();
+        let msrs = feature_msrs(&module, seen.microcode);
         let hanging: HashSet<&str, foldhash::fast::RandomState> =
             made.assumed.iter().flat_map(|assumed| assumed.hangs.iter().copied()).collect();
         let bit_of = |step: &Step| step.place.and_then(Place::cpuid);

@@ -8,13 +8,18 @@
 //! was missing is among the assumptions.
 
 mod conditions;
+mod plan;
 mod steps;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use cpusieve_knowledge::kvm::msrs::{self, FeatureBits, MsrEffect};
-use cpusieve_model::{MsrBit, State, Step};
+use cpusieve_knowledge::kvm::msrs::{FeatureBits, MsrEffect};
+use cpusieve_model::{MsrBit, State, Step, msr_name};
+
+use conditions::VmxSwitch;
+use plan::Plan;
 
 use super::answer::{Backend, Module};
 use crate::linux::boot::{Assumption, Unlisted};
@@ -27,6 +32,9 @@ const TELLING: [(u32, &str); 2] = [(0x10a, "ARCH_CAPABILITIES"), (0x345, "PDCM")
 
 /// `IA32_VMX_BASIC` to `IA32_VMX_VMFUNC`: what a CPU's VMX can do.
 const VMX_CAPABILITIES: std::ops::RangeInclusive<u32> = 0x480..=0x491;
+
+/// About so many steps the feature MSRs of an Intel CPU need.
+const STEPS: usize = 128;
 
 /// The feature MSRs, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,28 +62,31 @@ impl FeatureMsrs {
 /// `microcode` is the revision as Linux shows it, for hosts whose MSR 8BH was not read.
 #[must_use]
 pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs {
+    let plan = Plan::of(module.tree);
     let mut making = Making {
+        plan,
         module,
         microcode,
         so_far: Vec::new(),
         unknown: Vec::new(),
         asked: Vec::new(),
-        parameters: Vec::new(),
+        vmx_switches: Vec::new(),
         missing: Vec::new(),
     };
-    let mut made = FeatureMsrs::default();
+    let steps = Vec::with_capacity(STEPS);
+    let mut made = FeatureMsrs { values: Vec::with_capacity(plan.listed.len()), steps, ..FeatureMsrs::default() };
     let rules = steps::Rules::new();
-    for msr in msrs::feature_msrs(module.tree) {
-        if making.all(msr.needs) != Some(true) {
+    for msr in &plan.listed {
+        if making.all(&msr.needs) != Some(true) {
             continue;
         }
         let value = making.value(msr.index);
-        steps::of_msr(&making, &rules, (msr.index, value), &mut made.steps);
+        steps::of_msr(&making, &rules, (msr, value), &mut made.steps);
         made.values.push((msr.index, value));
     }
-    for index in msrs::indexed_msrs() {
-        if let Some(listed) = making.lists(index) {
-            made.indexed.insert(index, listed);
+    for (index, alternatives) in &plan.indexed {
+        if let Some(listed) = making.any(alternatives) {
+            made.indexed.insert(*index, listed);
         }
     }
     made.assumed = making.missing;
@@ -84,6 +95,7 @@ pub fn feature_msrs(module: &Module<'_>, microcode: Option<u64>) -> FeatureMsrs 
 
 /// The registers while they are being made.
 struct Making<'m, 'a> {
+    plan: &'static Plan,
     module: &'m Module<'a>,
     microcode: Option<u64>,
     /// Each register as far as its rows were applied.
@@ -92,33 +104,34 @@ struct Making<'m, 'a> {
     unknown: Vec<u32>,
     /// Registers of the hardware that were asked for, with what they gave.
     asked: Vec<(u32, Option<u64>)>,
-    /// Parameters that were asked for.
-    parameters: Vec<(&'static str, Option<bool>)>,
+    /// Parameters that hang on what VMX has and were asked for.
+    vmx_switches: Vec<(&'static VmxSwitch, Option<bool>)>,
     missing: Vec<Assumption>,
 }
 
 impl Making<'_, '_> {
-    /// Whether `KVM_GET_MSR_INDEX_LIST` has this MSR; `None` if that hangs on what nobody tried.
-    fn lists(&mut self, index: u32) -> Option<bool> {
-        let mut listed = Some(false);
-        for row in msrs::indexed_by(self.module.tree, index) {
-            match self.all(row.needs) {
+    /// Whether one of several lists of conditions holds; `None` if that hangs on what nobody tried.
+    fn any(&mut self, alternatives: &[Range<usize>]) -> Option<bool> {
+        let mut any = Some(false);
+        for needs in alternatives {
+            match self.all(needs) {
                 Some(true) => return Some(true),
                 Some(false) => {}
-                None => listed = None,
+                None => any = None,
             }
         }
-        listed
+        any
     }
 
     /// Applies the rows of one register; `None` if one of them hangs on what nobody read.
     fn value(&mut self, index: u32) -> Option<u64> {
         let mut known = true;
         self.store(index, 0);
-        for row in msrs::feature_bits(self.module.tree, index) {
-            let value = match self.all(row.needs) {
+        let plan = self.plan;
+        for row in plan.rows(index) {
+            let value = match self.all(&row.needs) {
                 Some(false) => continue,
-                Some(true) => self.applied(row),
+                Some(true) => self.applied(row.bits),
                 None => None,
             };
             match value {
@@ -199,7 +212,7 @@ impl Making<'_, '_> {
     }
 
     fn not_seen(&mut self, index: u32) {
-        let what = Cow::Owned(format!("MSR {index:X}H"));
+        let what = Cow::Owned(msr_name(index));
         if self.missing.iter().all(|missing| missing.what != what) {
             self.missing.push(Assumption {
                 what,

@@ -1,5 +1,7 @@
 //! Which kernel printed this line? The release string says it, or the names, their order, and what must be there.
 
+use std::sync::OnceLock;
+
 use cpusieve_knowledge::linux::Distance;
 use cpusieve_knowledge::rules::{RuleEffect, Software};
 use cpusieve_knowledge::{TreeSet, linux, rules};
@@ -70,7 +72,8 @@ fn all() -> u64 {
 pub fn candidates(machine: &Machine<'_>) -> Candidates {
     let release = machine.snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let named = release.map(|release| (release, linux::nearest(release)));
-    let mut found = if machine.flags().is_some() { from_flags(machine) } else { Candidates::any() };
+    let very = named.filter(|(_, nearest)| nearest.distance == Distance::Same).map(|(_, nearest)| nearest.tree);
+    let mut found = if machine.flags().is_some() { from_flags(machine, very) } else { Candidates::any() };
     if let Some((release, nearest)) = named {
         let same = nearest.distance <= Distance::SameRelease;
         if machine.flags().is_none() || nearest.distance == Distance::Same || found.trees.contains(nearest.tree) {
@@ -83,15 +86,17 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
     found
 }
 
-fn from_flags(machine: &Machine<'_>) -> Candidates {
+/// The trees that fit the line best. `very` is the tree of the very release that the input names: if nothing in the line
+/// is strange to it, nothing is left to find out.
+fn from_flags(machine: &Machine<'_>, very: Option<usize>) -> Candidates {
     let Some(flags) = machine.flags() else { return Candidates::any() };
-    let printing: Vec<TreeSet> = flags.iter().map(printing).collect();
-    let trees = least(TreeSet(all()), &misnamed(flags, &printing));
-    let of_linux = |rule: &&rules::Rule| rule.software == Software::Linux;
-    let telling: Vec<&linux::Feature> = rules::by_feature()
-        .filter(|(_, rules)| rules.clone().filter(of_linux).any(|rule| splits(*rule.trees, trees)))
-        .flat_map(|(name, _)| linux::by_shown(name))
-        .collect();
+    let (misfits, printing) = misnamed(flags);
+    if let Some(tree) = very.filter(|&tree| misfits.get(tree) == Some(&0)) {
+        return Candidates { trees: TreeSet(1 << tree), because: Because::Flags, unknown: Vec::new() };
+    }
+    let trees = least(TreeSet(all()), &misfits);
+    let splits_these = |told: &&Told| told.rules.iter().any(|&rule| splits(rule, trees));
+    let telling: Vec<&linux::Feature> = told().iter().filter(splits_these).map(|told| told.feature).collect();
     let mut contradictions = vec![0; linux::TREES.len()];
     for tree in trees.iter() {
         let of_tree = telling.iter().filter(|feature| feature.trees.contains(tree));
@@ -101,6 +106,27 @@ fn from_flags(machine: &Machine<'_>) -> Candidates {
     let unprinted = flags.iter().zip(printing).filter(|(_, printing)| printing.intersection(trees).is_empty());
     let unknown = unprinted.map(|(name, _)| name.to_owned()).collect();
     Candidates { trees, because: Because::Flags, unknown }
+}
+
+/// A feature that kernels print, of which rules of some trees alone speak by that name.
+struct Told {
+    feature: &'static linux::Feature,
+    /// The trees of each such rule.
+    rules: Vec<TreeSet>,
+}
+
+/// All such features, gathered once.
+fn told() -> &'static [Told] {
+    static TOLD: OnceLock<Vec<Told>> = OnceLock::new();
+    TOLD.get_or_init(|| {
+        let of_some = |rule: &&rules::Rule| rule.software == Software::Linux && splits(*rule.trees, TreeSet(all()));
+        let named = rules::by_feature().flat_map(|(name, rules)| {
+            let trees: Vec<TreeSet> = rules.filter(of_some).map(|rule| *rule.trees).collect();
+            let spoken_of = linux::by_shown(name).filter(|_| !trees.is_empty());
+            spoken_of.map(|feature| Told { feature, rules: trees.clone() }).collect::<Vec<_>>()
+        });
+        named.collect()
+    })
 }
 
 /// Whether some of these trees set or clear a flag by other rules than the others.
@@ -120,18 +146,15 @@ fn least(trees: TreeSet, misfits: &[usize]) -> TreeSet {
     TreeSet(trees.iter().filter(|&tree| misfits[tree] == least).fold(0, |set, tree| set | 1 << tree))
 }
 
-/// The trees that print a name.
-fn printing(name: &str) -> TreeSet {
-    linux::by_shown(name).fold(TreeSet::EMPTY, |trees, feature| trees.union(feature.trees))
-}
-
-/// By tree, how many names in a line it does not print, twice, and how many stand out of its order; `printing` has the
-/// trees that print each.
-fn misnamed(flags: &FlagList, printing: &[TreeSet]) -> Vec<usize> {
+/// By tree, how many names in a line it does not print, twice, and how many stand out of its order; and by name, the
+/// trees that print it.
+fn misnamed(flags: &FlagList) -> (Vec<usize>, Vec<TreeSet>) {
     let mut misfits = vec![0; linux::TREES.len()];
     let mut last = vec![0; linux::TREES.len()];
-    for (name, printing) in flags.iter().zip(printing) {
+    let printing = flags.iter().map(|name| {
+        let mut printing = TreeSet::EMPTY;
         for feature in linux::by_shown(name) {
+            printing = printing.union(feature.trees);
             for tree in feature.trees.iter() {
                 // Registered trees are nobody's guess.
                 let Some(last) = last.get_mut(tree) else { continue };
@@ -145,8 +168,10 @@ fn misnamed(flags: &FlagList, printing: &[TreeSet]) -> Vec<usize> {
         for tree in TreeSet(all() & !printing.0).iter() {
             misfits[tree] += 2;
         }
-    }
-    misfits
+        printing
+    });
+    let printing = printing.collect();
+    (misfits, printing)
 }
 
 /// Whether an invented flag is there though no rule sets it, or is missing though a rule surely sets it.

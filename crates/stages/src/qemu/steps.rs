@@ -1,7 +1,6 @@
 //! The steps of this stage: which of QEMU's functions kept, dropped or added each bit, read off the words after each.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use cpusieve_knowledge::qemu::{self, Bit, FixupEffect, WORD_ORDER, Word};
@@ -14,15 +13,74 @@ use super::home::home;
 use super::trace::{Register, Trace, first_entries};
 use super::words::{AMD_ALIASES, FEAT_1_ECX, FEAT_8000_0001_EDX};
 
-/// What happened to a bit: the situation that a rule speaks of, and where it happens if several rules speak of it.
+/// A situation that rules speak of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Passed,
+    WordUnknown,
+    ConstantLeaf,
+    TopologyAdds,
+    Level,
+    Model,
+    ModelVersion,
+    Alias,
+    Asked,
+    Forced,
+    Machine,
+    MachineAdds,
+    FixupAdds,
+    FixupRemoves,
+    SwitchedOff,
+    Dependency,
+    ParavirtualOff,
+    Conflict,
+    XsaveComponent,
+    NotOffered,
+    NotInTcg,
+    NoAutoenable,
+    Unnamed,
+    Unmigratable,
+}
+
+impl When {
+    /// All, in their order, each with the word of the rules.
+    const ALL: [(Self, &'static str); 24] = [
+        (Self::Passed, "passed"),
+        (Self::WordUnknown, "word-unknown"),
+        (Self::ConstantLeaf, "constant-leaf"),
+        (Self::TopologyAdds, "topology-adds"),
+        (Self::Level, "level"),
+        (Self::Model, "model"),
+        (Self::ModelVersion, "model-version"),
+        (Self::Alias, "alias"),
+        (Self::Asked, "asked"),
+        (Self::Forced, "forced"),
+        (Self::Machine, "machine"),
+        (Self::MachineAdds, "machine-adds"),
+        (Self::FixupAdds, "fixup-adds"),
+        (Self::FixupRemoves, "fixup-removes"),
+        (Self::SwitchedOff, "switched-off"),
+        (Self::Dependency, "dependency"),
+        (Self::ParavirtualOff, "paravirtual-off"),
+        (Self::Conflict, "conflict"),
+        (Self::XsaveComponent, "xsave-component"),
+        (Self::NotOffered, "not-offered"),
+        (Self::NotInTcg, "not-in-tcg"),
+        (Self::NoAutoenable, "no-autoenable"),
+        (Self::Unnamed, "unnamed"),
+        (Self::Unmigratable, "unmigratable"),
+    ];
+}
+
+/// What happened to a bit: the situation, and where it happens if several rules speak of it.
 #[derive(Clone, Copy)]
 struct Reason {
-    when: &'static str,
+    when: When,
     cite: Option<&'static str>,
 }
 
-impl From<&'static str> for Reason {
-    fn from(when: &'static str) -> Self {
+impl From<When> for Reason {
+    fn from(when: When) -> Self {
         Self { when, cite: None }
     }
 }
@@ -71,7 +129,7 @@ pub(super) fn steps(trace: &Trace, table: &[KvmCpuidEntry]) -> Vec<Step> {
     for (place, feature, Register { came, told }) in trace.elsewhere(&table) {
         let (bit, place) = (place.bit, Place::Cpuid(place));
         let is_told = told >> bit & 1 == 1;
-        let reason = if is_told { "passed".into() } else { unknown_register(trace.release, place) };
+        let reason = if is_told { When::Passed.into() } else { unknown_register(trace.release, place) };
         let effect = effect(came >> bit & 1 == 1, is_told, reason);
         let named = Named { place, name: Cow::Borrowed(feature.id), feature: Some(feature), came };
         push_step(trace, named, effect, reason, &mut steps);
@@ -88,7 +146,7 @@ impl Passage<'_> {
         let name = match (feature, self.name(bit)) {
             (Some(feature), _) => Cow::Borrowed(feature.id),
             (None, Some(name)) => Cow::Borrowed(name),
-            (None, None) => Cow::Owned(format!("{place:#}")),
+            (None, None) => Cow::Owned(place.short()),
         };
         push_step(self.trace, Named { place, name, feature, came: self.came }, effect, reason, steps);
     }
@@ -112,9 +170,9 @@ impl Passage<'_> {
         let is = |words: &super::words::Words| words.get(self.at).is_some_and(|word| word >> bit & 1 == 1);
         let told = self.told >> bit & 1 == 1;
         match (self.known, is(&self.trace.words), told) {
-            (false, _, true) => "passed".into(),
+            (false, _, true) => When::Passed.into(),
             (false, _, false) => unknown_register(self.trace.release, place),
-            (true, false, true) => "topology-adds".into(),
+            (true, false, true) => When::TopologyAdds.into(),
             (true, true, false) => self.hidden(bit),
             (true, true, true) => self.why_on(bit, place, is(&self.trace.supported)),
             (true, false, false) => self.why_off(bit, place),
@@ -123,20 +181,20 @@ impl Passage<'_> {
 
     /// On in the word, off in the leaf: PDCM without a PMU before 10.1, else a leaf above the level.
     fn hidden(&self, bit: u8) -> Reason {
-        if self.at == FEAT_1_ECX.0 && bit == 15 { "model".into() } else { "level".into() }
+        if self.at == FEAT_1_ECX.0 && bit == 15 { When::Model.into() } else { When::Level.into() }
     }
 
     fn why_on(&self, bit: u8, place: Place, supported: bool) -> Reason {
         let came = self.came >> bit & 1 == 1;
         match self.last_change(bit) {
-            Some(Phase::Topology) if !came => "topology-adds".into(),
-            Some(Phase::Alias) => "alias".into(),
-            Some(Phase::CpuPm) => "asked".into(),
-            _ if !supported && self.trace.forced => "forced".into(),
-            Some(Phase::Asked) => "asked".into(),
-            Some(Phase::Machine) => "machine-adds".into(),
-            _ if came => "passed".into(),
-            _ => self.fixup("fixup-adds", bit, place),
+            Some(Phase::Topology) if !came => When::TopologyAdds.into(),
+            Some(Phase::Alias) => When::Alias.into(),
+            Some(Phase::CpuPm) => When::Asked.into(),
+            _ if !supported && self.trace.forced => When::Forced.into(),
+            Some(Phase::Asked) => When::Asked.into(),
+            Some(Phase::Machine) => When::MachineAdds.into(),
+            _ if came => When::Passed.into(),
+            _ => self.fixup(When::FixupAdds, bit, place),
         }
     }
 
@@ -144,18 +202,18 @@ impl Passage<'_> {
         let came = self.came >> bit & 1 == 1;
         match self.last_change(bit) {
             None => self.never_on(bit, place),
-            Some(Phase::Model | Phase::Defaults | Phase::Version | Phase::Pmu) => "model".into(),
-            Some(Phase::Machine) => "machine".into(),
-            Some(Phase::Asked | Phase::LbrFmt) => "switched-off".into(),
-            Some(Phase::Dependency) => "dependency".into(),
-            Some(Phase::Paravirtual) => "paravirtual-off".into(),
-            Some(Phase::Conflict) => "conflict".into(),
-            Some(Phase::Xsave) => "xsave-component".into(),
-            Some(Phase::Level) => "level".into(),
-            Some(Phase::Alias) => "alias".into(),
-            Some(Phase::Filter) if came => self.fixup("fixup-removes", bit, place),
+            Some(Phase::Model | Phase::Defaults | Phase::Version | Phase::Pmu) => When::Model.into(),
+            Some(Phase::Machine) => When::Machine.into(),
+            Some(Phase::Asked | Phase::LbrFmt) => When::SwitchedOff.into(),
+            Some(Phase::Dependency) => When::Dependency.into(),
+            Some(Phase::Paravirtual) => When::ParavirtualOff.into(),
+            Some(Phase::Conflict) => When::Conflict.into(),
+            Some(Phase::Xsave) => When::XsaveComponent.into(),
+            Some(Phase::Level) => When::Level.into(),
+            Some(Phase::Alias) => When::Alias.into(),
+            Some(Phase::Filter) if came => self.fixup(When::FixupRemoves, bit, place),
             Some(Phase::Max | Phase::Topology | Phase::CpuPm | Phase::Filter | Phase::ProcessorTrace) => {
-                if self.trace.kvm { "not-offered".into() } else { "not-in-tcg".into() }
+                if self.trace.kvm { When::NotOffered.into() } else { When::NotInTcg.into() }
             }
         }
     }
@@ -168,28 +226,28 @@ impl Passage<'_> {
             self.row(bit).is_some_and(|row| set(row).contains(trace.release))
         };
         if !trace.max {
-            if self.later >> bit & 1 == 1 { "model-version".into() } else { "model".into() }
+            if self.later >> bit & 1 == 1 { When::ModelVersion.into() } else { When::Model.into() }
         } else if is(&trace.machine_touched) {
-            "machine".into()
+            When::Machine.into()
         } else if is(&trace.touched) {
-            "switched-off".into()
+            When::SwitchedOff.into()
         } else if is(&trace.supported) && row(|row| row.no_autoenable) {
-            "no-autoenable".into()
+            When::NoAutoenable.into()
         } else if is(&trace.supported) && trace.migratable && self.name(bit).is_none() {
-            "unnamed".into()
+            When::Unnamed.into()
         } else if is(&trace.supported) && trace.migratable && row(|row| row.unmigratable) {
-            "unmigratable".into()
+            When::Unmigratable.into()
         } else {
-            self.fixup("fixup-removes", bit, place)
+            self.fixup(When::FixupRemoves, bit, place)
         }
     }
 
     /// The fix-up that made or took the bit, of which the last in the code wins.
-    fn fixup(&self, when: &'static str, bit: u8, place: Place) -> Reason {
+    fn fixup(&self, when: When, bit: u8, place: Place) -> Reason {
         if self.at == FEAT_8000_0001_EDX.0 && AMD_ALIASES >> bit & 1 == 1 {
-            return "alias".into();
+            return When::Alias.into();
         }
-        let wanted = if when == "fixup-adds" { FixupEffect::Adds } else { FixupEffect::Removes };
+        let wanted = if when == When::FixupAdds { FixupEffect::Adds } else { FixupEffect::Removes };
         let here = |fixup: &&qemu::Fixup| fixup.effect == wanted || fixup.effect == FixupEffect::Replaces;
         let cite = qemu::fixups(self.trace.release, place).filter(here).last().map(|fixup| fixup.cite);
         Reason { when, cite }
@@ -200,7 +258,7 @@ fn effect(came: bool, told: bool, reason: Reason) -> Effect {
     match (came, told) {
         (true, true) => Effect::Kept,
         (_, false) => Effect::Dropped,
-        (false, true) if reason.when == "forced" => Effect::Forced,
+        (false, true) if reason.when == When::Forced => Effect::Forced,
         (false, true) => Effect::Added,
     }
 }
@@ -208,7 +266,7 @@ fn effect(came: bool, told: bool, reason: Reason) -> Effect {
 /// A register without a word: QEMU fills it by itself, or leaves it out.
 fn unknown_register(release: usize, place: Place) -> Reason {
     let constant = |row: &qemu::Constant| row.releases.contains(release) && Some(row.word) == Word::of(place);
-    if qemu::CONSTANTS.iter().any(constant) { "constant-leaf".into() } else { "word-unknown".into() }
+    if qemu::CONSTANTS.iter().any(constant) { When::ConstantLeaf.into() } else { When::WordUnknown.into() }
 }
 
 /// A bit and what it is called.
@@ -254,20 +312,22 @@ static ROWS: LazyLock<Vec<[Row; 64]>> = LazyLock::new(|| {
 });
 
 /// The rules of a situation.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Situation {
+    /// The word of the rules.
+    word: &'static str,
     /// Whether rules of single features speak of it.
     named: bool,
     generic: Option<&'static Rule>,
 }
 
-/// The situations of which QEMU's rules speak, by name.
-static SITUATIONS: LazyLock<BTreeMap<&'static str, Situation>> = LazyLock::new(|| {
-    let mut situations: BTreeMap<&'static str, Situation> = BTreeMap::new();
-    for rule in rules::RULES.iter().filter(|rule| rule.software == Software::Qemu) {
-        let Some(when) = rule.when else { continue };
-        let generic = || Situation { named: false, generic: rules::generic(Software::Qemu, when) };
-        situations.entry(when).or_insert_with(generic).named |= !rule.features.is_empty();
+/// What QEMU's rules say of each situation, in the order of [`When::ALL`].
+static SITUATIONS: LazyLock<[Situation; When::ALL.len()]> = LazyLock::new(|| {
+    let mut situations =
+        When::ALL.map(|(_, word)| Situation { word, named: false, generic: rules::generic(Software::Qemu, word) });
+    for rule in rules::RULES.iter().filter(|rule| rule.software == Software::Qemu && !rule.features.is_empty()) {
+        let speaks = situations.iter_mut().filter(|situation| rule.when == Some(situation.word));
+        speaks.for_each(|situation| situation.named = true);
     }
     situations
 });
@@ -287,8 +347,8 @@ fn push_step(trace: &Trace, named: Named, effect: Effect, reason: Reason, steps:
         _ => steps.push(Step { feature, place, at, effect, rule, cite, because: Grounds::NONE }),
     }
     let setting = match reason.when {
-        "asked" | "switched-off" | "forced" | "paravirtual-off" => ("-cpu", trace.cpu.as_str()),
-        "machine" | "machine-adds" => ("-machine", trace.machine),
+        When::Asked | When::SwitchedOff | When::Forced | When::ParavirtualOff => ("-cpu", trace.cpu.as_str()),
+        When::Machine | When::MachineAdds => ("-machine", trace.machine),
         _ => return,
     };
     if let Some(step) = steps.last_mut() {
@@ -300,12 +360,28 @@ fn push_step(trace: &Trace, named: Named, effect: Effect, reason: Reason, steps:
 /// The rule that speaks of this feature in this situation, of several the one about the same function; else the generic
 /// one.
 fn rule(feature: Option<&'static Feature>, release: usize, reason: Reason) -> Option<&'static Rule> {
-    let Situation { named, generic } = SITUATIONS.get(reason.when).copied().unwrap_or_default();
+    let Situation { word, named, generic } = SITUATIONS[reason.when as usize];
     let best = feature
         .filter(|_| named)
         .into_iter()
         .flat_map(|feature| rules::of_feature(Software::Qemu, feature.id))
-        .filter(|rule| rule.trees.contains(release) && rule.when == Some(reason.when))
+        .filter(|rule| rule.trees.contains(release) && rule.when == Some(word))
         .max_by_key(|rule| reason.cite.is_some_and(|cite| rule.cite == Cite(cite)));
     best.or(generic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn situations_stand_at_their_place_and_rules_speak_of_each() {
+        for (position, (when, word)) in When::ALL.into_iter().enumerate() {
+            assert_eq!(when as usize, position, "{word}");
+            assert!(
+                rules::RULES.iter().any(|rule| rule.software == Software::Qemu && rule.when == Some(word)),
+                "{word}"
+            );
+        }
+    }
 }

@@ -194,7 +194,20 @@ pub(super) fn first_entries(entries: &[KvmCpuidEntry]) -> CpuidTable {
 
 /// The features of CPUID that live in registers without a word in any release, by place.
 static WORDLESS: LazyLock<Vec<(CpuidBit, &'static Feature)>> = LazyLock::new(|| {
-    let cpuid = x86::places().filter_map(|(place, feature)| Some((place.cpuid()?, feature)));
-    let wordless = |place: CpuidBit| Word::of(Place::Cpuid(place)).and_then(qemu::word_position).is_none();
-    cpuid.filter(|(place, _)| wordless(*place)).collect()
+    let mut found = Vec::new();
+    let mut last = None;
+    for (place, feature) in x86::places() {
+        let Some(bit) = place.cpuid() else { continue };
+        let word = Word::of(place);
+        // Places stand in their order: neighbours are mostly of the same word.
+        let wordless = match last {
+            Some((same, wordless)) if same == word => wordless,
+            _ => word.and_then(qemu::word_position).is_none(),
+        };
+        last = Some((word, wordless));
+        if wordless {
+            found.push((bit, feature));
+        }
+    }
+    found
 });

@@ -64,7 +64,7 @@ fn in_mask(module: &Module<'_>, row: &Row, raw: &[u32]) -> (bool, Option<Why>) {
         CapKind::Vendor | CapKind::AdjustOnly | CapKind::Runtime => false,
     };
     match &row.condition {
-        Some((condition, why)) if offered && !condition.holds(module) => (false, *why),
+        Some(condition) if offered && !condition.formula.holds(module) => (false, condition.why(module.tree)),
         _ => (offered, None),
     }
 }
@@ -102,13 +102,14 @@ fn adjust(module: &mut Module<'_>, adjustment: &Adjustment, raw: &[u32]) {
     if adjustment.slot.is_set(&module.caps) == set {
         return;
     }
-    let failing = adjustment.conditions.iter().find(|(condition, _)| !condition.holds(module));
+    let failing = adjustment.conditions.iter().find(|condition| !condition.formula.holds(module));
     let mark = match (failing, adjustment.conditions.last()) {
-        (Some((_, why)), _) => {
+        (Some(condition), _) => {
             let waits = |row: &Row| matches!(row.cap.kind, CapKind::Vendor | CapKind::AdjustOnly);
-            if set && module.plan.rows.get(adjustment.row).is_some_and(waits) { *why } else { None }
+            let waits = set && module.plan.rows.get(adjustment.row).is_some_and(waits);
+            if waits { condition.why(module.tree) } else { None }
         }
-        (None, Some((_, why))) => *why,
+        (None, Some(condition)) => condition.why(module.tree),
         (None, None) if adjustment.adjust.op == Op::Set => Some(module.plan.generic.emulated),
         (None, None) => None,
     };

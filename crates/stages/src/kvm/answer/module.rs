@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 
 use cpusieve_knowledge::linux::TREES;
-use cpusieve_model::{CpuidTable, MsrBit, Registers, State, Vendor};
+use cpusieve_model::{CpuidTable, MsrBit, Registers, State, Vendor, hexadecimal, msr_name};
 
 use super::finding::Finding;
-use super::plan::Plan;
+use super::plan::{Plan, Slot};
 use super::pmu::PmuCapability;
-use super::setup::Switches;
+use super::setup::{Switch, Switches};
 use super::steps::Why;
 use super::{Input, caps};
 use crate::linux::boot::{Assumption, Capabilities, Unlisted};
@@ -133,6 +133,16 @@ impl Module<'_> {
         self.plan.slot_of(macro_name).is_some_and(|slot| slot.is_set(&self.caps))
     }
 
+    /// The same, by the place in the capability words of the tree.
+    pub(crate) fn offers(&self, slot: Slot) -> bool {
+        slot.is_set(&self.caps)
+    }
+
+    /// Whether a parameter of the loaded module is on.
+    pub(crate) const fn is_on(&self, switch: Switch) -> bool {
+        self.switches.on(switch)
+    }
+
     /// `boot_cpu_has`: whether the host's kernel has a capability, by its macro.
     #[must_use]
     pub fn boot_cpu_has(&self, macro_name: &str) -> bool {
@@ -187,8 +197,8 @@ impl Module<'_> {
         }
         let (value, because) = super::setup::guess(self, index);
         self.assume(Assumption {
-            what: Cow::Owned(format!("MSR {index:X}H")),
-            value: value.map_or(Cow::Borrowed("not readable"), |value| Cow::Owned(format!("{value:#x}"))),
+            what: Cow::Owned(msr_name(index)),
+            value: value.map_or(Cow::Borrowed("not readable"), |value| Cow::Owned(hexadecimal(value))),
             because,
             hangs: Vec::new(),
         });
@@ -225,12 +235,12 @@ impl Module<'_> {
     /// because captures keep few options.
     #[must_use]
     pub fn config(&self, option: &'static str) -> bool {
-        let seen = self.input.config.and_then(|config| config.get(&format!("CONFIG_{option}")));
+        let seen = self.input.config.and_then(|config| config.get(&["CONFIG_", option].concat()));
         if let Some(value) = seen {
             return matches!(value.as_str(), "y" | "m");
         }
         self.assume(Assumption {
-            what: Cow::Owned(format!("CONFIG_{option}")),
+            what: Cow::Owned(["CONFIG_", option].concat()),
             value: Cow::Borrowed("y"),
             because: "distribution kernels have it",
             hangs: Vec::new(),

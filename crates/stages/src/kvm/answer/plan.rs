@@ -14,7 +14,7 @@ use crate::names::Names;
 
 /// A bit of `kvm_cpu_caps`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(crate) struct Slot {
     /// Position of the register in [`Plan::registers`].
     pub(super) register: u16,
     pub(super) bit: u8,
@@ -45,8 +45,30 @@ pub(super) struct Row {
     pub(super) slot: Slot,
     /// The kernel's capability that is asked; `u16::MAX` if it has none.
     pub(super) kernel: u16,
-    /// The condition under which it is in the mask, with what explains it.
-    pub(super) condition: Option<(Formula, Option<Why>)>,
+    /// The condition under which it is in the mask.
+    pub(super) condition: Option<Condition>,
+}
+
+/// A condition of a mask or an adjustment, and what explains it.
+#[derive(Debug)]
+pub(super) struct Condition {
+    pub(super) formula: Formula,
+    c: &'static str,
+    by: By,
+    /// Looked up when it first decides something.
+    why: OnceLock<Option<Why>>,
+}
+
+impl Condition {
+    fn new(tree: usize, (c, by): (&'static str, By), slot: &impl Fn(&str) -> Option<Slot>) -> Self {
+        Self { formula: Formula::parse(c, tree, slot), c, by, why: OnceLock::new() }
+    }
+
+    /// What explains it in this tree, the one it was made for.
+    pub(super) fn why(&self, tree: usize) -> Option<Why> {
+        let known = || rules::kvm_condition(self.c, tree).map(|known| Why::condition(known, self.by, tree));
+        *self.why.get_or_init(known)
+    }
 }
 
 /// Something that is set or cleared after the masks.
@@ -57,8 +79,7 @@ pub(super) struct Adjustment {
     /// Position of its bit in [`Plan::rows`].
     pub(super) row: usize,
     pub(super) kernel: u16,
-    /// Each with what explains it.
-    pub(super) conditions: Vec<(Formula, Option<Why>)>,
+    pub(super) conditions: Vec<Condition>,
 }
 
 /// How one register is answered.
@@ -99,34 +120,37 @@ impl Plan {
     }
 
     fn new(tree: usize) -> Self {
-        let mut registers: Vec<Home> = kvm::caps(tree).map(|cap| home(cap.place)).collect();
-        registers.sort_unstable();
+        let caps: Vec<&'static Cap> = kvm::caps(tree).collect();
+        // Places are in order.
+        let mut registers: Vec<Home> = caps.iter().map(|cap| home(cap.place)).collect();
         registers.dedup();
         let slot = |place: CpuidBit| Slot { register: position(&registers, home(place)), bit: place.bit };
-        // Of a macro that two leaves have, the basic leaf is meant: places are in order.
-        let by_name = Names::new(kvm::caps(tree).map(|cap| (cap.macro_name, slot(cap.place))));
+        // Of a macro that two leaves have, the basic leaf is meant, which comes first.
+        let by_name = Names::new(caps.iter().map(|cap| (cap.macro_name, slot(cap.place))));
         let lookup = |name: &str| by_name.get(name).copied();
-        let formula = |c: &'static str, by: By| {
-            let explained = rules::kvm_condition(c, tree).map(|known| Why::condition(known, by, tree));
-            (Formula::parse(c, tree, &lookup), explained)
-        };
-        let rows: Vec<Row> = kvm::caps(tree)
-            .map(|cap| Row {
+        let condition = |c: &'static str, by: By| Condition::new(tree, (c, by), &lookup);
+        let rows: Vec<Row> = caps
+            .iter()
+            .map(|&cap| Row {
                 cap,
                 id: steps::name_of(tree, cap),
                 slot: slot(cap.place),
                 kernel: kernel_number(tree, cap),
-                condition: cap.condition.map(|c| formula(c, By::Common)),
+                condition: cap.condition.map(|c| condition(c, By::Common)),
             })
             .collect();
-        let row_of = |place: CpuidBit| rows.iter().position(|row| row.cap.place == place).unwrap_or(usize::MAX);
+        // Rows stand in the order of places.
+        let row_of = |place: CpuidBit| {
+            let first = rows.partition_point(|row| row.cap.place < place);
+            if rows.get(first).is_some_and(|row| row.cap.place == place) { first } else { usize::MAX }
+        };
         let adjustments = kvm::adjustments(tree)
             .map(|adjust| Adjustment {
                 adjust,
                 slot: slot(adjust.place),
                 row: row_of(adjust.place),
                 kernel: capabilities::number(tree, adjust.macro_name),
-                conditions: adjust.conditions.iter().map(|c| formula(c, adjust.by)).collect(),
+                conditions: adjust.conditions.iter().map(|c| condition(c, adjust.by)).collect(),
             })
             .collect();
         let leaves = leaves(tree, &registers, &lookup);
@@ -192,6 +216,11 @@ fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot
     };
     let leaf = |leaf: u32| Leaf { leaf, cells: kvm::answers(tree, leaf).map(cell).collect() };
     numbers.into_iter().map(leaf).filter(|leaf| !leaf.cells.is_empty()).collect()
+}
+
+/// The bit of a tree's capability words by its macro without `X86_FEATURE_`.
+pub(crate) fn slot_of(tree: usize, macro_name: &str) -> Option<Slot> {
+    Plan::of(tree)?.slot_of(macro_name)
 }
 
 /// The release of a tree.

@@ -15,7 +15,7 @@ use crate::linux::boot::Assumption;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the variants are the parameters of SWITCHES")]
-pub(super) enum Switch {
+pub(crate) enum Switch {
     Nested,
     Npt,
     Ept,
@@ -130,8 +130,7 @@ impl Switches {
 
     /// By the parameter's name without its module.
     pub(super) fn get(self, parameter: &str) -> bool {
-        let is = |name: &str| name.split_once('.').is_some_and(|(_, name)| name == parameter);
-        SWITCHES.iter().any(|known| (is(known.intel) || is(known.amd)) && self.on(known.switch))
+        Switch::of_parameter(parameter).is_some_and(|switch| self.on(switch))
     }
 }
 
@@ -141,6 +140,12 @@ impl Switch {
         // `tdp_enabled` is set from the parameter of whichever module is loaded; only one of the two is ever on.
         let variable = if variable == "tdp_enabled" { "npt_enabled" } else { variable };
         SWITCHES.iter().find(|known| known.variable == variable).map(|known| known.switch)
+    }
+
+    /// The parameter's name without its module.
+    pub(crate) fn of_parameter(parameter: &str) -> Option<Self> {
+        let is = |name: &str| name.strip_suffix(parameter).is_some_and(|module| module.ends_with('.'));
+        SWITCHES.iter().find(|known| is(known.intel) || is(known.amd)).map(|known| known.switch)
     }
 
     /// The parameter's full name.

@@ -28,10 +28,6 @@ impl Why {
         Self { rule: rule.map(|rule| rule.id), cite: rule.map(|rule| home(rule.cite, tree)) }
     }
 
-    fn generic(when: &str, tree: usize) -> Self {
-        Self::rule(rules::generic(Software::Kvm, when), tree)
-    }
-
     pub(super) fn condition(condition: &KvmCondition, by: By, tree: usize) -> Self {
         Self { rule: Some(condition.id), cite: Some(home(vendor_home(condition.cite, by, tree), tree)) }
     }
@@ -44,10 +40,10 @@ pub(super) struct Told {
     place: CpuidBit,
     /// The kernel's capability; `u16::MAX` if it has none.
     kernel: u16,
-    /// Position in the plan's rows; `usize::MAX` if no list of the tree has it.
-    row: usize,
+    /// Position in the plan's rows; `u16::MAX` if no list of the tree has it.
+    row: u16,
     /// What the tables say of it, looked up when a host first has it: no host has half of what is known.
-    known: OnceLock<Known>,
+    known: OnceLock<Box<Known>>,
 }
 
 /// What the tables of a tree say of a feature.
@@ -62,30 +58,52 @@ struct Known {
 impl Told {
     fn known(&self, module: &Module<'_>) -> &Known {
         let tree = module.tree;
-        self.known.get_or_init(|| Known {
-            own: rules::of_feature(Software::Kvm, self.id).filter(|rule| rule.trees.contains(tree)).collect(),
-            usual: usual(tree, self.place, module.plan.rows.get(self.row).map(|row| row.cap)),
+        let row = module.plan.rows.get(usize::from(self.row));
+        self.known.get_or_init(|| {
+            let own = rules::of_feature(Software::Kvm, self.id).filter(|rule| rule.trees.contains(tree)).collect();
+            Box::new(Known { own, usual: usual(tree, self.place, row.map(|row| row.cap), &module.plan.generic) })
         })
     }
 }
 
-/// The generic rules of one tree that hang on the host.
+/// The generic rules of one tree.
 #[derive(Debug)]
 pub(super) struct Generic {
     pub(super) emulated: Why,
     above_limit: Why,
     gated_leaf: Why,
+    /// A leaf that the function does not hand on to any case.
+    skipped_leaf: Why,
     zero_leaf: Why,
+    constant_leaf: Why,
+    raw_leaf: Why,
+    computed_leaf: Why,
+    masked_here: Why,
+    masked_always: Why,
+    listed: Why,
+    runtime: Why,
+    synthesized: Why,
+    set_by_condition: Why,
 }
 
 impl Generic {
     pub(super) fn new(tree: usize) -> Self {
-        let of = |when: &str| Why::generic(when, tree);
+        let of = |when: &str| Why::rule(rules::generic(Software::Kvm, when), tree);
         Self {
             emulated: of("emulated"),
             above_limit: of("above-limit"),
             gated_leaf: of("gated-leaf"),
-            zero_leaf: Why { cite: Some(Cite("arch/x86/kvm/cpuid.c:get_cpuid_func")), ..of("zero-leaf") },
+            skipped_leaf: Why { cite: Some(Cite("arch/x86/kvm/cpuid.c:get_cpuid_func")), ..of("zero-leaf") },
+            zero_leaf: of("zero-leaf"),
+            constant_leaf: of("constant-leaf"),
+            raw_leaf: of("raw-leaf"),
+            computed_leaf: of("computed-leaf"),
+            masked_here: of("masked-here"),
+            masked_always: of("masked-always"),
+            listed: of("listed"),
+            runtime: of("runtime"),
+            synthesized: of("synthesized"),
+            set_by_condition: of("set-by-condition"),
         }
     }
 }
@@ -101,12 +119,12 @@ pub(super) struct Group {
 /// The features of KVM's lists, of the tree's kernel and of the register of names, each at the place in CPUID where a guest
 /// would find it, in the order of places.
 pub(super) fn told(tree: usize, rows: &[Row]) -> Vec<Group> {
-    let listed = rows.iter().enumerate().map(|(index, row)| (row.id, row.cap.place, row.kernel, index));
+    let listed = rows.iter().enumerate().map(|(index, row)| (row.id, row.cap.place, row.kernel, index as u16));
     let known = linux::features(tree).filter_map(|feature| {
         let place = linux::place(tree, feature).and_then(Place::cpuid)?;
-        Some((feature.id(), place, feature.number() as u16, usize::MAX))
+        Some((feature.id(), place, feature.number() as u16, u16::MAX))
     });
-    let named = x86::places().filter_map(|(place, feature)| Some((feature.id, place.cpuid()?, u16::MAX, usize::MAX)));
+    let named = x86::places().filter_map(|(place, feature)| Some((feature.id, place.cpuid()?, u16::MAX, u16::MAX)));
     let mut all: Vec<_> = listed.chain(known).chain(named).collect();
     // The sort keeps the order of equals: lists first, then the kernel, then other names.
     all.sort_by_key(|(_, place, ..)| *place);
@@ -133,25 +151,24 @@ pub(super) fn name_of(tree: usize, cap: &Cap) -> &'static str {
 }
 
 /// What the tables say of a place, before anything is known of the host.
-fn usual(tree: usize, place: CpuidBit, cap: Option<&Cap>) -> Why {
-    let of = |when: &str| Why::generic(when, tree);
-    let later = || of(if offered_later(tree, place) { "masked-here" } else { "masked-always" });
+fn usual(tree: usize, place: CpuidBit, cap: Option<&Cap>, generic: &Generic) -> Why {
     if (place.leaf, place.register) == (PARAVIRTUAL, Register::Eax) {
         let offered = kvm::pv_features(tree).any(|feature| feature.bit == place.bit);
-        return of(if offered { "emulated" } else { "masked-here" });
+        return if offered { generic.emulated } else { generic.masked_here };
     }
     match (kvm::handling(tree, place), cap.map(|cap| cap.kind)) {
-        (Handling::Constant(_), _) => of("constant-leaf"),
-        (Handling::Zero, _) if offered_later(tree, place) => of("masked-here"),
-        (Handling::Zero, _) => of("zero-leaf"),
-        (Handling::Raw, _) => of("raw-leaf"),
-        (Handling::Computed, None) => of("computed-leaf"),
-        (Handling::Masked, None) => later(),
-        (_, Some(CapKind::Runtime)) => of("runtime"),
-        (_, Some(CapKind::Emulated | CapKind::SynthesizedUnconditional)) => of("emulated"),
-        (_, Some(CapKind::Synthesized)) => of("synthesized"),
-        (_, Some(CapKind::AdjustOnly | CapKind::Vendor)) => of("set-by-condition"),
-        (_, Some(_)) => of("listed"),
+        (Handling::Constant(_), _) => generic.constant_leaf,
+        (Handling::Zero, _) if offered_later(tree, place) => generic.masked_here,
+        (Handling::Zero, _) => generic.zero_leaf,
+        (Handling::Raw, _) => generic.raw_leaf,
+        (Handling::Computed, None) => generic.computed_leaf,
+        (Handling::Masked, None) if offered_later(tree, place) => generic.masked_here,
+        (Handling::Masked, None) => generic.masked_always,
+        (_, Some(CapKind::Runtime)) => generic.runtime,
+        (_, Some(CapKind::Emulated | CapKind::SynthesizedUnconditional)) => generic.emulated,
+        (_, Some(CapKind::Synthesized)) => generic.synthesized,
+        (_, Some(CapKind::AdjustOnly | CapKind::Vendor)) => generic.set_by_condition,
+        (_, Some(_)) => generic.listed,
     }
 }
 
@@ -222,10 +239,10 @@ fn why(module: &Module<'_>, told: &Told, goes: bool) -> Why {
     }
     let generic = &module.plan.generic;
     if told.place.leaf >> 16 == 0xc000 && !module.asks_centaur_leaves() {
-        return generic.zero_leaf;
+        return generic.skipped_leaf;
     }
-    let Some(row) = module.plan.rows.get(told.row) else { return *usual };
-    let decided = module.marks.get(told.row).copied().flatten().unwrap_or(*usual);
+    let Some(row) = module.plan.rows.get(usize::from(told.row)) else { return *usual };
+    let decided = module.marks.get(usize::from(told.row)).copied().flatten().unwrap_or(*usual);
     if goes || !row.slot.is_set(&module.caps) {
         return decided;
     }

@@ -1,9 +1,11 @@
 //! The conditions of `feature_bits.tsv`, decided on a loaded module.
 
-use cpusieve_knowledge::kvm::msrs::Need;
+use std::ops::Range;
+
 use cpusieve_model::{MsrBit, State};
 
 use super::Making;
+use super::plan::Ask;
 use crate::kvm::answer::{Backend, Module};
 use crate::linux::boot::Unlisted;
 
@@ -23,14 +25,35 @@ const PERF_CAPABILITIES: u32 = 0x345;
 /// that of Haswell (`arch/x86/events/intel/lbr.c:intel_pmu_lbr_init_hsw`).
 const FIRST_WITH_CALL_STACK: u64 = 4;
 
-/// Parameters that `vmx.c:vmx_hardware_setup` clears unless VMX has one of each group: flexpriority
-/// (`cpu_has_vmx_flexpriority`), apicv (`cpu_has_vmx_apicv`), vpid, accessed and dirty bits, mode-based execution.
-const VMX_SWITCHES: [(&str, &[&[MsrBit]]); 5] = [
-    ("flexpriority", &[&[bit(0x48b, 32)], &[bit(0x482, 53)]]),
-    ("enable_apicv", &[&[bit(0x48b, 40)], &[bit(0x48b, 41)], &[bit(0x481, 39)]]),
-    ("vpid", &[&[bit(0x48b, 37)], &[bit(0x48c, 32)], &[bit(0x48c, 41), bit(0x48c, 42)]]),
-    ("eptad", &[&[bit(0x48c, 21)]]),
-    ("mbec", &[&[bit(0x48b, 54)], &[bit(0x48c, 22)]]),
+/// A parameter that `vmx.c:vmx_hardware_setup` clears unless VMX has one of each group.
+#[derive(Debug)]
+pub(super) struct VmxSwitch {
+    pub(super) name: &'static str,
+    /// With its module.
+    full_name: &'static str,
+    groups: &'static [&'static [MsrBit]],
+}
+
+/// flexpriority (`cpu_has_vmx_flexpriority`), apicv (`cpu_has_vmx_apicv`), vpid, accessed and dirty bits, mode-based
+/// execution.
+pub(super) static VMX_SWITCHES: [VmxSwitch; 5] = [
+    VmxSwitch {
+        name: "flexpriority",
+        full_name: "kvm_intel.flexpriority",
+        groups: &[&[bit(0x48b, 32)], &[bit(0x482, 53)]],
+    },
+    VmxSwitch {
+        name: "enable_apicv",
+        full_name: "kvm_intel.enable_apicv",
+        groups: &[&[bit(0x48b, 40)], &[bit(0x48b, 41)], &[bit(0x481, 39)]],
+    },
+    VmxSwitch {
+        name: "vpid",
+        full_name: "kvm_intel.vpid",
+        groups: &[&[bit(0x48b, 37)], &[bit(0x48c, 32)], &[bit(0x48c, 41), bit(0x48c, 42)]],
+    },
+    VmxSwitch { name: "eptad", full_name: "kvm_intel.eptad", groups: &[&[bit(0x48c, 21)]] },
+    VmxSwitch { name: "mbec", full_name: "kvm_intel.mbec", groups: &[&[bit(0x48b, 54)], &[bit(0x48c, 22)]] },
 ];
 
 const fn bit(index: u32, bit: u8) -> MsrBit {
@@ -39,11 +62,12 @@ const fn bit(index: u32, bit: u8) -> MsrBit {
 
 impl Making<'_, '_> {
     /// Whether all conditions hold; `None` if that hangs on a register of the hardware that nobody read.
-    pub(super) fn all(&mut self, needs: &[(Need, bool)]) -> Option<bool> {
+    pub(super) fn all(&mut self, needs: &Range<usize>) -> Option<bool> {
         let mut all = Some(true);
-        for &(need, wanted) in needs {
-            match self.holds(need) {
-                Some(holds) if holds == wanted => {}
+        let plan = self.plan;
+        for (ask, wanted) in plan.asks(needs) {
+            match self.holds(ask) {
+                Some(holds) if holds == *wanted => {}
                 Some(_) => return Some(false),
                 None => all = None,
             }
@@ -51,24 +75,21 @@ impl Making<'_, '_> {
         all
     }
 
-    fn holds(&mut self, need: Need) -> Option<bool> {
+    fn holds(&mut self, ask: &'static Ask) -> Option<bool> {
         let module = self.module;
-        Some(match need {
-            Need::Flag(name) => module.boot_cpu_has(name),
-            Need::Bug(name) => module.boot_cpu_has_bug(name),
-            Need::Cap(name) => module.has(name),
-            Need::Param(name) => self.parameter(name)?,
-            Need::IntelModule => module.backend == Backend::Intel,
-            Need::AmdModule => module.backend == Backend::Amd,
-            Need::Hardware(bit) => self.hardware(bit.index)? >> bit.bit & 1 == 1,
-            Need::SoFar(bit) if self.unknown.contains(&bit.index) => return None,
-            Need::SoFar(bit) => self.made(bit.index) >> bit.bit & 1 == 1,
-            Need::Readable(index) => self.readable(index)?,
-            Need::L1dFlush => flushes_l1d(module),
-            Need::GdsMicrocode => gds_ucode_mitigated(module),
-            Need::Lbr => branch_record_format(module).is_some(),
-            Need::LbrCallStack => branch_record_format(module).is_some_and(|format| format >= FIRST_WITH_CALL_STACK),
-        })
+        match ask {
+            Ask::Flag(number) => Some(module.kernel.bit(*number)),
+            Ask::Bug(bug) => Some(module.kernel.any_bug(*bug)),
+            Ask::Cap(slot) => Some(slot.is_some_and(|slot| module.offers(slot))),
+            Ask::Switch(switch) => Some(switch.is_some_and(|switch| module.is_on(switch))),
+            Ask::Vmx(switch) => self.vmx_switch(switch),
+            Ask::Module(backend) => Some(module.backend == *backend),
+            Ask::Hardware(bit) => Some(self.hardware(bit.index)? >> bit.bit & 1 == 1),
+            Ask::SoFar(bit) if self.unknown.contains(&bit.index) => None,
+            Ask::SoFar(bit) => Some(self.made(bit.index) >> bit.bit & 1 == 1),
+            Ask::Readable(index) => self.readable(*index),
+            Ask::Is(holds) => Some(holds(module)),
+        }
     }
 }
 
@@ -91,25 +112,22 @@ impl Making<'_, '_> {
         with.map(|name| self.module.boot_cpu_has(name)).or((index == 0x122).then_some(true))
     }
 
-    /// Whether a parameter of the loaded module is on, once the module has asked the hardware.
-    fn parameter(&mut self, name: &'static str) -> Option<bool> {
-        if let Some((_, on)) = self.parameters.iter().find(|(other, _)| *other == name) {
+    /// Whether such a parameter is on, once the module has asked the hardware.
+    fn vmx_switch(&mut self, switch: &'static VmxSwitch) -> Option<bool> {
+        if let Some((_, on)) = self.vmx_switches.iter().find(|(other, _)| std::ptr::eq(*other, switch)) {
             return *on;
         }
-        let on = self.ask_parameter(name);
-        self.parameters.push((name, on));
+        let on = self.ask_vmx_switch(switch);
+        self.vmx_switches.push((switch, on));
         on
     }
 
-    fn ask_parameter(&mut self, name: &str) -> Option<bool> {
-        let Some((_, needs)) = VMX_SWITCHES.iter().find(|(switch, _)| *switch == name) else {
-            return Some(self.module.parameter(name));
-        };
-        let given = self.module.input.params.get(&format!("kvm_intel.{name}"));
+    fn ask_vmx_switch(&mut self, switch: &VmxSwitch) -> Option<bool> {
+        let given = self.module.input.params.get(switch.full_name);
         if given.is_some_and(|value| matches!(value.as_str(), "N" | "n" | "0")) {
             return Some(false);
         }
-        for alternatives in *needs {
+        for alternatives in switch.groups {
             let mut any = false;
             for bit in *alternatives {
                 any |= self.hardware(bit.index)? >> bit.bit & 1 == 1;
@@ -124,7 +142,7 @@ impl Making<'_, '_> {
 
 /// Whether `l1tf_vmx_mitigation` is anything but `VMENTER_L1D_FLUSH_NEVER` (`vmx.c:vmx_setup_l1d_flush`). Where the CPU
 /// does not need the flush, or an outer hypervisor does it, the variable says so and not "never".
-fn flushes_l1d(module: &Module<'_>) -> bool {
+pub(super) fn flushes_l1d(module: &Module<'_>) -> bool {
     let needed = module.backend == Backend::Intel
         && module.boot_cpu_has_bug("L1TF")
         && module.parameter("ept")
@@ -141,13 +159,23 @@ fn flushes_l1d(module: &Module<'_>) -> bool {
 }
 
 /// `arch/x86/kernel/cpu/bugs.c:gds_select_mitigation`: the CPU has the bug, and its microcode hides it.
-fn gds_ucode_mitigated(module: &Module<'_>) -> bool {
+pub(super) fn gds_ucode_mitigated(module: &Module<'_>) -> bool {
     if !module.boot_cpu_has_bug("GDS") || module.boot_cpu_has("HYPERVISOR") || !msr_bit(module, GDS_CTRL) {
         return false;
     }
     let chosen = last_value(module, "gather_data_sampling");
     let off = chosen == Some("off") || chosen.is_none() && mitigations_off(module);
     !off || msr_bit(module, GDS_MITIGATION_LOCKED)
+}
+
+/// Whether perf knows how many branch records the CPU has.
+pub(super) fn knows_branch_records(module: &Module<'_>) -> bool {
+    branch_record_format(module).is_some()
+}
+
+/// Whether perf knows the branch records' call stack mode.
+pub(super) fn knows_call_stacks(module: &Module<'_>) -> bool {
+    branch_record_format(module).is_some_and(|format| format >= FIRST_WITH_CALL_STACK)
 }
 
 /// The format of the host's branch records; none if perf cannot know it.

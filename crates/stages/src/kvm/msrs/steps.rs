@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use cpusieve_knowledge::kvm::msrs::{self, MsrEffect};
 use cpusieve_knowledge::rules::{self, Rule, Software};
 use cpusieve_knowledge::x86;
 use cpusieve_model::{Cite, Effect, Grounds, MsrBit, Place, Stage, Step};
 
 use super::Making;
+use super::plan::Listed;
 use crate::kvm::home::home;
 
 /// Registers of VMX controls: the low half says which must be 1, the high half which may be, and features are counted in
@@ -32,20 +32,16 @@ impl Rules {
 pub(super) fn of_msr(
     making: &Making<'_, '_>,
     rules: &Rules,
-    (index, value): (u32, Option<u64>),
+    (listed, value): (&Listed, Option<u64>),
     steps: &mut Vec<Step>,
 ) {
     let Some(value) = value else { return };
+    let &Listed { index, forced, cite, .. } = listed;
     let hardware = making.module.input.msrs.get(index).unwrap_or(0);
     let half: u32 = if CONTROLS.contains(&index) { 32 } else { 0 };
     if (value | hardware) >> half == 0 {
         return;
     }
-    let cite = home(maker(index), making.module.tree);
-    // Bits that are set on any machine.
-    let rows = msrs::feature_bits(making.module.tree, index);
-    let forced =
-        rows.filter(|row| row.effect == MsrEffect::Set && row.needs.is_empty()).fold(0, |all, row| all | row.mask);
     for (place, feature) in x86::of_register(Place::Msr(MsrBit { index, bit: 0 })) {
         let Place::Msr(MsrBit { bit, .. }) = place else { continue };
         let is = |value: u64| value.checked_shr(u32::from(bit) + half).is_some_and(|value| value & 1 == 1);
@@ -60,6 +56,11 @@ pub(super) fn of_msr(
         let (feature, place, because) = (Cow::Borrowed(feature.id), Some(place), Grounds::NONE);
         steps.push(Step { feature, place, at: Stage::Kvm, effect, rule, cite, because });
     }
+}
+
+/// The function that makes a register in this tree.
+pub(super) fn cite(tree: usize, index: u32) -> Cite {
+    home(maker(index), tree)
 }
 
 /// The function that makes a register.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use cpusieve_knowledge::linux::TREES;
 use cpusieve_knowledge::own;
-use cpusieve_model::{MsrBit, State, Vendor};
+use cpusieve_model::{MsrBit, State, Vendor, hexadecimal, msr_name};
 
 use super::state::Boot;
 use super::truth::Truth;
@@ -75,8 +75,8 @@ impl Boot<'_> {
         }
         let Guess { value, because } = self.guess(index);
         let on = self.assumptions.note(Key::Msr(index), || Assumption {
-            what: Cow::Owned(format!("MSR {index:X}H")),
-            value: value.map_or(Cow::Borrowed("not readable"), |value| Cow::Owned(format!("{value:#x}"))),
+            what: Cow::Owned(msr_name(index)),
+            value: value.map_or(Cow::Borrowed("not readable"), |value| Cow::Owned(hexadecimal(value))),
             because,
             hangs: Vec::new(),
         });
@@ -134,7 +134,7 @@ impl Boot<'_> {
         };
         let on = self.assumptions.note(Key::Microcode, || Assumption {
             what: Cow::Borrowed("microcode revision"),
-            value: if vm { Cow::Owned(format!("{revision:#x}")) } else { Cow::Borrowed("current") },
+            value: if vm { Cow::Owned(hexadecimal(revision)) } else { Cow::Borrowed("current") },
             because,
             hangs: Vec::new(),
         });
@@ -167,13 +167,13 @@ impl Boot<'_> {
             return Truth::seen(false);
         }
         if let Some(config) = self.input.config {
-            let value = config.get(&format!("CONFIG_{option}"));
+            let value = config.get(&["CONFIG_", option].concat());
             return Truth::seen(value.is_some_and(|value| value == "y" || value == "m"));
         }
         let label = TREES.get(own::compiled(self.tree)).map_or("", |tree| tree.label);
         let holds = !LEFT_OUT.contains(&(option, label));
         let on = self.assumptions.note(Key::Config(option), || Assumption {
-            what: Cow::Owned(format!("CONFIG_{option}")),
+            what: Cow::Owned(["CONFIG_", option].concat()),
             value: Cow::Borrowed(if holds { "y" } else { "n" }),
             because: if holds {
                 "distribution kernels have it"

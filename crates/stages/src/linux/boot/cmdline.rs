@@ -18,6 +18,10 @@ impl<'a> Cmdline<'a> {
 
     /// Whether an argument was given; of `key=value`, the last value counts.
     pub(super) fn given(&self, argument: &str) -> bool {
+        // Most command lines say nothing, and are asked of everything.
+        if self.words.is_empty() {
+            return false;
+        }
         match argument.split_once('=') {
             None => self.words.contains(&argument),
             Some((key, value)) => self.value(key) == Some(value),

@@ -91,7 +91,7 @@ pub(super) struct Test {
     /// The number of the capability that a condition `flag` asks for.
     pub(super) flag: u16,
     /// How words are decided.
-    pub(super) words: Decide,
+    pub(super) words: &'static Decide,
 }
 
 impl Program {
@@ -211,7 +211,7 @@ fn compile(tree: usize, index: usize, rule: &'static Rule) -> Compiled {
             flag: if let Condition::Flag(id) = need.condition { by_id(id) } else { NO_FEATURE },
             words: match need.condition {
                 Condition::Other(words) | Condition::Model(words) => decide(words),
-                _ => Decide::Normally(false),
+                _ => &Decide::Normally(false),
             },
         })
         .collect();

@@ -81,7 +81,8 @@ pub(super) struct Boot<'a> {
     pub(super) forced: Caps,
     /// What CPUID announced.
     pub(super) announced: Caps,
-    pub(super) marks: Box<Marks>,
+    /// Who decided what, by number of the capability.
+    pub(super) marks: Vec<Marks>,
     pub(super) bugs: Bugs,
     /// Bugs that hang on assumptions.
     pub(super) bug_hangs: Vec<(u64, u64)>,
@@ -93,17 +94,23 @@ pub(super) struct Boot<'a> {
     pub(super) open: bool,
 }
 
-/// Who decided what, by number of the capability.
+/// Who decided what of one capability.
+#[derive(Clone, Copy)]
 pub(super) struct Marks {
-    pub(super) now: [Mark; CAPS],
-    pub(super) cleared: [Mark; CAPS],
-    pub(super) forced: [Mark; CAPS],
-    /// Rules of which it is not known whether they set the capability.
-    pub(super) open: [Mark; CAPS],
-    /// The assumptions on which a capability hangs.
-    pub(super) hangs: [u64; CAPS],
+    pub(super) now: Mark,
+    cleared: Mark,
+    forced: Mark,
+    /// The rule of which it is not known whether it sets the capability.
+    pub(super) open: Mark,
+    /// The assumptions on which it hangs.
+    pub(super) hangs: u64,
     /// The assumptions on which it would hang if it were set later.
-    latent: [u64; CAPS],
+    latent: u64,
+}
+
+impl Marks {
+    pub(super) const NONE: Self =
+        Self { now: Mark::None, cleared: Mark::None, forced: Mark::None, open: Mark::None, hangs: 0, latent: 0 };
 }
 
 /// `common.c:get_cpu_vendor`: the vendors whose set-up code a 64-bit kernel of this tree has.
@@ -139,14 +146,7 @@ impl<'a> Boot<'a> {
             cleared: Caps::NONE,
             forced: Caps::NONE,
             announced: Caps::NONE,
-            marks: Box::new(Marks {
-                now: [Mark::None; CAPS],
-                cleared: [Mark::None; CAPS],
-                forced: [Mark::None; CAPS],
-                open: [Mark::None; CAPS],
-                hangs: [0; CAPS],
-                latent: [0; CAPS],
-            }),
+            marks: vec![Marks::NONE; CAPS],
             bugs: Bugs::default(),
             bug_hangs: Vec::new(),
             vmx: [0; 5],
@@ -203,19 +203,23 @@ impl<'a> Boot<'a> {
 
     /// `set_cpu_cap`.
     fn set_cpu_cap(&mut self, number: u16, mark: Mark) {
-        if usize::from(number) < CAPS && !self.caps.has(number) {
+        if self.caps.has(number) {
+            return;
+        }
+        if let Some(marks) = self.marks.get_mut(usize::from(number)) {
             self.caps.put(number, true);
-            self.mark(number, mark);
-            self.marks.hangs[usize::from(number)] |= self.marks.latent[usize::from(number)];
+            marks.now = mark;
+            marks.hangs |= marks.latent;
         }
     }
 
     /// `setup_force_cpu_cap`.
     pub(super) fn setup_force_cpu_cap(&mut self, number: u16, mark: Mark) {
-        if usize::from(number) >= CAPS || self.forced.has(number) {
+        if self.forced.has(number) {
             return;
         }
-        self.marks.forced[usize::from(number)] = mark;
+        let Some(marks) = self.marks.get_mut(usize::from(number)) else { return };
+        marks.forced = mark;
         self.forced.put(number, true);
         self.set_cpu_cap(number, mark);
     }
@@ -230,27 +234,22 @@ impl<'a> Boot<'a> {
     }
 
     fn clear_feature(&mut self, number: u16, mark: Mark, lasts: Lasts) {
-        if usize::from(number) >= CAPS {
-            return;
-        }
+        let inherited = if let Mark::With(parent) = mark { self.hangs(parent) } else { 0 };
+        let Some(marks) = self.marks.get_mut(usize::from(number)) else { return };
         if lasts == Lasts::ForEver && !self.cleared.has(number) {
             self.cleared.put(number, true);
-            self.marks.cleared[usize::from(number)] = mark;
+            marks.cleared = mark;
         }
         if self.caps.has(number) {
             self.caps.put(number, false);
-            self.mark(number, mark);
+            marks.now = mark;
         }
-        if let Mark::With(parent) = mark {
-            let inherited = self.marks.hangs[usize::from(parent) % CAPS];
-            self.marks.hangs[usize::from(number)] |= inherited;
-        }
+        marks.hangs |= inherited;
     }
 
-    pub(super) fn mark(&mut self, number: u16, mark: Mark) {
-        if let Some(slot) = self.marks.now.get_mut(usize::from(number)) {
-            *slot = mark;
-        }
+    /// The assumptions on which a capability hangs.
+    pub(super) fn hangs(&self, number: u16) -> u64 {
+        self.marks.get(usize::from(number)).map_or(0, |marks| marks.hangs)
     }
 
     /// Runs the rules that cite a function, in order of identity; what they set or clear lasts for one pass.
@@ -291,15 +290,20 @@ impl<'a> Boot<'a> {
         let mark = Mark::Rule(compiled.index);
         if self.open {
             if truth.holds && !clears {
-                compiled.features.iter().for_each(|&number| self.marks.open[usize::from(number) % CAPS] = mark);
+                for &number in &compiled.features {
+                    if let Some(marks) = self.marks.get_mut(usize::from(number)) {
+                        marks.open = mark;
+                    }
+                }
             }
             return;
         }
         for &number in &compiled.features {
-            if self.caps.has(number) == clears {
-                self.marks.hangs[usize::from(number) % CAPS] |= truth.on;
-            } else if clears && lasts == Lasts::ForEver {
-                self.marks.latent[usize::from(number) % CAPS] |= truth.on;
+            let matters = self.caps.has(number) == clears;
+            match self.marks.get_mut(usize::from(number)) {
+                Some(marks) if matters => marks.hangs |= truth.on,
+                Some(marks) if clears && lasts == Lasts::ForEver => marks.latent |= truth.on,
+                _ => {}
             }
             match (truth.holds, compiled.effect) {
                 (false, _) => {}
@@ -322,7 +326,9 @@ impl<'a> Boot<'a> {
                 changed &= changed - 1;
                 let index = word * 32 + bit as usize;
                 let set = after >> bit & 1 == 1;
-                self.marks.now[index] = if set { self.marks.forced[index] } else { self.marks.cleared[index] };
+                if let Some(marks) = self.marks.get_mut(index) {
+                    marks.now = if set { marks.forced } else { marks.cleared };
+                }
             }
         }
     }
@@ -330,7 +336,7 @@ impl<'a> Boot<'a> {
     /// Empties the capability words before CPUID is read again.
     pub(super) fn begin_pass(&mut self) {
         self.caps = Caps::NONE;
-        self.marks.now = [Mark::None; CAPS];
+        self.marks.iter_mut().for_each(|marks| marks.now = Mark::None);
     }
 
     /// Puts a CPUID register into its word.
@@ -340,7 +346,9 @@ impl<'a> Boot<'a> {
         *announced |= value;
         let mut rest = value;
         while rest != 0 {
-            self.marks.now[word * 32 + rest.trailing_zeros() as usize] = Mark::Word;
+            if let Some(marks) = self.marks.get_mut(word * 32 + rest.trailing_zeros() as usize) {
+                marks.now = Mark::Word;
+            }
             rest &= rest - 1;
         }
     }

@@ -8,7 +8,7 @@ use cpusieve_model::{CpuidBit, Effect, Evidence, Grounds, Place, Registers, Step
 use super::Output;
 use super::capabilities::Capabilities;
 use super::program::Row;
-use super::state::{Boot, Mark};
+use super::state::{Boot, Mark, Marks};
 
 /// Reads the result off a boot.
 pub(super) fn output(boot: Boot<'_>) -> Output {
@@ -35,9 +35,8 @@ pub(super) fn output(boot: Boot<'_>) -> Output {
 /// Steps are written where they stay: moving each twice would take longer than all the rest of a boot.
 fn push_step(registers: &mut Latest<'_, '_>, row: &Row, present: bool, steps: &mut Vec<Step>) {
     let boot = registers.boot;
-    let number = usize::from(row.number);
     let announced = boot.announced.has(row.number);
-    let (Some(&mark), Some(&open)) = (boot.marks.now.get(number), boot.marks.open.get(number)) else { return };
+    let Some(&Marks { now: mark, open, .. }) = boot.marks.get(usize::from(row.number)) else { return };
     let (mark, effect) = match (announced, present) {
         (false, false) if open != Mark::None => (open, Effect::Unknown),
         // What the kernel had set by itself was cleared again.
@@ -146,9 +145,9 @@ impl Latest<'_, '_> {
 }
 
 /// The assumptions, each with what hangs on it; those on which nothing hangs in the end are left out.
-fn assumptions(boot: Boot<'_>) -> Vec<super::Assumption> {
-    let mut assumed: Vec<super::Assumption> =
-        boot.assumptions.0.into_iter().map(|(_, assumption)| assumption).collect();
+fn assumptions(mut boot: Boot<'_>) -> Vec<super::Assumption> {
+    let noted = std::mem::take(&mut boot.assumptions.0);
+    let mut assumed: Vec<super::Assumption> = noted.into_iter().map(|(_, assumption)| assumption).collect();
     let mut hang = |mut on: u64, id: &'static str| {
         while on != 0 {
             if let Some(assumption) = assumed.get_mut(on.trailing_zeros() as usize) {
@@ -158,9 +157,9 @@ fn assumptions(boot: Boot<'_>) -> Vec<super::Assumption> {
         }
     };
     for row in &boot.program.features {
-        hang(boot.marks.hangs.get(usize::from(row.number)).copied().unwrap_or(0), row.feature.id());
+        hang(boot.hangs(row.number), row.feature.id());
     }
-    for (bugs, on) in boot.bug_hangs {
+    for &(bugs, on) in &boot.bug_hangs {
         let hanging = boot.program.bugs.iter().take(64).enumerate().filter(|(index, _)| bugs >> index & 1 == 1);
         hanging.filter_map(|(_, bug)| bug.shown).for_each(|name| hang(on, name));
     }

@@ -2,7 +2,7 @@
 
 use cpusieve_knowledge::rules::{Condition, Field};
 
-use super::program::{CAPS, NO_FEATURE, Test};
+use super::program::Test;
 use super::state::Boot;
 use super::words::Decide;
 
@@ -85,8 +85,8 @@ impl Boot<'_> {
             Condition::Param(words) => self.param(words),
             Condition::Config(option) => self.config(option),
             Condition::Model(_) | Condition::Other(_) => match test.words {
-                Decide::Normally(holds) => Truth::seen(holds),
-                Decide::Assumed(what, holds, because) => {
+                Decide::Normally(holds) => Truth::seen(*holds),
+                &Decide::Assumed(what, holds, because) => {
                     Truth { holds, on: self.assumptions.note_words(what, holds, because) }
                 }
                 Decide::By(decide) => decide(self),
@@ -97,10 +97,7 @@ impl Boot<'_> {
 
     /// A capability, with the assumptions on which it hangs itself.
     fn capability(&self, number: u16) -> Truth {
-        if number == NO_FEATURE || usize::from(number) >= CAPS {
-            return Truth::seen(false);
-        }
-        Truth { holds: self.caps.has(number), on: self.marks.hangs[usize::from(number)] }
+        Truth { holds: self.caps.has(number), on: self.hangs(number) }
     }
 
     fn field(&self, field: Field) -> bool {

@@ -1,5 +1,7 @@
 //! Words of rules that stand for something that no condition of the rule language says: each is decided here.
 
+use std::sync::LazyLock;
+
 #[cfg(test)]
 use cpusieve_knowledge::rules::{Condition, RULES, Software};
 use cpusieve_model::{MsrBit, State, Vendor};
@@ -7,6 +9,7 @@ use cpusieve_model::{MsrBit, State, Vendor};
 use super::mitigations::SpectreV2;
 use super::state::Boot;
 use super::truth::Truth;
+use crate::names::Names;
 
 /// How words are decided.
 #[derive(Clone, Copy)]
@@ -219,8 +222,10 @@ const WORDS: &[(&str, Decide)] = &[
 ];
 
 /// How words are decided; words that are not on the list stay unknown.
-pub(super) fn decide(words: &str) -> Decide {
-    WORDS.iter().find(|(known, _)| *known == words).map_or(Unknown, |(_, decide)| *decide)
+pub(super) fn decide(words: &str) -> &'static Decide {
+    static BY_WORDS: LazyLock<Names<&'static Decide>> =
+        LazyLock::new(|| Names::new(WORDS.iter().map(|(words, decide)| (*words, decide))));
+    BY_WORDS.get(words).copied().unwrap_or(&Unknown)
 }
 
 /// Words of Linux's rules that nothing here decides: none, as a law of the tables.
