@@ -26,7 +26,7 @@ pub(super) fn run(options: &CompareOptions, as_json: bool) -> Result<Done, Failu
     let (setting, of_qemu) = setting(&asked)?;
     let (a, b) = (end(&options.a, &setting)?, end(&options.b, &setting)?);
     let by_libvirt = [&a, &b].into_iter().any(|end| matches!(end, End::Definition(..)));
-    let (release, of_libvirt) = libvirt(&options.setting)?;
+    let (release, of_libvirt) = libvirt(options.libvirt.as_deref())?;
     let mut assumed: Vec<Assumption> = of_libvirt.filter(|_| by_libvirt).into_iter().collect();
     // No QEMU has a say between two definitions.
     if ![&a, &b].into_iter().all(|end| matches!(end, End::Definition(..))) {
