@@ -116,10 +116,11 @@ impl End {
         let Self::Definition(cpu) = self else { return None };
         let more = beyond(cpu, scale.catalogue, scale.libvirt?);
         let (model, qemu) = (cpu.model.as_ref()?, label(scale.catalogue.release));
-        let (vmx, mut names): (Vec<&str>, Vec<&str>) = more.iter().partition(|name| name.starts_with("vmx-"));
-        let controls = format!("{} of VMX (vmx-*)", vmx.len());
-        names.extend((!vmx.is_empty()).then_some(controls.as_str()));
-        let (name, names) = (input::name(path), names.join(" "));
+        let (vmx, plain): (Vec<&str>, Vec<&str>) = more.iter().partition(|name| name.starts_with("vmx-"));
+        let controls = (!vmx.is_empty()).then(|| format!("{} of VMX (vmx-*)", vmx.len()));
+        let plain = (!plain.is_empty()).then(|| plain.join(" "));
+        let names = plain.into_iter().chain(controls).collect::<Vec<_>>().join(", and ");
+        let name = input::name(path);
         (!names.is_empty()).then(|| format!("{name}: QEMU {qemu}'s {model} also has, uncounted by libvirt: {names}"))
     }
 }
