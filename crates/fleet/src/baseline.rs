@@ -84,7 +84,7 @@ pub fn baseline(fleet: &Fleet, setting: &Setting<'_>, migratable: bool) -> Optio
 }
 
 /// Two properties of one feature (the bits of two vendors) have one id.
-fn once(ids: Vec<&'static str>) -> Vec<&'static str> {
+pub(crate) fn once(ids: Vec<&'static str>) -> Vec<&'static str> {
     let mut seen = BTreeSet::new();
     ids.into_iter().filter(|id| seen.insert(*id)).collect()
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::baseline::features;
-use crate::catalogue::Catalogue;
+use crate::baseline::{features, once};
+use crate::catalogue::{Catalogue, Property};
 use crate::fleet::{Fleet, Kind};
 use crate::host::Setting;
 use crate::naming::{self, Hosts, Named};
@@ -62,16 +62,26 @@ struct Group {
 
 struct Scale<'a> {
     catalogue: &'a Catalogue,
-    weights: &'a Weights,
+    /// The weight of each feature, and its properties: two where two vendors have bits of their own.
+    weights: Vec<(u64, Vec<&'a Property>)>,
     migratable: bool,
     kinds: &'a [Kind],
 }
 
-impl Scale<'_> {
+impl<'a> Scale<'a> {
+    fn new(catalogue: &'a Catalogue, weights: &Weights, migratable: bool, kinds: &'a [Kind]) -> Self {
+        let mut by_id: BTreeMap<&str, (u64, Vec<&Property>)> = BTreeMap::new();
+        for property in catalogue.properties() {
+            let weight = weights.get(property.id).copied().unwrap_or(1);
+            by_id.entry(property.id).or_insert_with(|| (weight, Vec::new())).1.push(property);
+        }
+        Self { catalogue, weights: by_id.into_values().collect(), migratable, kinds }
+    }
+
     fn group(&self, kinds: Vec<usize>, offer: Offer) -> Group {
         let words = features(&offer, self.catalogue, self.migratable);
-        let weight = |id: &str| self.weights.get(id).copied().unwrap_or(1);
-        let sum = self.catalogue.in_words(&words).fold(0_u64, |sum, property| sum.saturating_add(weight(property.id)));
+        let there = self.weights.iter().filter(|(_, bits)| bits.iter().any(|property| property.is_in(&words)));
+        let sum = there.fold(0_u64, |sum, (weight, _)| sum.saturating_add(*weight));
         let hosts: usize = kinds.iter().filter_map(|&kind| self.kinds.get(kind)).map(|kind| kind.hosts).sum();
         Group { value: sum.saturating_mul(hosts as u64), kinds, offer }
     }
@@ -100,7 +110,7 @@ pub fn pools(
         return Err(TooManyKinds { kinds: all });
     }
     let catalogue = Catalogue::of(setting.release);
-    let scale = Scale { catalogue: &catalogue, weights, migratable, kinds };
+    let scale = Scale::new(&catalogue, weights, migratable, kinds);
     let most = most.min(kinds.len());
     let best = kinds.len() <= EXACT;
     let splits = if best { every(&scale, most) } else { step_by_step(&scale, most) };
@@ -258,7 +268,8 @@ fn split(fleet: &Fleet, setting: &Setting<'_>, scale: &Scale<'_>, groups: Vec<Gr
         let offered = closed(group.offer.words, setting.release);
         let model = naming::name(&Hosts::of_kinds(&kinds), scale.catalogue, setting, &words, &offered);
         let count = kinds.iter().map(|kind| kind.hosts).sum();
-        Pool { hosts, count, features: scale.catalogue.in_words(&words).map(|property| property.id).collect(), model }
+        let features = once(scale.catalogue.in_words(&words).map(|property| property.id).collect());
+        Pool { hosts, count, features, model }
     };
     let mut pools: Vec<Pool> = groups.into_iter().map(pool).collect();
     pools.sort_by_key(|pool| (std::cmp::Reverse(pool.count), pool.hosts.first().copied()));
@@ -296,7 +307,7 @@ mod tests {
         let kinds = kinds(7);
         let catalogue = Catalogue::of(RELEASES.len() - 1);
         let weights = Weights::from([("avx512f".to_owned(), 7)]);
-        let scale = Scale { catalogue: &catalogue, weights: &weights, migratable: true, kinds: &kinds };
+        let scale = Scale::new(&catalogue, &weights, true, &kinds);
         let (best, merged) = (every(&scale, 7), step_by_step(&scale, 7));
         assert_eq!((best.len(), merged.len()), (7, 7));
         for (number, (best, merged)) in best.iter().zip(&merged).enumerate() {

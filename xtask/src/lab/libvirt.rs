@@ -82,6 +82,9 @@ fn unpack(archive: &Path, home: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let mut tar = Command::new("tar");
     tar.arg("--extract").arg("--file").arg(archive).arg("--directory").arg(&parts).arg("--wildcards").args(PARTS);
     tar.args(["--strip-components", "1"]);
-    bounded::must(&mut tar, UNPACK)?;
+    if let Err(error) = bounded::must(&mut tar, UNPACK) {
+        fs::remove_dir_all(&parts)?;
+        return Err(error);
+    }
     Ok(parts)
 }

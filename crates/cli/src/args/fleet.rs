@@ -136,9 +136,6 @@ pub(crate) struct FleetSetting {
     /// Take machines under a hypervisor for hosts although their KVM was not seen
     #[arg(long)]
     pub(crate) nested: bool,
-    /// The version of libvirt whose CPU map gives <cpu> elements their meaning; else the newest known
-    #[arg(long, value_name = "VERSION")]
-    pub(crate) libvirt: Option<String>,
     /// Stop at the first input that cannot be used
     #[arg(long)]
     pub(crate) strict: bool,
@@ -166,6 +163,9 @@ pub(crate) struct BaselineOptions {
     /// Print the CPU alone, ready to paste
     #[arg(long, value_name = "SYSTEM", conflicts_with = "json")]
     pub(crate) to: Option<To>,
+    /// The version of libvirt whose CPU map <cpu> elements and --to libvirt keep to; else the newest known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) libvirt: Option<String>,
     /// Files, folders, or `-` for standard input
     #[arg(value_name = "INPUT", default_value = "-")]
     pub(crate) inputs: Vec<PathBuf>,
@@ -176,6 +176,9 @@ pub(crate) struct BaselineOptions {
 pub(crate) struct CompareOptions {
     #[command(flatten)]
     pub(crate) setting: FleetSetting,
+    /// The version of libvirt whose CPU map gives <cpu> elements their meaning; else the newest known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) libvirt: Option<String>,
     /// The host
     pub(crate) a: PathBuf,
     /// What is to run on it: another host's guests, or a CPU's definition

@@ -160,6 +160,11 @@ fn pools_gain_what_one_host_took() {
     assert_eq!(output.status.code(), Some(0));
     let found = json(&output);
     let frontier = found["frontier"].as_array().unwrap().clone();
+    for pool in frontier.iter().flat_map(|split| split["pools"].as_array().unwrap()) {
+        let features = pool["features"].as_array().unwrap();
+        let once: std::collections::HashSet<&str> = features.iter().filter_map(Value::as_str).collect();
+        assert_eq!(features.len(), once.len(), "a feature of two properties is one");
+    }
     // What a feature is worth decides what it weighs, unless that is given.
     assert!(found["weights"]["aes"].as_u64().unwrap() > 2, "{}", found["weights"]);
     let priced = found["weights"]["gfni"].as_u64().unwrap_or(1);

@@ -18,7 +18,7 @@ use cpusieve_fleet::libvirt::{
     Cpu, Data, Match, Mode, Policy, baseline, decode, expand_features, migratable, translate, update, update_live,
 };
 use cpusieve_fleet::{Answer, answer, apart};
-use cpusieve_knowledge::libvirt::{FEATURES, RELEASES, Set, at, feature};
+use cpusieve_knowledge::libvirt::{FEATURES, Model, RELEASES, Set, at, feature, model, models};
 use serde_json::Value;
 
 use files::{Files, Reply, cases, text};
@@ -355,6 +355,30 @@ fn every_case_is_judged_or_said_why_not() {
     eprintln!("{:<16} {:>6} {:>10}", "all", sum(0), sum(1));
     assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), cases.len());
     assert!(!court.files.are_there() || sum(1) == 0, "with the files at hand, every case is judged");
+}
+
+#[test]
+fn a_baseline_of_two_models_runs_on_both() {
+    let release = release();
+    let host = |model: &str| Cpu { arch: Some("x86_64".into()), model: Some(model.into()), ..Cpu::default() };
+    let names: Vec<&str> = models(release).iter().filter(|model| model.guest).map(Model::name).collect();
+    let vendor = |name: &str| model(release, name).unwrap().vendor();
+    let mut found = 0;
+    for (at, one) in names.iter().enumerate() {
+        for other in names.iter().skip(at) {
+            let inputs = [host(one), host(other)];
+            let Ok(cpu) = baseline(&inputs, release, false) else { continue };
+            let both = inputs[0].expanded(release).unwrap().intersection(&inputs[1].expanded(release).unwrap());
+            assert_eq!(cpu.expanded(release), Ok(both), "{one} and {other}");
+            assert!(inputs.iter().all(|input| compare(input, &cpu) != "INCOMPATIBLE"), "{one} and {other}");
+            // Of the first CPU libvirt does not look at the model's vendor, so the order may matter.
+            if vendor(one) == vendor(other) {
+                assert_eq!(baseline(&[host(other), host(one)], release, false).ok(), Some(cpu), "{one} and {other}");
+            }
+            found += 1;
+        }
+    }
+    assert!(found > names.len(), "{found}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Fail
     let (setting, assumed) = setting(&asked)?;
     let mut sources = Sources::of(&options.inputs)?;
     if let Some(found) = definitions::of(&mut sources, options.setting.strict)? {
-        let (release, of_libvirt) = libvirt(&options.setting)?;
+        let (release, of_libvirt) = libvirt(options.libvirt.as_deref())?;
         let assumed: Vec<Assumption> = of_libvirt.into_iter().collect();
         return definitions::run(&found, options, (&setting, &assumed), release, as_json);
     }
@@ -33,7 +33,7 @@ pub(super) fn run(options: &BaselineOptions, as_json: bool) -> Result<Done, Fail
     let found = baseline(&loaded.fleet, &setting, migratable).ok_or("there are no hosts")?;
     let text = match options.to {
         Some(to) => {
-            let (libvirt, _) = libvirt(&options.setting)?;
+            let (libvirt, _) = libvirt(options.libvirt.as_deref())?;
             let printed = target(to).print(&found, &loaded.fleet, setting.release, libvirt);
             printed.ok_or("no CPU model runs unfiltered on all hosts")?
         }

@@ -26,7 +26,7 @@ pub(super) fn run(options: &CompareOptions, as_json: bool) -> Result<Done, Failu
     let (setting, of_qemu) = setting(&asked)?;
     let (a, b) = (end(&options.a, &setting)?, end(&options.b, &setting)?);
     let by_libvirt = [&a, &b].into_iter().any(|end| matches!(end, End::Definition(..)));
-    let (release, of_libvirt) = libvirt(&options.setting)?;
+    let (release, of_libvirt) = libvirt(options.libvirt.as_deref())?;
     let mut assumed: Vec<Assumption> = of_libvirt.filter(|_| by_libvirt).into_iter().collect();
     // No QEMU has a say between two definitions.
     if ![&a, &b].into_iter().all(|end| matches!(end, End::Definition(..))) {
@@ -116,10 +116,11 @@ impl End {
         let Self::Definition(cpu) = self else { return None };
         let more = beyond(cpu, scale.catalogue, scale.libvirt?);
         let (model, qemu) = (cpu.model.as_ref()?, label(scale.catalogue.release));
-        let (vmx, mut names): (Vec<&str>, Vec<&str>) = more.iter().partition(|name| name.starts_with("vmx-"));
-        let controls = format!("{} of VMX (vmx-*)", vmx.len());
-        names.extend((!vmx.is_empty()).then_some(controls.as_str()));
-        let (name, names) = (input::name(path), names.join(" "));
+        let (vmx, plain): (Vec<&str>, Vec<&str>) = more.iter().partition(|name| name.starts_with("vmx-"));
+        let controls = (!vmx.is_empty()).then(|| format!("{} of VMX (vmx-*)", vmx.len()));
+        let plain = (!plain.is_empty()).then(|| plain.join(" "));
+        let names = plain.into_iter().chain(controls).collect::<Vec<_>>().join(", and ");
+        let name = input::name(path);
         (!names.is_empty()).then(|| format!("{name}: QEMU {qemu}'s {model} also has, uncounted by libvirt: {names}"))
     }
 }

@@ -94,12 +94,12 @@ fn setting(asked: &Asked) -> Result<(Setting<'_>, Vec<Assumption>), Failure> {
 }
 
 /// The release of libvirt whose CPU map counts, and what was assumed of it.
-fn libvirt(options: &FleetSetting) -> Result<(usize, Option<Assumption>), Failure> {
+fn libvirt(version: Option<&str>) -> Result<(usize, Option<Assumption>), Failure> {
     let assumed = |release: usize, because: String| {
         let value = libvirt::RELEASES.get(release).map_or("", |known| known.label).to_owned();
         (release, Some(Assumption { what: "libvirt".to_owned(), value, because, hangs: Vec::new() }))
     };
-    let Some(version) = &options.libvirt else {
+    let Some(version) = version else {
         return Ok(assumed(libvirt::newest(), "none was named; this is the newest known".to_owned()));
     };
     Ok(match libvirt::nearest(version) {
