@@ -54,7 +54,7 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
         .iter()
         .map(|row| {
             let quote = |cell: &String| {
-                if cell.is_empty() || cell.contains(' ') { format!("\"{cell}\"") } else { cell.clone() }
+                if cell.is_empty() || cell.contains(char::is_whitespace) { format!("\"{cell}\"") } else { cell.clone() }
             };
             row.iter().map(quote).collect()
         })

@@ -36,6 +36,9 @@ pub(super) fn check(tree: &StoredTree) -> Result<(), StoredError> {
     if !is_word(&tree.version) || tree.release.as_ref().is_some_and(|release| !is_word(release)) {
         return Err(StoredError::Whole("the version or release is longer than any, or has blanks".to_owned()));
     }
+    if tree.source.contains(|c: char| c == '"' || c.is_control()) {
+        return Err(StoredError::Whole("the source has characters that no cell can hold".to_owned()));
+    }
     if tree.linux.is_none() && tree.kvm.is_none() {
         return Err(StoredError::Whole("neither Linux's tables nor KVM's".to_owned()));
     }
