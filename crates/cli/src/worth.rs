@@ -118,7 +118,7 @@ impl Worths {
     pub(crate) fn weights(&self) -> BTreeMap<&str, u64> {
         let mut weights = BTreeMap::new();
         for price in self.prices.iter().filter(|price| price.ratio[1] >= NOTABLE) {
-            let known: &mut u64 = weights.entry(price.feature.as_str()).or_default();
+            let known: &mut u64 = weights.entry(&*price.feature).or_default();
             *known = (*known).max(price.ratio[0].clamp(0.0, 1e6).round() as u64);
         }
         weights.retain(|_, weight| *weight > 1);

@@ -49,7 +49,8 @@ impl Nearest {
 ///   better); if all are younger, the oldest. Of trees with the same numbers it is the one of the same distribution.
 ///   Debian hides the third number behind a count of its own (`6.1.0-56-cloud-amd64`); the `source` of its trees ends in
 ///   theirs;
-/// - for an older release it is the newest of the distribution, else of kernel.org.
+/// - for an older release it is the first of the distribution, else of kernel.org: what younger trees of the series have
+///   more was backported to them later.
 ///
 /// ```
 /// use cpusieve_knowledge::linux::{self, Distance};
@@ -59,7 +60,7 @@ impl Nearest {
 /// let nearest = linux::nearest("5.10.255-253.1008.amzn2.x86_64");
 /// assert_eq!((nearest.tree().label, nearest.distance), ("5.10.262", Distance::SameRelease));
 /// let nearest = linux::nearest("5.14.0-427.el9.x86_64");
-/// assert_eq!((nearest.tree().label, nearest.distance), ("5.10.262", Distance::Older));
+/// assert_eq!((nearest.tree().label, nearest.distance), ("5.10", Distance::Older));
 /// ```
 #[must_use]
 pub fn nearest(release: &str) -> Nearest {
@@ -89,13 +90,9 @@ pub(crate) fn nearest_compiled(release: &str) -> Nearest {
     };
     let trees = || TREES.iter().enumerate().filter(|(_, tree)| tree.release == found);
     if found != wanted {
-        let of = |source: &str| {
-            trees().filter(|(_, tree)| tree.source.starts_with(source)).map(|(index, _)| index).next_back()
-        };
-        let tree = of(distribution(release))
-            .or_else(|| of("kernel.org"))
-            .or_else(|| trees().next_back().map(|(index, _)| index));
-        return Nearest { tree: tree.unwrap_or(0), distance: Distance::Older };
+        let of = |source: &str| trees().find(|(_, tree)| tree.source.starts_with(source));
+        let tree = of(distribution(release)).or_else(|| of("kernel.org")).or_else(|| trees().next());
+        return Nearest { tree: tree.map_or(0, |(index, _)| index), distance: Distance::Older };
     }
     let builder = distribution(release);
     let by = |tree: &Tree, builder: &str| tree.source.starts_with(builder);
