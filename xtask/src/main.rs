@@ -35,8 +35,10 @@ cargo xtask fuzz [--seconds N] [TARGET...]
 cargo xtask bench                     whole processes beside their yardsticks
 cargo xtask price again A.json B.json whether two runs of `cpusieve price --json` agree
 cargo xtask price openssl FILE.json   whether a run agrees with `openssl speed`
-cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--keep DIR]
+cargo xtask lab [--quick] [--kernel SERIES|RELEASE]... [--cpu S]... [--append CMDLINE] [--random N [--seed N]] [--keep DIR]
                                       real kernels under emulated CPUs, predicted and compared: docs/lab.md
+cargo xtask lab fuzz-qemu [--seed N] [--count N] [--qemu PROGRAM]... [--machine M --cpu S [--smp S]]
+                                      random command lines put to real QEMUs and to the QEMU stage
 cargo xtask lab nested [--quick] [--kernel S]... [--cpu S] [--append S] [--options S] [--guest CPU]... [--keep DIR]
                                       a real KVM and guests under it, inside an emulated host
 cargo xtask lab libvirt [--quick]     libvirt's own cases of comparing CPUs, by the files of its source package

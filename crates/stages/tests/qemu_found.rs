@@ -4,6 +4,7 @@
 mod oracle;
 
 use cpusieve_knowledge::qemu;
+use cpusieve_model::{KvmCpuidEntry, Registers};
 use cpusieve_stages::qemu::{Accelerator, Irqchip, Output, Protected, Question, Smp, SmpError, realize};
 
 use oracle::{Host, hosts};
@@ -12,7 +13,7 @@ use oracle::{Host, hosts};
 type Found = (&'static str, &'static str, &'static str, &'static str, &'static [&'static str]);
 
 /// Under TCG.
-const EMULATED: [Found; 22] = [
+const EMULATED: [Found; 25] = [
     // Boards: ISA's CPUs, addresses, APIC ids, the firmware's files.
     ("5.2", "pc-1.0", "1", "max", &["Machine type 'pc-1.0' is deprecated: use a newer machine type instead"]),
     ("11.1", "isapc", "1", "max", &["warning: cpu type max-x86_64-cpu is deprecated for isapc machine"]),
@@ -28,6 +29,9 @@ const EMULATED: [Found; 22] = [
     ("5.2", "pc-i440fx-2.1", "1", "Penryn,level=0,check=off", &[FIRMWARE]),
     ("5.2", "pc-i440fx-2.6", "1", "Penryn,level=0,check=off", &[]),
     ("7.2", "pc-i440fx-2.1", "1", "Penryn,level=0,check=off", &[]),
+    ("10.0", "pc-q35-8.0", "1,maxcpus=255", "base", &[SMBIOS]),
+    ("10.0", "pc-q35-8.0", "1,maxcpus=254", "base", &[]),
+    ("10.0", "pc-q35-8.1", "1,maxcpus=255", "base", &[]),
     // Words and numbers.
     ("5.2", "q35", "1", "base,hv-vpindex=on", &["kernel doesn't allow setting HyperV VP_INDEX"]),
     ("10.0", "q35", "1", "base,hv-vpindex=on", &[]),
@@ -58,6 +62,8 @@ const EMULATED: [Found; 22] = [
 ];
 
 const WIDE: &str = "current -smp configuration requires kernel irqchip and X2APIC API support.";
+const SMBIOS: &str = "SMBIOS 2.0 doesn't support number of processor cores/threads more than 255, use -machine \
+                      smbios-entry-point-type=64 option to enable SMBIOS 3.0 support";
 const FIRMWARE: &str = "warning: Unknown firmware file in legacy mode: etc/msr_feature_control";
 
 fn told(
@@ -123,6 +129,14 @@ fn what_kvm_has_decides() {
         ["kvm: LMCE not supported", "kvm_init_vcpu: kvm_arch_init_vcpu failed (0): Operation not supported",]
     );
     assert!(lines(intel, None, ("10.0", "q35", "1", "Nehalem,lmce=on,check=off", &[])).is_empty());
+    // An AVX10 that is newer than QEMU: on `spr-6.18` made up.
+    let mut newer = oracle::hosts().remove("spr-6.18").unwrap();
+    for entry in newer.kvm.supported.iter_mut().flatten().filter(|entry| (entry.leaf, entry.subleaf) == (7, 1)) {
+        entry.registers.edx |= 1 << 19;
+    }
+    let registers = Registers { eax: 1, ebx: 7 << 16 | 3, ecx: 0, edx: 0 };
+    newer.kvm.supported.as_mut().unwrap().push(KvmCpuidEntry { leaf: 0x24, subleaf: 0, flags: 1, registers });
+    assert_eq!(lines(&newer, None, ("11.1", "q35", "1", "host", &[])), ["avx10-version can be at most 2"]);
     // A frequency below a kilohertz is none, so that VMware's leaf stays away.
     let (output, _) = told(Some(intel), None, ("7.2", "q35", "1", "host,tsc-frequency=999", &[]));
     assert!(output.cpuid.iter().all(|entry| entry.leaf != 0x4000_0010));

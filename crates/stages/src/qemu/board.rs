@@ -15,6 +15,8 @@ const VMX: u32 = 1 << 5;
 const MCE_AND_MCA: u32 = 1 << 7 | 1 << 14;
 /// Machines until this version know the files of their firmware by name (`legacy_fw_cfg_order`).
 const LEGACY_FIRMWARE: (u16, u16) = (2, 5);
+/// Machines until this version have tables of SMBIOS 2.0.
+const SMBIOS_2: (u16, u16) = (8, 0);
 /// Machines until this version number CPUs as they come.
 const COUNTED_CPUS: (u16, u16) = (1, 3);
 /// The CPUs that an ISA bus is meant for (`hw/i386/isapc.c`).
@@ -104,6 +106,21 @@ impl Instance<'_> {
     fn has_feature_control(&self) -> bool {
         let leaf_1 = leaves::of_first(&self.cpu, 1, 0);
         leaf_1.ecx & VMX != 0 || self.reports_local_errors() && leaf_1.edx & MCE_AND_MCA == MCE_AND_MCA
+    }
+
+    /// `hw/smbios/smbios.c:smbios_build_type_4_table`: since 8.1 or so machines whose firmware tables are in SMBIOS's first
+    /// form refuse what a byte does not count.
+    pub(super) fn processors_in_a_byte(&self) -> Result<(), Refusal> {
+        let question = &self.cpu.question;
+        let old = matches!(question.machine.kind, MachineKind::Pc | MachineKind::Q35)
+            && question.machine.version.is_some_and(|version| version <= SMBIOS_2);
+        if self.release() >= V10_0 && old && question.smp.threads_per_package() >= 255 {
+            return Err(Refusal::plain(
+                "SMBIOS 2.0 doesn't support number of processor cores/threads more than 255, use -machine \
+                 smbios-entry-point-type=64 option to enable SMBIOS 3.0 support",
+            ));
+        }
+        Ok(())
     }
 
     /// 5.2's `pc_machine_done`: an APIC id above 254 needs an interrupt-remapping unit, of which nothing is known here.

@@ -49,7 +49,7 @@ impl Instance<'_> {
     pub(super) fn x86_cpu_expand_features(&mut self) -> Result<(), Refusal> {
         self.set_plus_and_minus()?;
         if self.is_max() {
-            self.max_features();
+            self.max_features()?;
         }
         self.threads();
         self.without_pmu();
@@ -65,7 +65,10 @@ impl Instance<'_> {
     }
 
     /// `host` and `max` take what the accelerator supports, but for what machine type or user touched.
-    fn max_features(&mut self) {
+    ///
+    /// # Errors
+    /// Since 11.0, an AVX10 of the accelerator that is newer than this QEMU knows.
+    fn max_features(&mut self) -> Result<(), Refusal> {
         let own = self.offer.for_cpu(self.program, &self.supported, &self.cpu.properties);
         let never = self.program.no_autoenable();
         for (((word, own), user), never) in self.cpu.words.iter_mut().zip(own).zip(self.user).zip(never) {
@@ -73,9 +76,10 @@ impl Instance<'_> {
         }
         let avx10 = self.cpu.feature(FEAT_7_1_EDX) & AVX10 != 0;
         if self.release() >= V10_0 && avx10 && self.cpu.properties.avx10_version == 0 {
-            self.set_avx10_version(self.supported_avx10_version()).ok();
+            self.set_avx10_version(self.supported_avx10_version()).map_err(Refusal::plain)?;
         }
         self.record(Phase::Max);
+        Ok(())
     }
 
     /// The version in 24H.EBX\[7:0\] of the accelerator.

@@ -91,6 +91,7 @@ fn until_vcpu(question: Question<'_>) -> Result<Started<'_>, (Vec<String>, Refus
     let mut refusal = instance.address_space().err();
     let last = if refusal.is_none() { instance.feature_control() } else { None };
     refusal = refusal.or_else(|| instance.extended_interrupt_mode().err());
+    refusal = refusal.or_else(|| instance.processors_in_a_byte().err());
     Ok(Started { instance, warnings, refusal, vcpus: question.smp.cpus.max(1), last })
 }
 
