@@ -185,16 +185,22 @@ fn kernel_number(tree: usize, cap: &Cap) -> u16 {
     if cap.kind == kvm::CapKind::Alias1Edx {
         return 32 + u16::from(cap.place.bit);
     }
-    let number = capabilities::number(tree, cap.macro_name);
-    if number != u16::MAX {
-        return number;
-    }
     // A bit without a name of its own still lies in the kernel's word.
     let source = |word: &&linux::Word| {
         word.source.is_some_and(|source| (source.leaf, source.subleaf, source.register) == home(cap.place))
     };
-    let word = linux::words(tree).find(source);
-    word.map_or(number, |word| u16::from(word.index) * 32 + u16::from(cap.place.bit))
+    let in_word = || linux::words(tree).find(source).map(|word| u16::from(word.index) * 32 + u16::from(cap.place.bit));
+    // 5.10.262 hands its word on as it is: later names of the bits stand elsewhere in this kernel.
+    if cap.kind == kvm::CapKind::Synthesized
+        && kvm::shape(tree) == Some(kvm::Shape::CapMask)
+        && let Some(number) = in_word()
+    {
+        return number;
+    }
+    match capabilities::number(tree, cap.macro_name) {
+        u16::MAX => in_word().unwrap_or(u16::MAX),
+        number => number,
+    }
 }
 
 fn leaves(tree: usize, registers: &[Home], lookup: &impl Fn(&str) -> Option<Slot>) -> Vec<Leaf> {
