@@ -72,8 +72,8 @@ fn all() -> u64 {
 pub fn candidates(machine: &Machine<'_>) -> Candidates {
     let release = machine.snapshot.linux.as_ref().and_then(|linux| linux.release.as_deref());
     let named = release.map(|release| (release, linux::nearest(release)));
-    let very = named.filter(|(_, nearest)| nearest.distance == Distance::Same).map(|(_, nearest)| nearest.tree);
-    let mut found = if machine.flags().is_some() { from_flags(machine, very) } else { Candidates::any() };
+    let tree = named.map(|(_, nearest)| (nearest.tree, nearest.distance == Distance::Same));
+    let mut found = if machine.flags().is_some() { from_flags(machine, tree) } else { Candidates::any() };
     if let Some((release, nearest)) = named {
         let same = nearest.distance <= Distance::SameRelease;
         if machine.flags().is_none() || nearest.distance == Distance::Same || found.trees.contains(nearest.tree) {
@@ -86,17 +86,28 @@ pub fn candidates(machine: &Machine<'_>) -> Candidates {
     found
 }
 
-/// The trees that fit the line best. `very` is the tree of the very release that the input names: if nothing in the line
-/// is strange to it, nothing is left to find out.
-fn from_flags(machine: &Machine<'_>, very: Option<usize>) -> Candidates {
+/// The trees that fit the line best.
+///
+/// `named` is the tree that the input's release names, and whether it is the very release. If nothing in the line is
+/// strange to that tree, the others are not asked: they cannot fit better.
+fn from_flags(machine: &Machine<'_>, named: Option<(usize, bool)>) -> Candidates {
     let Some(flags) = machine.flags() else { return Candidates::any() };
     let (misfits, printing) = misnamed(flags);
-    if let Some(tree) = very.filter(|&tree| misfits.get(tree) == Some(&0)) {
-        return Candidates { trees: TreeSet(1 << tree), because: Because::Flags, unknown: Vec::new() };
+    let named = named.filter(|(tree, _)| misfits.get(*tree) == Some(&0));
+    let alone = |tree: usize| Candidates { trees: TreeSet(1 << tree), because: Because::Flags, unknown: Vec::new() };
+    if let Some((tree, true)) = named {
+        return alone(tree);
     }
     let trees = least(TreeSet(all()), &misfits);
     let splits_these = |told: &&Told| told.rules.iter().any(|&rule| splits(rule, trees));
     let telling: Vec<&linux::Feature> = told().iter().filter(splits_these).map(|told| told.feature).collect();
+    let strange = |tree: usize| {
+        let mut of_tree = telling.iter().filter(|feature| feature.trees.contains(tree));
+        of_tree.any(|feature| contradicts(machine, tree, feature))
+    };
+    if let Some((tree, _)) = named.filter(|(tree, _)| !strange(*tree)) {
+        return alone(tree);
+    }
     let mut contradictions = vec![0; linux::TREES.len()];
     for tree in trees.iter() {
         let of_tree = telling.iter().filter(|feature| feature.trees.contains(tree));

@@ -15,6 +15,8 @@ pub(super) fn output(boot: Boot<'_>) -> Output {
     let capabilities = Capabilities { words: boot.caps.0, bugs: boot.final_bugs() };
     let mut output = Output { bugs: boot.bug_names(), vmx_flags: boot.vmx_flags(), capabilities, ..Output::default() };
     output.steps.reserve(512);
+    output.flags.reserve(256);
+    output.hidden.reserve(64);
     let mut registers = Latest { boot: &boot, key: (0, 0), registers: None };
     for row in &boot.program.features {
         let present = boot.caps.has(row.number);
