@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use cpusieve_knowledge::vmm::Vmm;
-use cpusieve_knowledge::{linux, qemu};
+use cpusieve_knowledge::{libvirt, linux, qemu};
 
 /// One line: `-V`.
 pub(super) fn short() -> &'static str {
@@ -34,6 +34,8 @@ fn all() -> String {
         let releases: Vec<&str> = vmm.releases().iter().map(|release| release.version).collect();
         let _ = writeln!(text, "{}: {}", vmm.name(), releases.join(", "));
     }
+    let releases: Vec<&str> = libvirt::RELEASES.iter().map(|release| release.version).collect();
+    let _ = writeln!(text, "libvirt: {}", releases.join(", "));
     text.truncate(text.trim_end().len());
     text
 }
