@@ -45,7 +45,7 @@ impl Nearest {
 /// oldest. Where several have the same numbers:
 ///
 /// - Ubuntu's trees stand for Ubuntu's kernels (`6.8.0-31-generic`), and for no others, if there is a choice;
-/// - then the youngest counts that is not younger than the release, as far as its third number tells ([`SINCE`] knows
+/// - then the youngest counts that is not younger than the release, as far as its third number tells (`SINCE` knows
 ///   better); if all are younger, the oldest. Of trees with the same numbers it is the one of the same distribution.
 ///   Debian hides the third number behind a count of its own (`6.1.0-56-cloud-amd64`); the `source` of its trees ends in
 ///   theirs;
