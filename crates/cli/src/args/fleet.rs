@@ -163,7 +163,7 @@ pub(crate) struct BaselineOptions {
     /// Print the CPU alone, ready to paste
     #[arg(long, value_name = "SYSTEM", conflicts_with = "json")]
     pub(crate) to: Option<To>,
-    /// The version of libvirt whose CPU map <cpu> elements and --to libvirt keep to; else the newest known
+    /// The version of libvirt whose CPU map its definitions and --to libvirt keep to; else the newest known
     #[arg(long, value_name = "VERSION")]
     pub(crate) libvirt: Option<String>,
     /// Files, folders, or `-` for standard input
@@ -176,7 +176,7 @@ pub(crate) struct BaselineOptions {
 pub(crate) struct CompareOptions {
     #[command(flatten)]
     pub(crate) setting: FleetSetting,
-    /// The version of libvirt whose CPU map gives <cpu> elements their meaning; else the newest known
+    /// The version of libvirt whose CPU map gives its definitions their meaning; else the newest known
     #[arg(long, value_name = "VERSION")]
     pub(crate) libvirt: Option<String>,
     /// The host
