@@ -106,6 +106,16 @@ pub fn ordered<T: Fact>(lists: &[Vec<T>]) -> Vec<Row<T>> {
     all
 }
 
+/// The cells of a row that must have `N`.
+pub(super) fn cells_of<'c, const N: usize>(cells: &[&'c str]) -> Result<[&'c str; N], String> {
+    cells.try_into().map_err(|_| format!("expected {N} cells, found {}", cells.len()))
+}
+
+/// A cell that may be empty.
+pub(super) fn or_dash(text: Option<&String>) -> String {
+    text.cloned().unwrap_or_else(|| "-".to_owned())
+}
+
 /// For each fact of the list, the row that matches it: a longest common subsequence, the earliest one.
 fn matches<T: Fact>(all: &[Row<T>], list: &[T]) -> Vec<Option<usize>> {
     let width = all.len() + 1;

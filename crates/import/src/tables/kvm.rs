@@ -3,7 +3,7 @@
 //! Six tables, one topic each. Rows made out of the facts of all trees give these facts back, each tree's adjustments in
 //! their order; so importing a tree is taking the tables apart, replacing one tree's facts, and writing them again.
 
-use super::facts::{Fact, Row, of_tree, ordered, parse, print, sorted};
+use super::facts::{Fact, Row, cells_of, of_tree, or_dash, ordered, parse, print, sorted};
 use super::linux::{parse_bit, print_bit};
 use super::{TableError, TreeList};
 use crate::kvm::{AdjustOp, AdjustSite, Bound, CapKind, KvmAdjust, KvmApi, KvmCap, KvmFacts, LeafCap, PvFeature};
@@ -188,14 +188,6 @@ fn hexadecimal(text: &str) -> Result<u32, String> {
     digits.ok_or_else(|| format!("`{text}` is not a number as in 0x1f"))
 }
 
-fn cells_of<'a, const N: usize>(cells: &[&'a str]) -> Result<[&'a str; N], String> {
-    cells.try_into().map_err(|_| format!("expected {N} cells, found {}", cells.len()))
-}
-
-fn dash(text: Option<&String>) -> String {
-    text.cloned().unwrap_or_else(|| "-".to_owned())
-}
-
 fn undash(text: &str) -> Option<String> {
     (text != "-").then(|| text.to_owned())
 }
@@ -217,7 +209,7 @@ impl Fact for KvmCap {
     const CELLS: usize = 4;
 
     fn cells(&self) -> Vec<String> {
-        vec![print_bit(self.place), self.macro_name.clone(), self.kind.word(), dash(self.condition.as_ref())]
+        vec![print_bit(self.place), self.macro_name.clone(), self.kind.word(), or_dash(self.condition.as_ref())]
     }
 
     fn from_cells(cells: &[&str]) -> Result<Self, String> {
@@ -233,7 +225,7 @@ impl Fact for KvmAdjust {
 
     fn cells(&self) -> Vec<String> {
         let conditions = (!self.conditions.is_empty()).then(|| self.conditions.join("; "));
-        vec![self.site.word(), self.op.word(), self.macro_name.clone(), dash(conditions.as_ref())]
+        vec![self.site.word(), self.op.word(), self.macro_name.clone(), or_dash(conditions.as_ref())]
     }
 
     fn from_cells(cells: &[&str]) -> Result<Self, String> {
@@ -262,7 +254,7 @@ impl Fact for PvFeature {
     const CELLS: usize = 3;
 
     fn cells(&self) -> Vec<String> {
-        vec![self.bit.to_string(), self.name.clone(), dash(self.condition.as_ref())]
+        vec![self.bit.to_string(), self.name.clone(), or_dash(self.condition.as_ref())]
     }
 
     fn from_cells(cells: &[&str]) -> Result<Self, String> {

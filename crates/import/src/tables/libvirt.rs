@@ -2,7 +2,7 @@
 
 use cpusieve_model::{CpuidBit, MsrBit, Place};
 
-use super::facts::{Fact, Row, of_tree, ordered, parse, print, sorted};
+use super::facts::{Fact, Row, cells_of, of_tree, or_dash, ordered, parse, print, sorted};
 use super::linux::parse_bit;
 use super::{TableError, TreeList, aligned, rows};
 use crate::SourceTree;
@@ -141,16 +141,8 @@ fn print_words(releases: &TreeList, all: &[Row<ModelWord>]) -> String {
     format!("{}{}", WORDS.1, aligned(&cells.collect::<Vec<_>>()))
 }
 
-fn or_dash(text: Option<&String>) -> String {
-    text.cloned().unwrap_or_else(|| "-".to_owned())
-}
-
 fn unless_dash(text: &str) -> Option<String> {
     (text != "-").then(|| text.to_owned())
-}
-
-fn cells_of<'c, const N: usize>(cells: &[&'c str]) -> Result<[&'c str; N], String> {
-    cells.try_into().map_err(|_| format!("expected {N} cells, found {}", cells.len()))
 }
 
 impl Fact for Vendor {

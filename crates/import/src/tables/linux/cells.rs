@@ -4,7 +4,7 @@ use cpusieve_model::{CpuidBit, Register, has_subleaves};
 
 use super::{Number, PowerFlag};
 use crate::linux::{Dependency, Flag, Level, Mask, MaskKind, NamingRule, Scattered, Shown, Word};
-use crate::tables::facts::{Fact, Row};
+use crate::tables::facts::{Fact, Row, cells_of};
 
 impl Fact for Number {
     const CELLS: usize = 2;
@@ -172,10 +172,6 @@ impl Fact for Mask {
         };
         Ok(Self { kind, feature: feature.to_owned(), condition: condition.to_owned() })
     }
-}
-
-fn cells_of<'a, const N: usize>(cells: &[&'a str]) -> Result<[&'a str; N], String> {
-    cells.try_into().map_err(|_| format!("expected {N} cells, found {}", cells.len()))
 }
 
 /// A decimal number up to `most`.
